@@ -1,0 +1,1 @@
+"""AI turns: admission, providers, streaming, cancel and deadlines."""

@@ -1,0 +1,1 @@
+"""Scenarios, load generators and saved results."""

@@ -1,0 +1,1 @@
+"""Reference clients: the Python SDK and the terminal chat."""

@@ -1,0 +1,1 @@
+"""The wire format without I/O: frames, messages, codec and codes."""

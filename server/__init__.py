@@ -1,0 +1,1 @@
+"""The chat server process: listeners, sessions, routing, subjects and the command line."""

@@ -1,0 +1,1 @@
+"""Durable storage behind one contract: SQLite, MySQL and the group-commit batcher."""

@@ -1,0 +1,1 @@
+"""Tests that kill, cut and delay parts of a running system."""

@@ -1,4 +1,4 @@
-"""Every message of the protocol, one Struct each; the tag is the code on the wire (docs/protocol.md §12).
+"""Every message of the protocol, one Struct each; the tag is its code (docs/protocol.md §12).
 
 Field order is the order on the wire and never changes; fields are appended with a default.
 Codes not listed here (24-27, 33-36, 53-55, 71-73, 79-85, 89-90, 92-98, 101, 105, 109, 112-113)

@@ -6,7 +6,6 @@ then N payload bytes. Flags other than 0 are reserved for compression, which is 
 
 from typing import Final
 
-from protocol.codes import Code
 from protocol.errors import FrameError, FrameTooLarge
 
 HEADER_BYTES: Final = 4
@@ -62,9 +61,11 @@ class FrameDecoder:
         payloads: list[bytes] = []
         start, size = 0, len(data)
         while size - start >= HEADER_BYTES:
-            end = start + HEADER_BYTES + self._length(data, start)
-            if self.error is not None:
+            word = int.from_bytes(data[start : start + HEADER_BYTES], "big")
+            if not 0 < word <= self.max_payload_bytes:
+                self.error = _explain(word)
                 return payloads
+            end = start + HEADER_BYTES + word
             if end > size:
                 self._need = end - start
                 break
@@ -76,12 +77,11 @@ class FrameDecoder:
             self._buffer = bytearray(data[start:])
         return payloads
 
-    def _length(self, data: bytes, start: int) -> int:
-        word = int.from_bytes(data[start : start + HEADER_BYTES], "big")
-        if word > MAX_LENGTH:
-            self.error = FrameError("reserved flags")
-        elif word == 0:
-            self.error = FrameError("empty frame")
-        elif word > self.max_payload_bytes:
-            self.error = FrameTooLarge("frame too large", Code.TOO_LARGE)
-        return word
+
+def _explain(word: int) -> FrameError:
+    """Return what is wrong with a header that is not a length within the limit."""
+    if word > MAX_LENGTH:
+        return FrameError("reserved flags")
+    if word == 0:
+        return FrameError("empty frame")
+    return FrameTooLarge("frame too large")

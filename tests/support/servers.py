@@ -49,7 +49,7 @@ from tests.support.programs import (
 from tests.support.sql import run_statements
 
 __all__ = ["KINDS", "TITLES", "Kind", "Server", "ServerHandle", "ServerUnavailable"]
-__all__ += ["open_server", "prepare", "private", "start"]
+__all__ += ["announce", "open_server", "prepare", "private", "start"]
 
 READY_WITHIN_S = 60.0
 _numbers = itertools.count(1)

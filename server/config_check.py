@@ -1,0 +1,185 @@
+"""What can be wrong with settings that are each correct by themselves."""
+
+import ipaddress
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from server.config_sections import Config, KeyConfig
+
+_MIN_HS256_BYTES: Final = 32  # RFC 7518 §3.2
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong; the server does not start when it is fatal."""
+
+    key: str
+    text: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach host."""
+    if host in ("localhost", "localhost.localdomain"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]").split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def check(config: Config) -> list[Problem]:
+    """Return what is wrong, worst first. Reads the files that are named, nothing else."""
+    problems = [
+        *_check_listener(config),
+        *_check_origins(config),
+        *_check_limits(config),
+        *_check_storage(config),
+        *_check_keys(config),
+        *_check_providers(config),
+    ]
+    return sorted(problems, key=lambda problem: not problem.fatal)
+
+
+def _check_listener(config: Config) -> list[Problem]:
+    server = config.server
+    found = []
+    if bool(server.tls_cert) != bool(server.tls_key):
+        missing, given = ("tls_key", "tls_cert") if server.tls_cert else ("tls_cert", "tls_key")
+        found.append(Problem(f"server.{missing}", f"is needed together with server.{given}"))
+    for name in ("tls_cert", "tls_key"):
+        path = getattr(server, name)
+        if path and not Path(path).is_file():
+            found.append(Problem(f"server.{name}", f"there is no file {path}"))
+    if not is_loopback(server.host) and not server.tls_cert and not server.allow_cleartext:
+        found.append(
+            Problem(
+                "server.host",
+                f"{server.host} can be reached from other machines, and passwords would travel "
+                "unencrypted. Set server.tls_cert and server.tls_key; or, when something in front "
+                "encrypts, server.allow_cleartext = true",
+            )
+        )
+    if config.auth.guests and config.auth.registration and not is_loopback(server.host):
+        found.append(
+            Problem("auth.registration", "anybody who reaches this address may sign up", False)
+        )
+    return found
+
+
+def _check_origins(config: Config) -> list[Problem]:
+    found = []
+    for origin in config.websocket.origins:
+        if origin == "*":
+            found.append(
+                Problem("websocket.origins", "'*' lets every web page call this server", False)
+            )
+        elif origin != "same-origin" and not _is_origin(origin):
+            found.append(
+                Problem(
+                    "websocket.origins",
+                    f"{origin!r} is not an origin; write it like https://chat.example.org",
+                )
+            )
+    return found
+
+
+def _is_origin(text: str) -> bool:
+    parts = urlsplit(text)
+    return bool(
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and not (parts.path or parts.query or parts.fragment or parts.username)
+    )
+
+
+def _check_limits(config: Config) -> list[Problem]:
+    limits = config.limits
+    pairs = (
+        ("heartbeat_min_s", "heartbeat_s"),
+        ("heartbeat_s", "heartbeat_max_s"),
+        ("outbox_soft_bytes", "outbox_hard_bytes"),
+        ("first_byte_s", "hello_s"),
+        ("rate_pause_s", "rate_close_s"),
+        ("unauthenticated_per_ip", "unauthenticated"),
+        ("frame_bytes", "bytes_burst"),
+    )
+    found = [
+        Problem(f"limits.{low}", f"must not be above limits.{high}")
+        for low, high in pairs
+        if getattr(limits, low) > getattr(limits, high)
+    ]
+    if limits.outbox_total_bytes and limits.outbox_total_bytes < limits.outbox_hard_bytes:
+        found.append(
+            Problem("limits.outbox_total_bytes", "must not be below limits.outbox_hard_bytes")
+        )
+    return found
+
+
+def _check_storage(config: Config) -> list[Problem]:
+    storage = config.storage
+    found = []
+    url = storage.url.reveal()
+    if url and not url.startswith(("sqlite:///", "mysql://")):
+        found.append(
+            Problem(
+                "storage.url",
+                "expected mysql://user:password@host:3306/database or sqlite:////path/to/file.db",
+            )
+        )
+    if storage.batch_bytes > storage.queue_bytes:
+        found.append(Problem("storage.batch_bytes", "must not be above storage.queue_bytes"))
+    if storage.batch_rows > storage.queue_rows:
+        found.append(Problem("storage.batch_rows", "must not be above storage.queue_rows"))
+    if storage.allow_weak_durability:
+        found.append(
+            Problem(
+                "storage.allow_weak_durability",
+                "messages that were acknowledged may be lost when the machine loses power",
+                False,
+            )
+        )
+    return found
+
+
+def _check_keys(config: Config) -> list[Problem]:
+    keys = config.auth.keys
+    found = [problem for key in keys for problem in _check_key(key)]
+    twice = _repeated([key.kid for key in keys])
+    found += [Problem("auth.keys", f"two keys have the kid {kid!r}") for kid in twice]
+    if keys and not any(key.secret for key in keys):
+        found.append(
+            Problem("auth.keys", "no key can sign: accounts here cannot sign in", fatal=False)
+        )
+    return found
+
+
+def _check_key(key: KeyConfig) -> list[Problem]:
+    where = f"auth.keys[{key.kid}]"
+    if key.alg == "HS256":
+        if len(key.secret.reveal().encode()) < _MIN_HS256_BYTES:
+            return [Problem(where, f"HS256 needs a secret of {_MIN_HS256_BYTES} bytes or more")]
+        if key.public_key:
+            return [Problem(where, "HS256 has no public_key")]
+    elif not key.secret and not key.public_key:
+        return [Problem(where, f"{key.alg} needs a public_key to check, or a secret to sign too")]
+    return []
+
+
+def _check_providers(config: Config) -> list[Problem]:
+    twice = _repeated([provider.name for provider in config.ai.providers])
+    found = [Problem("ai.providers", f"two providers are called {name!r}") for name in twice]
+    for provider in config.ai.providers:
+        where = f"ai.providers[{provider.name}]"
+        if provider.kind == "openai_chat" and not provider.base_url:
+            found.append(Problem(where, "base_url is missing, such as http://127.0.0.1:11434/v1"))
+        elif provider.base_url and urlsplit(provider.base_url).scheme not in ("http", "https"):
+            found.append(Problem(where, "base_url must begin with http:// or https://"))
+    return found
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

@@ -1,0 +1,369 @@
+"""Every setting of the server: its default, its bounds, its unit and what it is for.
+
+`docs/configuration.md` is made from these descriptions (`parlance config-doc`).
+"""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from server.secrets import Secret
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * 1024
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all tables of the configuration file."""
+
+
+def _about(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class ServerConfig(Section, frozen=True):
+    """Where the server listens and where it keeps its files."""
+
+    host: Annotated[str, _about("Address to listen on. `0.0.0.0` or `::` is every interface.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="Port for everything. 0 lets the system choose one.")
+    ] = 8420
+    allow_cleartext: Annotated[
+        bool,
+        _about(
+            "Allow an address other than loopback without TLS. Switch it on only when something "
+            "in front of the server encrypts, or in a network that you trust."
+        ),
+    ] = False
+    tls_cert: Annotated[str, _about("File with the certificate chain (PEM). Empty: no TLS.")] = ""
+    tls_key: Annotated[str, _about("File with the private key of the certificate (PEM).")] = ""
+    backlog: Annotated[
+        int, Meta(ge=16, le=65535, description="Connections the system may keep waiting.")
+    ] = 4096
+    data_dir: Annotated[
+        str, _about("Folder for the database, keys and dead letters. Made when missing.")
+    ] = "parlance-data"
+    node: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="Name of this process among several. Empty: made from the machine's name.",
+        ),
+    ] = ""
+    drain_s: Annotated[
+        float, Meta(ge=0, le=600, description="Seconds to finish work in after a stop signal.")
+    ] = 10
+    gc_freeze: Annotated[
+        bool,
+        _about("Keep what exists after the start out of garbage collection: shorter pauses."),
+    ] = True
+
+
+class WebSocketConfig(Section, frozen=True):
+    """The door for browsers."""
+
+    origins: Annotated[
+        list[str],
+        _about(
+            "Pages that may connect and call the HTTP API: `same-origin`, `*`, or origins such "
+            "as `https://chat.example.org`."
+        ),
+    ] = field(default_factory=lambda: ["same-origin"])
+    json: Annotated[bool, _about("Offer the readable JSON subprotocol, for debugging.")] = False
+    echo: Annotated[bool, _about("Offer `/ws/echo`, for conformance suites.")] = False
+
+
+class LimitsConfig(Section, frozen=True):
+    """How much one client, one address and everybody together may ask for."""
+
+    frame_bytes: Annotated[
+        int, Meta(ge=32 * _KIB, le=2**24 - 1, description="Largest frame from a client.")
+    ] = 64 * _KIB
+    send_frame_bytes: Annotated[
+        int, Meta(ge=64 * _KIB, le=2**24 - 1, description="Largest frame to a client.")
+    ] = _MIB
+    inflight: Annotated[
+        int, Meta(ge=1, le=1024, description="Unanswered requests of one connection.")
+    ] = 32
+    rate: Annotated[
+        float, Meta(gt=0, description="Requests per second of one connection, on average.")
+    ] = 20.0
+    burst: Annotated[float, Meta(ge=1, description="Requests that may come at once.")] = 60.0
+    bytes_per_s: Annotated[
+        int, Meta(ge=1024, description="Bytes per second from one connection, on average.")
+    ] = 128 * _KIB
+    bytes_burst: Annotated[int, Meta(ge=32 * _KIB, description="Bytes that may come at once.")] = (
+        512 * _KIB
+    )
+    rate_pause_s: Annotated[
+        float,
+        Meta(ge=0, description="Above the rate, reading pauses; longer than this is refused."),
+    ] = 2.0
+    rate_close_s: Annotated[
+        float, Meta(ge=0, description="So long above the rate, and the connection is closed.")
+    ] = 10.0
+    first_byte_s: Annotated[
+        float, Meta(gt=0, description="Seconds until the first byte of a connection.")
+    ] = 5.0
+    hello_s: Annotated[float, Meta(gt=0, description="Seconds until a complete `hello`.")] = 10.0
+    unauthenticated_per_ip: Annotated[
+        int, Meta(ge=1, description="Connections of one address that are not signed in.")
+    ] = 64
+    unauthenticated: Annotated[
+        int, Meta(ge=1, description="Connections that are not signed in, all together.")
+    ] = 5000
+    handshakes_per_s: Annotated[int, Meta(ge=1, description="Sign-ins per second.")] = 500
+    handshakes_waiting: Annotated[
+        int, Meta(ge=1, description="Sign-ins that wait; beyond it they are sent away.")
+    ] = 2000
+    user_handshakes_per_min: Annotated[
+        int, Meta(ge=1, description="Sign-ins of one user per minute.")
+    ] = 10
+    devices: Annotated[int, Meta(ge=1, le=64, description="Devices of one user.")] = 8
+    members: Annotated[int, Meta(ge=2, le=100_000, description="Members of one conversation.")] = (
+        5000
+    )
+    conversation_per_s: Annotated[
+        float, Meta(gt=0, description="Messages per second into one conversation, on average.")
+    ] = 20.0
+    conversation_burst: Annotated[
+        float, Meta(ge=1, description="Messages into one conversation that may come at once.")
+    ] = 60.0
+    outbox_soft_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 * _KIB,
+            description="Backlog of a slow reader above which pushes are dropped (it resyncs).",
+        ),
+    ] = 256 * _KIB
+    outbox_hard_bytes: Annotated[
+        int, Meta(ge=64 * _KIB, description="Backlog above which a slow reader is closed.")
+    ] = _MIB
+    outbox_stall_s: Annotated[
+        float, Meta(gt=0, description="So long without taking a byte, and a reader is closed.")
+    ] = 20.0
+    outbox_total_bytes: Annotated[
+        int, Meta(ge=0, description="Backlog of all readers together. 0: a quarter of memory.")
+    ] = 0
+    lookups_per_min: Annotated[
+        int, Meta(ge=1, description="Failed look-ups of ids per minute before a client is closed.")
+    ] = 30
+    heartbeat_s: Annotated[
+        int, Meta(ge=5, le=600, description="Seconds between signs of life, unless asked for.")
+    ] = 30
+    heartbeat_min_s: Annotated[
+        int, Meta(ge=5, le=600, description="Shortest heartbeat a client may ask for.")
+    ] = 15
+    heartbeat_max_s: Annotated[
+        int, Meta(ge=5, le=3600, description="Longest heartbeat a client may ask for.")
+    ] = 240
+    http_body_bytes: Annotated[
+        int, Meta(ge=64 * _KIB, description="Largest body of an HTTP request.")
+    ] = 10 * _MIB
+    http_header_s: Annotated[
+        float, Meta(gt=0, description="Seconds until the headers of an HTTP request are there.")
+    ] = 5.0
+    http_keepalive_s: Annotated[
+        float, Meta(ge=0, description="Seconds an HTTP connection may stay idle.")
+    ] = 30.0
+
+
+class StorageConfig(Section, frozen=True):
+    """Where messages are kept."""
+
+    url: Annotated[
+        Secret,
+        _about(
+            "`mysql://user:password@host:3306/database` or `sqlite:////path/to/file.db`. "
+            "Empty: an SQLite file in `data_dir`."
+        ),
+    ] = field(default_factory=Secret)
+    batch_rows: Annotated[
+        int, Meta(ge=1, le=10_000, description="Rows committed in one transaction at most.")
+    ] = 512
+    batch_bytes: Annotated[
+        int, Meta(ge=64 * _KIB, description="Bytes committed in one transaction at most.")
+    ] = 4 * _MIB
+    queue_rows: Annotated[
+        int, Meta(ge=1, description="Rows that wait for a commit; beyond it sends are refused.")
+    ] = 20_000
+    queue_bytes: Annotated[int, Meta(ge=64 * _KIB, description="Bytes that wait for a commit.")] = (
+        64 * _MIB
+    )
+    readers: Annotated[
+        int, Meta(ge=0, le=256, description="Database connections for reading. 0: by engine.")
+    ] = 0
+    allow_weak_durability: Annotated[
+        bool,
+        _about(
+            "Start on a database that may lose what it acknowledged when the machine loses power."
+        ),
+    ] = False
+    migrate: Annotated[
+        bool, _about("Bring the tables up to date at the start. Otherwise `parlance migrate`.")
+    ] = True
+    conversations_cached: Annotated[
+        int, Meta(ge=100, description="Conversations kept in memory.")
+    ] = 20_000
+    users_cached: Annotated[int, Meta(ge=100, description="Users kept in memory.")] = 50_000
+
+
+class KeyConfig(Section, frozen=True):
+    """One key that signs or checks sign-in tokens. The first one that can sign, signs."""
+
+    kid: Annotated[str, Meta(min_length=1, max_length=64, description="Name of the key.")]
+    alg: Annotated[
+        Literal["HS256", "RS256", "ES256", "EdDSA"],
+        _about("The only algorithm this key is used with."),
+    ] = "HS256"
+    secret: Annotated[
+        Secret, _about("Shared secret (HS256, 32 bytes or more) or private key (PEM).")
+    ] = field(default_factory=Secret)
+    public_key: Annotated[
+        str, _about("Public key (PEM, or `file:path`), for tokens that somebody else signs.")
+    ] = ""
+
+
+class AuthConfig(Section, frozen=True):
+    """Who may sign in, and for how long."""
+
+    access_ttl_s: Annotated[
+        int, Meta(ge=60, le=86_400, description="Seconds a sign-in token is good for.")
+    ] = 3600
+    refresh_ttl_s: Annotated[
+        int, Meta(ge=3600, description="Seconds without use after which one signs in anew.")
+    ] = 2_592_000
+    registration: Annotated[bool, _about("Anybody may make an account.")] = True
+    guests: Annotated[bool, _about("Anybody may come in without an account.")] = True
+    audience: Annotated[
+        str, Meta(min_length=1, max_length=256, description="`aud` that tokens must carry.")
+    ] = "parlance"
+    skew_s: Annotated[int, Meta(ge=0, le=600, description="Seconds that clocks may differ.")] = 60
+    hash_workers: Annotated[int, Meta(ge=1, le=64, description="Threads that check passwords.")] = 4
+    keys: Annotated[
+        list[KeyConfig],
+        _about("Keys for tokens. Empty: one is made at the first start and kept in `data_dir`."),
+    ] = field(default_factory=list)
+
+
+class ProviderConfig(Section, frozen=True):
+    """One AI service."""
+
+    name: Annotated[
+        str,
+        Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="Name; `name/model` picks a model."),
+    ]
+    kind: Annotated[
+        Literal["openai_chat", "demo"],
+        _about("`openai_chat` fits OpenAI, DeepSeek, Ollama, vLLM and many more."),
+    ] = "openai_chat"
+    base_url: Annotated[str, _about("Address up to and including `/v1`.")] = ""
+    api_key: Annotated[Secret, _about("Key of the service.")] = field(default_factory=Secret)
+    models: Annotated[list[str], _about("Models to offer. Empty: what the service lists.")] = field(
+        default_factory=list
+    )
+    headers: Annotated[dict[str, Secret], _about("Additional request headers.")] = field(
+        default_factory=dict
+    )
+    max_streams: Annotated[
+        int, Meta(ge=1, le=10_000, description="Answers that may stream at the same time.")
+    ] = 100
+    quirks: Annotated[
+        dict[str, str | int | float | bool],
+        _about("Where the service differs from OpenAI's interface."),
+    ] = field(default_factory=dict)
+
+
+class AiConfig(Section, frozen=True):
+    """Who answers when a persona is asked."""
+
+    providers: Annotated[list[ProviderConfig], _about("AI services. Empty: see `detect`.")] = field(
+        default_factory=list
+    )
+    default_model: Annotated[
+        str, Meta(max_length=128, description="Model for personas that name none.")
+    ] = ""
+    detect: Annotated[
+        bool,
+        _about(
+            "Without providers, look for a known API key in the environment and for a local "
+            "Ollama; otherwise the built-in demo answers."
+        ),
+    ] = True
+    max_streams: Annotated[
+        int, Meta(ge=1, le=10_000, description="Answers that may stream at the same time.")
+    ] = 800
+    user_running: Annotated[
+        int, Meta(ge=1, le=100, description="Answers one user may have running.")
+    ] = 2
+    user_queued: Annotated[
+        int, Meta(ge=0, le=1000, description="Answers one user may have waiting.")
+    ] = 4
+    queue: Annotated[
+        int, Meta(ge=0, le=100_000, description="Answers that may wait, all together.")
+    ] = 2000
+    ttft_s: Annotated[
+        float, Meta(gt=0, description="Seconds until the first word of an answer.")
+    ] = 20
+    gap_s: Annotated[float, Meta(gt=0, description="Seconds of silence within an answer.")] = 30
+    total_s: Annotated[float, Meta(gt=0, description="Seconds for a whole answer.")] = 300
+    window_tokens: Annotated[
+        int, Meta(ge=512, description="Tokens of conversation shown to a model.")
+    ] = 16_000
+    demo_words_per_s: Annotated[
+        float, Meta(gt=0, le=10_000, description="Pace of the built-in demo, words per second.")
+    ] = 12.0
+    history: Annotated[
+        int, Meta(ge=0, le=1000, description="Earlier messages shown to a model at most.")
+    ] = 20
+
+
+class MessagesConfig(Section, frozen=True):
+    """What may be done with a message after it was sent."""
+
+    recall_window_s: Annotated[
+        int, Meta(ge=0, description="Seconds in which a message can be taken back. 0: always.")
+    ] = 0
+    edit_window_s: Annotated[
+        int, Meta(ge=0, description="Seconds in which a message can be changed. 0: always.")
+    ] = 0
+
+
+class LogConfig(Section, frozen=True):
+    """What the server tells about its work. Never text of messages, prompts or keys."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _about("Least important line written.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "human"], _about("`auto`: JSON, except on a terminal.")
+    ] = "auto"
+    file: Annotated[str, _about("Also write JSON lines into this file. Empty: no file.")] = ""
+    rotate_bytes: Annotated[
+        int, Meta(ge=64 * _KIB, description="Size at which a new file is begun.")
+    ] = 10 * _MIB
+    rotate_keep: Annotated[int, Meta(ge=1, le=100, description="Old files that are kept.")] = 5
+
+
+class MetricsConfig(Section, frozen=True):
+    """Who may read the figures."""
+
+    public: Annotated[
+        bool, _about("`/metrics` needs no key. From the machine itself it never does.")
+    ] = False
+
+
+class Config(Section, frozen=True):
+    """All settings of one server."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    websocket: WebSocketConfig = field(default_factory=WebSocketConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    ai: AiConfig = field(default_factory=AiConfig)
+    messages: MessagesConfig = field(default_factory=MessagesConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)

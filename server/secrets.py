@@ -1,0 +1,70 @@
+"""Values that never show themselves: passwords, keys, addresses that hold a password."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_MAX_SECRET_FILE_BYTES: Final = 64 * 1024
+
+
+class Secret:
+    """A text that is printed as "(set)", whoever prints it.
+
+    Equal to another Secret of the same text. Truthy when not empty.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text; call it only where the text is used."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __repr__(self) -> str:
+        return "(set)" if self._text else "(not set)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not copied to disk or to another process")
+
+
+def resolve_secret(text: str, env: Mapping[str, str], folder: Path) -> Secret:
+    """Return the secret that text is, or that it points at: `env:NAME` or `file:path`.
+
+    A relative path counts from folder. One line end at the end of a file is cut off.
+
+    Raises:
+        ValueError: what it points at is missing or cannot be read; says so without the content.
+    """
+    if text.startswith("env:"):
+        name = text[4:]
+        if name not in env:
+            raise ValueError(f"the environment variable {name} is not set")
+        return Secret(env[name])
+    if text.startswith("file:"):
+        return Secret(_read_secret_file(folder / Path(text[5:]).expanduser()))
+    return Secret(text)
+
+
+def _read_secret_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_SECRET_FILE_BYTES + 1)
+        if len(content) > _MAX_SECRET_FILE_BYTES:
+            raise ValueError(f"{path} is too large for a secret")
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None

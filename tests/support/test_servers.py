@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -58,14 +59,14 @@ async def test_server_answers_again_on_its_port_after_kill_and_restart(
         url = handle.create_database()
         assert await _answer(url) == 1
         pids = [handle.pid]
-        handle.kill()
+        await asyncio.to_thread(handle.kill)
         pids.append(handle.pid)
         with pytest.raises((OSError, redis.exceptions.ConnectionError, asyncmy.errors.Error)):
             await _answer(url)
-        handle.start()
+        await asyncio.to_thread(handle.start)
         assert await _answer(url) == 1
         pids.append(handle.pid)
-        handle.restart()
+        await asyncio.to_thread(handle.restart)
         assert await _answer(url) == 1
         pids.append(handle.pid)
     assert pids[1] is None

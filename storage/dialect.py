@@ -1,0 +1,68 @@
+"""Where the engines' SQL differs: one small object, so that no operation exists twice."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from storage.ops import Bulk
+
+
+class Dialect(NamedTuple):
+    """The differences that operations see."""
+
+    name: str
+    for_update: str
+    """Appended to a SELECT inside a change whose row nobody else may change meanwhile."""
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Bulk:
+        """Return an insert of many rows."""
+        return Bulk(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", rows)
+
+    def upsert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        keys: int = 1,
+    ) -> Bulk:
+        """Return an insert that overwrites all columns behind the first `keys` on conflict."""
+        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+        changed = columns[keys:]
+        if self.name == "sqlite":
+            sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+            tail = f" ON CONFLICT ({', '.join(columns[:keys])}) DO UPDATE SET {sets}"
+        else:
+            # VALUES(), because MariaDB has no row alias; MySQL 9 still takes it.
+            sets = ", ".join(f"{name} = VALUES({name})" for name in changed)
+            tail = f" ON DUPLICATE KEY UPDATE {sets}"
+        return Bulk(head, rows, tail, repeatable=True)
+
+    def update(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        keys: int = 1,
+        where: str = "",
+    ) -> Bulk:
+        """Return an update of many existing rows, each found by its first `keys` columns.
+
+        `where` (starting with AND, naming columns as `t.column` or `v.column`) narrows further.
+        """
+        on = " AND ".join(f"t.{name} = v.{name}" for name in columns[:keys])
+        if self.name == "sqlite":
+            sets = ", ".join(f"{name} = v.{name}" for name in columns[keys:])
+            head = f"WITH v ({', '.join(columns)}) AS (VALUES "
+            tail = f") UPDATE {table} AS t SET {sets} FROM v WHERE {on} {where}"
+            return Bulk(head, rows, tail, repeatable=True)
+        sets = ", ".join(f"t.{name} = v.{name}" for name in columns[keys:])
+        # The first row only names the columns: no key is NULL.
+        names = ", ".join(f"NULL AS {name}" for name in columns)
+        head = f"UPDATE {table} AS t JOIN (SELECT {names} UNION ALL "
+        tail = f") AS v ON {on} {where} SET {sets}"
+        return Bulk(head, rows, tail, "SELECT ", "", " UNION ALL ", repeatable=True)
+
+
+SQLITE: Final = Dialect("sqlite", "")
+MYSQL: Final = Dialect("mysql", " FOR UPDATE")

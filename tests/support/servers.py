@@ -5,7 +5,8 @@ From the command line (names default to "default"; such a server lives until sto
     python -m tests.support.servers fetch                  programs of all three kinds
     python -m tests.support.servers start KIND [NAME] [SERVER OPTIONS]
     python -m tests.support.servers env                    addresses, for eval or .env files
-    python -m tests.support.servers stop|kill|restart|destroy KIND [NAME]
+    python -m tests.support.servers stop|kill|restart|destroy [KIND [NAME]]
+    python -m tests.support.servers purge                  destroy all; forget programs too
 
 From Python: `start`, `private`, and `open_server`, which prefers a server of the developer's own
 (PARLANCE_TEST_MYSQL_URL, PARLANCE_TEST_MARIADB_URL, PARLANCE_TEST_REDIS_URL).
@@ -437,6 +438,10 @@ def main(words: Sequence[str]) -> int:
             return _fetch_all()
         case ["env"]:
             return _print_addresses()
+        case ["purge"]:
+            _change("destroy", [])
+            shutil.rmtree(cache_dir())
+            return 0
         case ["start", ("mysql" | "mariadb" | "redis") as kind, *rest]:
             named = bool(rest) and not rest[0].startswith("-")
             name = rest.pop(0) if named else "default"

@@ -11,7 +11,7 @@ DEV := $(VENV)/.stamp-dev
 
 # The first Python that is new enough and really starts: version managers leave shims that do not.
 # Looked up only when an environment has to be made.
-PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 /usr/bin/python3; do \
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
 		>/dev/null 2>&1 && { command -v "$$name"; break; }; done)
 

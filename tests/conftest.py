@@ -2,6 +2,7 @@
 
 PARLANCE_TEST_ENGINES      engines to run storage tests on (default "sqlite,mysql,mariadb")
 PARLANCE_TEST_LOOP         "uvloop" (default) or "asyncio", which also turns asyncio's debug mode on
+PARLANCE_HYPOTHESIS_PROFILE  "default" (50 inputs a property) or "fuzz" (20,000)
 PARLANCE_TEST_MYSQL_URL    a server of your own instead of a private one; also …_MARIADB_URL and
                            …_REDIS_URL. The account must be allowed to create databases.
 """

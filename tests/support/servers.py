@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import select
 import shutil
@@ -282,11 +283,14 @@ def start(kind: Kind, name: str = "default", *options: str) -> ServerHandle:
     """Return a running server; made, or started again with the data it has, if it is not.
 
     Args:
+        name: lower-case letters, digits and dashes, a letter first.
         options: the server's own options, after ours; those given when it was made count.
 
     Raises:
         ServerUnavailable: this machine cannot run one.
     """
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):  # digits first belong to `private`
+        raise ValueError(f"not a name for a server: {name!r}")
     with locked(f"{kind}-create"):
         if not (cache_dir() / "run" / kind / name).exists():
             _create(kind, name, options, owner_pid=0)

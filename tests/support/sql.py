@@ -48,4 +48,4 @@ async def _run(url: str, statements: Sequence[str]) -> list[tuple[object, ...]]:
                 await cursor.execute(statement)
             return list(await cursor.fetchall())
     finally:
-        connection.close()
+        await connection.ensure_closed()

@@ -15,7 +15,7 @@ import pytest
 import redis.asyncio
 
 from tests.support import servers
-from tests.support.servers import Kind, Server, ServerHandle
+from tests.support.servers import Kind, Server, ServerHandle, ServerUnavailable
 from tests.support.sql import run_statements
 
 
@@ -43,6 +43,12 @@ async def _answer(url: str) -> object:
         connection.close()
 
 
+def skip_unless_private(server: Server) -> None:
+    """Skip where a server of the developer's own stands in for those that cannot run here."""
+    if server.external:
+        pytest.skip("the address of an own server is set")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -54,7 +60,7 @@ async def _answer(url: str) -> object:
 async def test_server_answers_again_on_its_port_after_kill_and_restart(
     kind: Kind, request: pytest.FixtureRequest
 ) -> None:
-    request.getfixturevalue(f"{kind}_server")  # skips where none can run
+    skip_unless_private(request.getfixturevalue(f"{kind}_server"))
     with servers.private(kind) as handle:
         url = handle.create_database()
         assert await _answer(url) == 1
@@ -97,8 +103,8 @@ def test_sql_servers_are_durable_at_every_commit(
     assert rows in ([(1, 0, 1)], [(1, 0, "ON")])
 
 
-@pytest.mark.usefixtures("redis_server")
-def test_paused_server_keeps_connections_and_says_nothing() -> None:
+def test_paused_server_keeps_connections_and_says_nothing(redis_server: Server) -> None:
+    skip_unless_private(redis_server)
     with servers.private("redis") as handle:
         handle.pause()
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -108,8 +114,8 @@ def test_paused_server_keeps_connections_and_says_nothing() -> None:
             assert client.ping()
 
 
-@pytest.mark.usefixtures("redis_server")
-def test_servers_of_a_dead_owner_are_swept() -> None:
+def test_servers_of_a_dead_owner_are_swept(redis_server: Server) -> None:
+    skip_unless_private(redis_server)
     code = (
         "import os; from tests.support import servers; manager = servers.private('redis'); "
         "print(manager.__enter__().name, flush=True); os._exit(1)"
@@ -130,6 +136,22 @@ def test_own_address_is_used_instead_of_a_private_server(monkeypatch: pytest.Mon
     with servers.open_server("mysql") as server:
         assert server.external
         assert server.url == "mysql://me@127.0.0.1:1/db"
+
+
+def test_cache_that_others_can_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("PARLANCE_TEST_SERVERS_DIR", str(tmp_path))
+    monkeypatch.delenv("PARLANCE_TEST_REDIS_URL", raising=False)
+    with pytest.raises(ServerUnavailable, match="only this user"):
+        servers.prepare("redis")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "1", "Upper"])
+def test_server_names_that_could_leave_the_cache_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not a name"):
+        servers.start("redis", name)
 
 
 def test_wrong_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

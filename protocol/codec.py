@@ -9,11 +9,11 @@ from typing import Any, Final, Protocol, cast, get_args
 
 import msgspec
 
-from protocol.codes import Code
-from protocol.envelopes import ClientFrame, Frame, ServerFrame
-from protocol.errors import Malformed, UnknownType
+from protocol.envelopes import ClientFrame, Frame, Reply, Request, ServerFrame
+from protocol.errors import Malformed, TooDeep, UnknownType
 from protocol.frames import HEADER_BYTES
 from protocol.json_twins import TwinSet
+from protocol.types import ReplyRid
 
 NAMES: Final[dict[type[Frame], str]] = {}
 """The JSON name of each message; also what logs and metrics call it."""
@@ -52,6 +52,8 @@ for _cls in (*CLIENT_FRAMES, *SERVER_FRAMES):
 CODES: Final[dict[type[Frame], int]] = {cls: cast(int, cls.__struct_config__.tag) for cls in NAMES}
 _CLIENT_CODES: Final = frozenset(CODES[cls] for cls in CLIENT_FRAMES)
 _SERVER_CODES: Final = frozenset(CODES[cls] for cls in SERVER_FRAMES)
+# Only in these is the element behind the code a request id; in `mark` it is a conversation.
+_RID_CODES: Final = frozenset(CODES[cls] for cls in NAMES if issubclass(cls, (Request, Reply)))
 
 
 class Codec(Protocol):
@@ -69,7 +71,8 @@ class Codec(Protocol):
 
         Raises:
             Malformed: not a valid message; `rid` names the request if it could be found.
-            UnknownType: well-formed, but not a message that clients send.
+            TooDeep: nested beyond anything honest; close the connection.
+            UnknownType: carries a code that is not of a message that clients send.
         """
         ...
 
@@ -129,11 +132,11 @@ class MsgpackCodec:
     def _explain(payload: bytes, exc: Exception, known: frozenset[int]) -> Malformed:
         # msgspec's errors are ValueErrors; so is the UnicodeDecodeError of bad UTF-8.
         code, rid = peek(payload)
+        if isinstance(exc, RecursionError):
+            return TooDeep("nested too deeply")
         if code and code not in known:
             return UnknownType("unknown message type", rid)
-        if isinstance(exc, RecursionError):
-            return Malformed("nested too deeply", rid, Code.MALFORMED)
-        return Malformed(_shape_of(exc), rid)
+        return Malformed(_shape_of(exc), rid if code in _RID_CODES else 0)
 
 
 class JsonCodec:
@@ -167,30 +170,45 @@ class JsonCodec:
 
     @staticmethod
     def _explain(payload: bytes, exc: Exception, known: frozenset[str]) -> Malformed:
+        if isinstance(exc, RecursionError):
+            return TooDeep("nested too deeply")
         try:
-            head = _JSON_HEAD.decode(payload)
+            name = _JSON_NAME.decode(payload).t
         except (ValueError, RecursionError):
             return Malformed("not a JSON message")
-        rid = head.rid if isinstance(head.rid, int) and 0 < head.rid < 2**32 else 0
-        if head.t not in known:
-            return UnknownType("unknown message type", rid)
-        return Malformed(_shape_of(exc), rid)
+        if name not in known:
+            return UnknownType("unknown message type", _json_rid(payload))
+        return Malformed(_shape_of(exc), _json_rid(payload))
 
 
-class _JsonHead(msgspec.Struct):
+class _JsonName(msgspec.Struct):
     t: str
-    rid: Any = 0
 
 
-_JSON_HEAD: Final = msgspec.json.Decoder(_JsonHead)
+class _JsonRid(msgspec.Struct):
+    rid: ReplyRid
+
+
+_JSON_NAME: Final = msgspec.json.Decoder(_JsonName)
+_JSON_RID: Final = msgspec.json.Decoder(_JsonRid)
+
+
+def _json_rid(payload: bytes) -> int:
+    try:
+        return _JSON_RID.decode(payload).rid
+    except (ValueError, RecursionError):
+        return 0
 
 
 def _shape_of(exc: Exception) -> str:
     """Return a short reason that names the field but never quotes what was sent.
 
-    msgspec's validation messages hold types, bounds and paths only; other errors might not.
+    msgspec's validation messages hold types, bounds and paths only, except "Invalid value 'x'"
+    for the name of a message; other errors might quote too.
     """
-    text = str(exc) if isinstance(exc, msgspec.ValidationError) else "not a valid message"
+    text = str(exc)
+    if not isinstance(exc, msgspec.ValidationError) or text.startswith("Invalid value"):
+        return "not a valid message"
     return text[:128]
 
 

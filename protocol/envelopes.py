@@ -1,7 +1,7 @@
 """Every message of the protocol, one Struct each; the tag is its code (docs/protocol.md §12).
 
 Field order is the order on the wire and never changes; fields are appended with a default.
-Codes not listed here (24-27, 33-36, 53-55, 71-73, 79-85, 89-90, 92-98, 101, 105, 109, 112-113)
+Codes not listed here (24-27, 33-36, 53-55, 71-73, 79-85, 89-90, 92-98, 101, 105, 109, 113)
 are reserved for subjects that are not built yet.
 """
 
@@ -494,6 +494,8 @@ class StreamEnd(Frame, tag=116):
     total: U
     crc: U
     usage: Annotated[list[U], Meta(max_length=2)] | None = None
+    code: U | None = None
+    detail: S512 | None = None
 
 
 class Notice(Frame, tag=117):

@@ -46,6 +46,10 @@ class Malformed(ProtocolError):
         self.rid = rid
 
 
+class TooDeep(Malformed):
+    """A payload nested so deeply that it can only be an attack: close the connection."""
+
+
 class UnknownType(Malformed):
     """A well-formed frame of a message code this side does not know."""
 

@@ -16,7 +16,9 @@ from server.secrets import Secret, resolve_secret
 ENV_PREFIX: Final = "PARLANCE_"
 ENV_PATH: Final = "PARLANCE_CONFIG"
 # Read by others: test suites, benches, continuous integration, the terminal chat.
-_ENV_FOREIGN: Final = tuple(f"{ENV_PREFIX}{area}_" for area in ("TEST", "CI", "BENCH", "CHAT"))
+_ENV_FOREIGN: Final = tuple(
+    f"{ENV_PREFIX}{area}_" for area in ("TEST", "CI", "BENCH", "CHAT", "HYPOTHESIS")
+)
 DEFAULT_FILE: Final = "parlance.toml"
 
 

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of hot paths: `pytest bench/micro` (never part of the test run)."""

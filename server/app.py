@@ -1,0 +1,221 @@
+"""The one place where the server's objects are built, joined, started and stopped."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from ai_bridge.bridge import Bridge
+from ai_bridge.config import BridgeConfig
+from ai_bridge.config import ProviderConfig as BridgeProvider
+from ai_bridge.config import Quirks
+from ai_bridge.secrets import Secret as BridgeSecret
+from protocol.codes import Code
+from server.accounts import Accounts
+from server.auth import make_tokens
+from server.builtin import install_builtins
+from server.config import storage_url
+from server.config_sections import AiConfig, Config
+from server.core import Core
+from server.http.app import HttpParts, HttpServer
+from server.logs import install
+from server.metrics import LoopLag
+from server.reactor import listen, open_socket
+from storage.personas import all_personas
+from storage.rows import StoreOptions
+from storage.store import Store
+
+log = logging.getLogger("parlance.app")
+
+DRAIN_SPREAD_MS = 2_000
+RECOVER_EVERY_S = 15.0
+
+
+def bridge_config(ai: AiConfig) -> BridgeConfig:
+    """Return the bridge's settings for those of the configuration file."""
+    providers = tuple(
+        BridgeProvider(
+            name=p.name,
+            kind=p.kind,
+            base_url=p.base_url,
+            api_key=BridgeSecret(p.api_key.reveal()),
+            models=tuple(p.models),
+            headers={name: value.reveal() for name, value in p.headers.items()},
+            max_streams=p.max_streams,
+            quirks=Quirks(**p.quirks),  # type: ignore[arg-type]  # checked by check-config
+        )
+        for p in ai.providers
+    )
+    return BridgeConfig(
+        providers=providers,
+        detect=ai.detect,
+        default_model=ai.default_model,
+        max_streams=ai.max_streams,
+        user_running=ai.user_running,
+        user_queued=ai.user_queued,
+        queue=ai.queue,
+        ttft_s=ai.ttft_s,
+        gap_s=ai.gap_s,
+        total_s=ai.total_s,
+        window_tokens=ai.window_tokens,
+        history_messages=ai.history,
+        demo_words_per_s=ai.demo_words_per_s,
+    )
+
+
+def store_options(config: Config) -> StoreOptions:
+    """Return how the store is opened."""
+    storage = config.storage
+    return StoreOptions(
+        url=storage_url(config),
+        batch_rows=storage.batch_rows,
+        batch_bytes=storage.batch_bytes,
+        queue_rows=storage.queue_rows,
+        queue_bytes=storage.queue_bytes,
+        readers=storage.readers,
+        migrate=storage.migrate,
+        allow_weak_durability=storage.allow_weak_durability,
+        dead_letter_dir=str(Path(config.server.data_dir).expanduser()),
+    )
+
+
+class App:
+    """One server process, from its start to its end.
+
+    Attributes:
+        port: the port it listens on, once started.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._listener: asyncio.Server | None = None
+        self._seconds: asyncio.Task[None] | None = None
+        self._accounts: Accounts | None = None
+        self._http: HttpServer | None = None
+        self._lag = LoopLag()
+        self.port = 0
+        self._socket: socket.socket | None = None
+        self._store: Store | None = None
+        self._bridge: Bridge | None = None
+        self.core: Core | None = None
+
+    async def start(self) -> None:
+        """Open, join and start everything; on return connections are served.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            OpenFailed: the database cannot be used; the text says what to do.
+        """
+        config = self._config
+        loop = asyncio.get_running_loop()
+        data_dir = Path(config.server.data_dir).expanduser()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._socket = open_socket(config.server.host, config.server.port, config.server.backlog)
+        self.port = self._socket.getsockname()[1]
+        tokens = make_tokens(config.auth, data_dir)
+        store = self._store = await Store.open(store_options(config))
+        bridge = self._bridge = Bridge(bridge_config(config.ai))
+        await bridge.start()
+        node = config.server.node or f"{socket.gethostname()}:{self.port}"
+        core = self.core = Core(
+            config, loop, store, bridge, tokens, node, lambda: self._lag.recent_ms
+        )
+        await install_builtins(store)
+        core.personas.fill(await store.read(all_personas()))
+        self._accounts = Accounts(store, tokens, config)
+        self._http = HttpServer(HttpParts(config, core, self._accounts, self._lag))
+        await self._http.start()
+        core.http_factory = self._http.factory
+        self._lag.start(loop)
+        await core.turns.recover()
+        self._seconds = loop.create_task(self._every_second(core))
+        if config.server.gc_freeze:
+            # A full collection with many connections takes tens of milliseconds.
+            gc.collect()
+            gc.freeze()
+        self._listener = await listen(core, self._socket)
+        log.info("server.ready", extra={"port": self.port, "node": node})
+
+    async def stop(self) -> None:
+        """Take nobody in, finish what is under way, say goodbye, close everything."""
+        core, drain_s = self.core, self._config.server.drain_s
+        if core is not None:
+            core.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        elif self._socket is not None:
+            self._socket.close()
+        if core is not None:
+            await self._drain(core, drain_s)
+        if self._http is not None:
+            await self._http.stop()
+        if self._seconds is not None:
+            self._seconds.cancel()
+        self._lag.close()
+        if self._accounts is not None:
+            self._accounts.close()
+        if self._store is not None:
+            await self._store.close(deadline_s=drain_s)
+        log.info("server.stopped")
+
+    async def _drain(self, core: Core, drain_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain_s
+        core.gate.close()
+        for session in core.hub:
+            session.go_away(Code.DRAINING, "restart", int(drain_s * 1000), DRAIN_SPREAD_MS)
+        if self._bridge is not None:
+            await self._bridge.aclose(grace_s=drain_s)
+        core.marks.flush()
+        await core.finish(max(1.0, deadline - loop.time()))
+        for session in core.hub:
+            session.bye(Code.DRAINING, "restart", 0, DRAIN_SPREAD_MS)
+        # One turn of the loop for the last writes.
+        await asyncio.sleep(0.05)
+
+    async def _every_second(self, core: Core) -> None:
+        """Drive the deadlines; one failing part must not stop the others for good."""
+        recovered_at = core.clock()
+        while True:
+            await asyncio.sleep(1)
+            try:
+                core.second()
+                if core.clock() - recovered_at >= RECOVER_EVERY_S:
+                    recovered_at = core.clock()
+                    await core.turns.recover()
+            except Exception:
+                log.exception("second.failed")
+
+
+def run(config: Config, announce: Callable[[int], None] = lambda port: None) -> int:
+    """Serve until SIGTERM or SIGINT; return the process's exit code.
+
+    Args:
+        announce: called with the port once connections are served.
+    """
+    logs = install(config.log)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(config, announce))
+    finally:
+        logs.close()
+
+
+async def _serve(config: Config, announce: Callable[[int], None]) -> int:
+    app = App(config)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await app.start()
+        announce(app.port)
+        await stopping.wait()
+    finally:
+        await app.stop()
+    return 0

@@ -1,0 +1,169 @@
+"""From a committed message to the outboxes of those who may see it."""
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from protocol.codes import ConvKind
+from protocol.envelopes import Frame, MsgPush, Reply, Send, Sent, Skip
+from protocol.rows import Msg, MsgX
+from server.directory import Conversation
+from server.router import Caller
+from storage.batcher import Append
+from storage.errors import StorageError
+from storage.rows import NewTurn
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+log = logging.getLogger("parlance.delivery")
+
+
+class Sender(Caller, Protocol):
+    """Who waits for the acknowledgement of a message: a session, or a request on another door."""
+
+    def reply(self, frame: Reply) -> None:
+        """The message is stored."""
+
+    def fail(self, rid: int, exc: Exception) -> None:
+        """It was not, or nobody knows."""
+
+    def free_slot(self) -> None:
+        """Called last, once, in either case."""
+
+
+class PendingMessage(Append):
+    """A message on its way through the batcher.
+
+    Settled on the loop in commit order: first the acknowledgement, then the pushes.
+
+    Args:
+        session: the sender's session when it has one; it gets `sent` instead of the push.
+        text, x: what is stored, cleaned and checked.
+    """
+
+    __slots__ = ("_core", "_entry", "_rid", "_sender", "_session")
+
+    def __init__(
+        self,
+        core: "Core",
+        entry: Conversation,
+        sender: Sender,
+        session: "Session | None",
+        f: Send,
+        text: str,
+        x: MsgX | None,
+        turn: NewTurn | None,
+    ) -> None:
+        super().__init__(f.conv, sender.user, f.cid, f.kind, text, x, new_turn=turn)
+        self._core = core
+        self._entry = entry
+        self._sender = sender
+        self._session = session
+        self._rid = f.rid
+
+    def settle(self, error: StorageError | None) -> None:
+        """Answer the sender, then tell everybody else."""
+        sender = self._sender
+        if error is not None:
+            sender.fail(self._rid, error)
+        else:
+            dup = self.dup
+            sender.reply(
+                Sent(
+                    self._rid,
+                    self.conv,
+                    self.seq,
+                    0 if dup else self.rev,
+                    self.ts,
+                    dup,
+                    self.sid,
+                )
+            )
+            if not dup:
+                entry = self._core.directory.peek(self.conv) or self._entry
+                publish_append(self._core, entry, self, self._session)
+                self._core.marks.sent(self.conv, self.sender, self.seq)
+                if self.new_turn is not None:
+                    self._core.turns.begin(entry, self.new_turn, self.seq)
+                if entry.kind is ConvKind.DIRECT and entry.hidden:
+                    self._core.unhide(entry)
+        sender.free_slot()
+
+
+class Announcement(Append):
+    """A message that the server itself stores, such as a persona's greeting. Nobody waits for it.
+
+    Its idempotency key follows from the conversation, so that it is said once.
+    """
+
+    __slots__ = ("_core", "_entry")
+
+    def __init__(
+        self, core: "Core", entry: Conversation, sender: int, kind: int, text: str
+    ) -> None:
+        cid = b"greeting" + entry.id.to_bytes(8, "big")
+        super().__init__(entry.id, sender, cid, kind, text, MsgX(persona=sender))
+        self._core = core
+        self._entry = entry
+
+    def settle(self, error: StorageError | None) -> None:
+        """Push it to the members."""
+        if error is not None:
+            log.warning("announcement.lost", extra={"conv": self.conv, "reason": str(error)})
+        elif not self.dup:
+            entry = self._core.directory.peek(self.conv) or self._entry
+            publish_append(self._core, entry, self, None)
+
+
+def publish_append(
+    core: "Core", entry: Conversation, message: Append, session: "Session | None"
+) -> None:
+    """Push a new message to every member; the sender's other devices learn its cid as well."""
+    users: Iterable[int] = entry.members
+    own = core.hub.sessions_of(message.sender)
+    if len(own) > (session is not None and session in own):
+        x = MsgX() if message.x is None else message.x
+        mine = _push_of(message, _with_cid(x, message.cid))
+        core.hub.publish((message.sender,), mine, skip=session)
+        users = [user for user in entry.members if user != message.sender]
+    core.hub.publish(users, _push_of(message, message.x), skip=session)
+    core.stats.messages += 1
+
+
+def publish_row(core: "Core", entry: Conversation, row: Msg) -> None:
+    """Push a changed message; members who may not see it learn only that the revision moved."""
+    push = MsgPush(entry.id, row.rev, row.seq, row.ts, row.sender, row.kind, row.text, row.x)
+    publish_change(core, entry, push, row.rev, row.seq)
+
+
+def publish_change(
+    core: "Core", entry: Conversation, push: Frame, rev: int, seq: int | None = None
+) -> None:
+    """Push an item of a conversation's feed; with seq, only to members who may see that message."""
+    if seq is None or not entry.floors:
+        core.hub.publish(entry.members, push)
+        return
+    hidden = [user for user, floor in entry.floors.items() if seq <= floor]
+    core.hub.publish([user for user in entry.members if user not in hidden], push)
+    core.hub.publish(hidden, Skip(entry.id, rev))
+
+
+def _push_of(message: Append, x: MsgX | None) -> MsgPush:
+    return MsgPush(
+        message.conv,
+        message.rev,
+        message.seq,
+        message.ts,
+        message.sender,
+        message.kind,
+        message.text,
+        x,
+    )
+
+
+def _with_cid(x: MsgX, cid: bytes) -> MsgX:
+    copy = MsgX(*(getattr(x, name) for name in MsgX.__struct_fields__))
+    copy.cid = cid
+    return copy

@@ -1,0 +1,108 @@
+"""Asking for answers, stopping them, and reading running ones."""
+
+from typing import TYPE_CHECKING
+
+from protocol.codes import GenMode, MsgKind
+from protocol.envelopes import Cancel, Done, Gen, GenOk, Open, Opened
+from protocol.rows import Msg
+from server.directory import Conversation
+from server.errors import invalid, not_found
+from server.router import Caller, Router
+from storage.messages import get_messages, history
+from storage.rows import TurnRow, TurnStatus
+from storage.turns import create_turn, get_turn
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+
+def register(router: Router) -> None:
+    """Add this subject's rows to the table."""
+    router.serve(Gen, gen, 5)
+    router.serve(Cancel, cancel, 1)
+    router.direct(Open, open_stream, 1)
+
+
+async def gen(core: "Core", caller: Caller, f: Gen) -> GenOk:
+    """Ask for an answer without sending a message: again, once more, or further."""
+    if f.mode not in set(GenMode):
+        raise invalid("mode")
+    entry = await core.directory.require(f.conv, caller)
+    ask, persona = await _question(core, entry, caller, f)
+    core.personas.require(caller, persona)
+    new = core.turns.new(caller.tenant, caller.user, persona, GenMode(f.mode))
+
+    def publish(result: tuple[TurnRow, bool]) -> None:
+        if result[1]:
+            core.turns.begin(core.directory.peek(entry.id) or entry, new, ask, f.opt)
+
+    row, _ = await core.store.change(
+        (), lambda tx: create_turn(tx, new, entry.id, ask, f.cid), publish=publish
+    )
+    stream = core.streams.get(row.sid)
+    state = 2 if row.status >= TurnStatus.DONE else int(stream.state) if stream else 0
+    return GenOk(f.rid, row.sid, state)
+
+
+async def _question(core: "Core", entry: Conversation, caller: Caller, f: Gen) -> tuple[int, int]:
+    """Return (number of the message to answer, persona to answer it)."""
+    floor = entry.floor(caller.user)
+    if f.seq:
+        rows: list[Msg] = await core.store.read(get_messages(entry.id, [f.seq], floor))
+    else:
+        rows, _ = await core.store.read(history(entry.id, 0, True, 1, floor))
+    if not rows:
+        raise not_found("message")
+    row = rows[-1]
+    spoke = row.sender if row.kind == MsgKind.AI_REPLY else 0
+    persona = f.persona or spoke or entry.row.persona or 0
+    if not persona:
+        raise invalid("persona", "Say which persona is to answer.")
+    if f.mode == GenMode.CONTINUE and not spoke:
+        raise invalid("seq", "Only an answer can be continued.")
+    return row.seq, persona
+
+
+async def cancel(core: "Core", caller: Caller, f: Cancel) -> Done:
+    """Stop a running answer. Cancelling one that has ended changes nothing."""
+    stream = core.streams.get(f.sid)
+    if stream is not None:
+        await core.directory.require(stream.conv, caller)
+        core.turns.cancel(f.sid)
+        return Done(f.rid)
+    row = await core.store.read(get_turn(f.sid))
+    if row is None or row.tenant != caller.tenant:
+        raise not_found("stream")
+    await core.directory.require(row.conv, caller)
+    return Done(f.rid)
+
+
+def open_stream(core: "Core", session: "Session", f: Open) -> None:
+    """Return the text of a stream from an offset on; deltas go on from there."""
+    session.hold_slot()
+    core.spawn(session.serve(f.rid, _open(core, session, f)))
+
+
+async def _open(core: "Core", session: "Session", f: Open) -> Opened:
+    stream = core.streams.get(f.sid)
+    if stream is not None:
+        await core.directory.require(stream.conv, session)
+        opened = core.streams.open(session, stream, f.part, f.off)
+        opened.rid = f.rid
+        return opened
+    row = await core.store.read(get_turn(f.sid))
+    if row is None or row.tenant != session.tenant:
+        raise not_found("stream")
+    entry = await core.directory.require(row.conv, session)
+    text = ""
+    if row.answer_seq and f.part == 0:
+        floor = entry.floor(session.user)
+        rows = await core.store.read(get_messages(entry.id, [row.answer_seq], floor))
+        text = rows[0].text if rows else ""
+    data = text.encode()
+    start = min(f.off, len(data))
+    while start and start < len(data) and data[start] & 0xC0 == 0x80:
+        start -= 1
+    state = 2 if row.status >= TurnStatus.DONE else 0
+    return Opened(f.rid, f.sid, row.conv, state, f.part, start, data[start:].decode(), len(data))

@@ -1,0 +1,104 @@
+"""Sign of life, renewal of the token, catching up, watching, leaving."""
+
+from typing import TYPE_CHECKING
+
+from protocol.codes import StreamPart
+from protocol.envelopes import (
+    Auth,
+    Authed,
+    Bye,
+    Ping,
+    Pong,
+    Synced,
+    SyncRequest,
+    Watching,
+    WatchRequest,
+)
+from protocol.rows import StreamPos, Sync, Watch
+from server.router import Caller, Router
+from storage.sync import sync as read_changes
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+
+def register(router: Router) -> None:
+    """Add this subject's rows to the table."""
+    router.direct(Ping, ping, 0.1)
+    router.direct(Bye, bye, 0)
+    router.direct(Auth, renew, 5)
+    router.direct(WatchRequest, watch, 1)
+    router.serve(SyncRequest, sync, 2)
+
+
+def ping(core: "Core", session: "Session", f: Ping) -> Pong:
+    """Answer a sign of life."""
+    return Pong(f.n, core.now_ms())
+
+
+def bye(core: "Core", session: "Session", f: Bye) -> None:
+    """The client leaves."""
+    session.hang_up()
+
+
+def renew(core: "Core", session: "Session", f: Auth) -> Authed:
+    """Take a newer token of the same user in place."""
+    expires_ms = core.renew(session, f.method, f.secret)
+    return Authed(f.rid, expires_ms)
+
+
+def watch(core: "Core", session: "Session", f: WatchRequest) -> None:
+    """Replace what the session watches."""
+    session.hold_slot()
+    core.spawn(session.serve(f.rid, _watch(core, session, f)))
+
+
+async def _watch(core: "Core", session: "Session", f: WatchRequest) -> Watching:
+    return await apply_watch(core, session, f.w, f.rid)
+
+
+async def apply_watch(
+    core: "Core", session: "Session", wanted: Watch, rid: int, known: list[StreamPos] | None = None
+) -> Watching:
+    """Watch the conversations of `wanted` that the user is in; the others are left out silently."""
+    convs: list[int] = []
+    for conv in dict.fromkeys(wanted.convs):
+        entry = core.directory.get(conv) or await core.directory.fetch(conv)
+        if entry is not None and entry.tenant == session.tenant and session.user in entry.members:
+            convs.append(conv)
+    core.hub.watch(session, tuple(convs))
+    core.streams.follow(session, known or ())
+    presences = core.presence.watch(session, wanted.users)
+    return Watching(rid, presences, core.streams.positions(session, convs))
+
+
+async def sync(core: "Core", caller: Caller, f: SyncRequest) -> Synced:
+    """Return everything that changed since the caller's heads, from one snapshot."""
+    return await catch_up(core, caller, f.q, f.rid)
+
+
+async def catch_up(core: "Core", caller: Caller, q: Sync, rid: int) -> Synced:
+    """Read the changes for `q` and the running streams of the conversations in it."""
+    found = await core.store.read(
+        read_changes(caller.user, caller.tenant, q, max_convs=50), snapshot=True
+    )
+    convs = {delta.conv for delta in found.convs} | {head.conv for head in q.heads}
+    running = []
+    for conv in convs:
+        streams = core.streams.of(conv)
+        entry = core.directory.peek(conv) if streams else None
+        if entry is not None and caller.user in entry.members:
+            running += [
+                StreamPos(s.sid, s.conv, s.persona, 0, s.size(StreamPart.ANSWER)) for s in streams
+            ]
+    return Synced(
+        rid,
+        core.store.epoch,
+        found.me_rev,
+        found.me,
+        found.convs,
+        running,
+        found.more,
+        core.now_ms(),
+    )

@@ -1,0 +1,408 @@
+"""Making, listing and changing conversations, and who is in them."""
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from protocol.codes import Code, ConvKind, MsgKind, Role
+from protocol.envelopes import (
+    Changed,
+    ConvChange,
+    ConvCreate,
+    ConvDrop,
+    ConvGet,
+    ConvInfo,
+    ConvList,
+    ConvPage,
+    ConvPush,
+    MemberAdd,
+    MemberDrop,
+    MemberPage,
+    MemberPush,
+    Members,
+    MemberSet,
+    MyChange,
+    MyConvPush,
+)
+from protocol.rows import Conv, ConvSet, Member, MyConv, Persona
+from protocol.text import clean_name, clean_text
+from server.delivery import Announcement, publish_change
+from server.directory import Conversation, member_row
+from server.errors import ServiceError, invalid, not_found, not_permitted
+from server.router import Caller, Router
+from storage.conversations import (
+    add_members,
+    change_conversation,
+    change_mine,
+    create_conversation,
+    drop_conversation,
+    drop_member,
+    get_conversation,
+    hide_member,
+    list_conversations,
+    member_page,
+    set_member,
+)
+from storage.people import tenant_members
+from storage.rows import (
+    AddedMember,
+    CreatedConversation,
+    DroppedMember,
+    NewConversation,
+)
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+FLAG_ADMINS_INVITE = 2
+"""Conv.flags: only administrators add members."""
+SHOWN_MEMBERS = 200
+
+
+def register(router: Router) -> None:
+    """Add this subject's rows to the table."""
+    router.serve(ConvCreate, create, 5)
+    router.serve(ConvGet, get, 1)
+    router.serve(ConvList, list_page, 2)
+    router.serve(ConvChange, change, 1)
+    router.serve(MyChange, change_my_view, 1)
+    router.serve(ConvDrop, drop, 1)
+    router.serve(Members, list_members, 2)
+    router.serve(MemberAdd, add, 5)
+    router.serve(MemberDrop, remove, 1)
+    router.serve(MemberSet, set_role, 1)
+
+
+# making and reading
+
+
+async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
+    """Create a conversation, or return the one this cid (or pair of people) already has."""
+    persona = _persona_for(core, caller, f)
+    others = [user for user in dict.fromkeys(f.members) if user != caller.user]
+    if f.kind == ConvKind.DIRECT and len(others) != 1:
+        raise invalid("members", "A direct conversation has exactly one other person.")
+    if f.kind == ConvKind.AI and others:
+        raise invalid("members", "An AI conversation is one person's; make a group instead.")
+    if f.kind not in set(ConvKind):
+        raise invalid("kind")
+    if len(others) >= core.policy.members:
+        raise ServiceError(Code.SIZE_LIMIT, "too many members")
+    if others and len(await core.store.read(tenant_members(caller.tenant, others))) != len(others):
+        raise not_found("user")
+    change_set = None if f.set is None else _clean_set(f.set)
+    new = NewConversation(
+        id=core.new_id(),
+        tenant=caller.tenant,
+        kind=f.kind,
+        creator=caller.user,
+        cid=f.cid,
+        title=_title(core, f, persona),
+        members=[caller.user, *others],
+        persona=(persona.id if persona else None) or 0,
+        set=change_set,
+    )
+    feeds = (caller.user, *others)
+    created = await core.store.change(
+        feeds,
+        lambda tx: create_conversation(tx, new),
+        publish=lambda created: _publish_created(core, created, persona),
+    )
+    my = created.my[caller.user][0]
+    members = [_member(m.user, m.role, m.nick, m.joined) for m in created.record.members]
+    return ConvInfo(f.rid, created.record.row, my, members[:SHOWN_MEMBERS])
+
+
+def _persona_for(core: "Core", caller: Caller, f: ConvCreate) -> Persona | None:
+    wanted = f.persona or (core.personas.choice(caller.user) if f.kind == ConvKind.AI else 0)
+    if not wanted:
+        if f.kind == ConvKind.AI:
+            raise invalid("persona", "Choose a persona for an AI conversation.")
+        return None
+    if f.kind == ConvKind.DIRECT:
+        raise invalid("persona", "A direct conversation has no persona.")
+    return core.personas.require(caller, wanted)
+
+
+def _title(core: "Core", f: ConvCreate, persona: Persona | None) -> str:
+    if f.title.strip():
+        return clean_name(f.title, 128)
+    if f.kind == ConvKind.DIRECT:
+        return ""
+    return (persona.name if persona and f.kind == ConvKind.AI else None) or core.default_title
+
+
+def _publish_created(core: "Core", created: CreatedConversation, persona: Persona | None) -> None:
+    record = created.record
+    core.directory.changed(record.row.id or 0)
+    entry = core.directory.put(record)
+    for user, (my, rev) in created.my.items():
+        if rev:
+            core.hub.publish((user,), MyConvPush(rev, my, record.row))
+    if created.existing or persona is None or entry.kind is not ConvKind.AI:
+        return
+    if persona.greeting:
+        core.store.submit(
+            Announcement(core, entry, persona.id or 0, MsgKind.AI_REPLY, persona.greeting)
+        )
+
+
+async def get(core: "Core", caller: Caller, f: ConvGet) -> ConvInfo:
+    """Return a conversation, one's own view of it and its first members."""
+    entry = await core.directory.require(f.conv, caller)
+    found = await core.store.read(get_conversation(entry.id, caller.user))
+    if found is None:
+        raise not_found("conversation")
+    members = [_member(m.user, m.role, m.nick, m.joined) for m in entry.members.values()]
+    return ConvInfo(f.rid, found[0], found[1], members[:SHOWN_MEMBERS])
+
+
+async def list_page(core: "Core", caller: Caller, f: ConvList) -> ConvPage:
+    """Return a page of conversations, most recently active first."""
+    rows, mine, cursor = await core.store.read(
+        list_conversations(caller.user, f.archived, f.cursor, f.limit)
+    )
+    return ConvPage(f.rid, rows, mine, cursor)
+
+
+async def list_members(core: "Core", caller: Caller, f: Members) -> MemberPage:
+    """Return a page of members."""
+    entry = await core.directory.require(f.conv, caller)
+    items, cursor = await core.store.read(member_page(entry.id, f.cursor, f.limit))
+    return MemberPage(f.rid, items, cursor)
+
+
+# changing
+
+
+async def change(core: "Core", caller: Caller, f: ConvChange) -> Changed:
+    """Change a conversation for everybody; `deleted` false brings a deleted one back."""
+    entry = await core.directory.require(f.conv, caller)
+    wanted = _clean_set(f.set)
+    if entry.kind is ConvKind.DIRECT:
+        return await _change_direct(core, caller, entry, f.rid, wanted)
+    role = entry.members[caller.user].role
+    if role < Role.ADMIN:
+        raise not_permitted("administrators only")
+    if (wanted.owner or wanted.deleted is not None) and role < Role.OWNER:
+        raise not_permitted("owner only")
+    if wanted.persona:
+        core.personas.require(caller, wanted.persona)
+    feeds = [entry.id]
+    if wanted.owner:
+        if wanted.owner not in entry.members:
+            raise not_found("member")
+        feeds += [caller.user, wanted.owner]
+
+    def publish(result: tuple[Conv, int]) -> None:
+        if result[1] and wanted.owner:
+            _hand_over(core, entry, caller.user, wanted.owner)
+        _publish_row(core, entry, *result)
+
+    _, rev = await core.store.change(
+        feeds, lambda tx: change_conversation(tx, entry.id, wanted), publish=publish
+    )
+    return Changed(f.rid, entry.id, rev, core.now_ms())
+
+
+def _hand_over(core: "Core", entry: Conversation, old: int, new: int) -> None:
+    members = (core.directory.peek(entry.id) or entry).members
+    changed = [
+        replace(members[user], role=int(role))
+        for user, role in ((old, Role.ADMIN), (new, Role.OWNER))
+        if user in members
+    ]
+    core.directory.set_members(entry.id, changed)
+
+
+async def _change_direct(
+    core: "Core", caller: Caller, entry: Conversation, rid: int, wanted: ConvSet
+) -> Changed:
+    given = {name for name in ConvSet.__struct_fields__ if getattr(wanted, name) is not None}
+    if given != {"deleted"}:
+        raise not_permitted("a direct conversation has no settings for both")
+    rev = await _hide(core, caller.user, entry, bool(wanted.deleted))
+    return Changed(rid, 0, rev, core.now_ms())
+
+
+def _publish_row(core: "Core", entry: Conversation, row: Conv, rev: int) -> None:
+    core.directory.set_row(entry.id, row)
+    if rev:
+        now = core.directory.peek(entry.id) or entry
+        publish_change(core, now, ConvPush(entry.id, rev, row), rev)
+
+
+async def change_my_view(core: "Core", caller: Caller, f: MyChange) -> Changed:
+    """Change one's own view: muted, pinned, archived, remark, draft."""
+    entry = await core.directory.require(f.conv, caller)
+    wanted = f.set
+    if wanted.remark:
+        wanted.remark = clean_name(wanted.remark, 64)
+    if wanted.draft:
+        wanted.draft = clean_text(wanted.draft, 4000)
+    _, rev = await core.store.change(
+        (caller.user,),
+        lambda tx: change_mine(tx, entry.id, caller.user, wanted),
+        publish=lambda result: _publish_mine(core, caller.user, *result),
+    )
+    return Changed(f.rid, 0, rev, core.now_ms())
+
+
+def _publish_mine(core: "Core", user: int, my: MyConv, rev: int) -> None:
+    if rev:
+        core.hub.publish((user,), MyConvPush(rev, my))
+
+
+async def drop(core: "Core", caller: Caller, f: ConvDrop) -> Changed:
+    """Delete (owner; can be restored), leave (other members of a group), or put away (direct)."""
+    entry = await core.directory.require(f.conv, caller)
+    if entry.kind is ConvKind.DIRECT:
+        rev = await _hide(core, caller.user, entry, True)
+        return Changed(f.rid, 0, rev, core.now_ms())
+    if entry.members[caller.user].role < Role.OWNER:
+        rev = await _drop_member(core, entry, caller.user)
+        return Changed(f.rid, entry.id, rev, core.now_ms())
+    _, rev = await core.store.change(
+        (entry.id,),
+        lambda tx: drop_conversation(tx, entry.id),
+        publish=lambda result: _publish_row(core, entry, *result),
+    )
+    return Changed(f.rid, entry.id, rev, core.now_ms())
+
+
+async def _hide(core: "Core", user: int, entry: Conversation, left: bool) -> int:
+    def publish(result: tuple[MyConv, int]) -> None:
+        now = core.directory.changed(entry.id)
+        member = (now or entry).members.get(user)
+        if now is not None and member is not None:
+            now.put_member(replace(member, left=left))
+        my, rev = result
+        if rev:
+            core.hub.publish((user,), MyConvPush(rev, my, entry.row))
+
+    _, rev = await core.store.change(
+        (user,), lambda tx: hide_member(tx, entry.id, user, left), publish=publish
+    )
+    return rev
+
+
+async def unhide(core: "Core", entry: Conversation) -> None:
+    """Bring a direct conversation back for those who had put it away: something new was said."""
+    for user in entry.hidden:
+        await _hide(core, user, entry, False)
+
+
+# members
+
+
+async def add(core: "Core", caller: Caller, f: MemberAdd) -> Changed:
+    """Add people to a group; those who are in it already are left alone."""
+    entry = await core.directory.require(f.conv, caller)
+    if entry.kind is not ConvKind.GROUP:
+        raise not_permitted("only groups take members")
+    if (entry.row.flags or 0) & FLAG_ADMINS_INVITE:
+        _require_role(entry, caller, Role.ADMIN)
+    users = list(dict.fromkeys(f.users))
+    if len(await core.store.read(tenant_members(caller.tenant, users))) != len(users):
+        raise not_found("user")
+
+    def publish(added: list[AddedMember]) -> None:
+        for item in added:
+            _publish_member(core, entry, item.member, item.rev)
+            row = (core.directory.peek(entry.id) or entry).row
+            core.hub.publish((item.member.user or 0,), MyConvPush(item.my_rev, item.my, row))
+
+    added = await core.store.change(
+        (entry.id, *users),
+        lambda tx: add_members(tx, entry.id, users, core.policy.members),
+        publish=publish,
+    )
+    return Changed(f.rid, entry.id, added[-1].rev if added else 0, core.now_ms())
+
+
+async def remove(core: "Core", caller: Caller, f: MemberDrop) -> Changed:
+    """Leave a group, or remove somebody of lower role from it."""
+    entry = await core.directory.require(f.conv, caller)
+    if entry.kind is not ConvKind.GROUP:
+        raise not_permitted("only groups lose members")
+    target = entry.members.get(f.user)
+    if target is None:
+        raise not_found("member")
+    if f.user != caller.user:
+        _require_role(entry, caller, Role.ADMIN)
+        if target.role >= entry.members[caller.user].role:
+            raise not_permitted("role")
+    elif target.role == Role.OWNER:
+        raise not_permitted("hand the group over or delete it first")
+    rev = await _drop_member(core, entry, f.user)
+    return Changed(f.rid, entry.id, rev, core.now_ms())
+
+
+async def _drop_member(core: "Core", entry: Conversation, user: int) -> int:
+    def publish(dropped: DroppedMember) -> None:
+        if not dropped.rev:
+            return
+        _publish_member(core, entry, dropped.member, dropped.rev)
+        core.hub.publish((user,), MyConvPush(dropped.my_rev, dropped.my))
+        for session in core.hub.sessions_of(user):
+            core.hub.watch(session, tuple(c for c in session.watched if c != entry.id))
+
+    dropped = await core.store.change(
+        (entry.id, user), lambda tx: drop_member(tx, entry.id, user), publish=publish
+    )
+    return dropped.rev
+
+
+async def set_role(core: "Core", caller: Caller, f: MemberSet) -> Changed:
+    """Set a member's role (owner only) and mute time (administrators)."""
+    entry = await core.directory.require(f.conv, caller)
+    target = entry.members.get(f.user)
+    if target is None:
+        raise not_found("member")
+    mine = entry.members[caller.user].role
+    if f.role not in (Role.MEMBER, Role.ADMIN) and f.role != target.role:
+        raise invalid("role")
+    if f.role != target.role and mine < Role.OWNER:
+        raise not_permitted("owner only")
+    if mine < Role.ADMIN or (target.role >= mine and f.user != caller.user):
+        raise not_permitted("role")
+    if target.role == Role.OWNER and f.role != Role.OWNER:
+        raise not_permitted("hand the group over instead")
+    mute_until = core.now_ms() + f.mute_ms if f.mute_ms else 0
+    _, rev = await core.store.change(
+        (entry.id,),
+        lambda tx: set_member(tx, entry.id, f.user, f.role, mute_until),
+        publish=lambda result: _publish_member(core, entry, *result),
+    )
+    return Changed(f.rid, entry.id, rev, core.now_ms())
+
+
+def _publish_member(core: "Core", entry: Conversation, member: Member, rev: int) -> None:
+    user = member.user or 0
+    before = (core.directory.peek(entry.id) or entry).members.get(user)
+    core.directory.set_members(entry.id, [member_row(member, before)])
+    if rev:
+        now = core.directory.peek(entry.id) or entry
+        publish_change(core, now, MemberPush(entry.id, rev, member), rev)
+
+
+def _require_role(entry: Conversation, caller: Caller, role: Role) -> None:
+    if entry.members[caller.user].role < role:
+        raise not_permitted("administrators only")
+
+
+# cleaning
+
+
+def _clean_set(wanted: ConvSet) -> ConvSet:
+    if wanted.title:
+        wanted.title = clean_name(wanted.title, 128)
+    if wanted.notice:
+        wanted.notice = clean_text(wanted.notice, 2000)
+    if wanted.prompt:
+        wanted.prompt = clean_text(wanted.prompt, 16_000)
+    return wanted
+
+
+def _member(user: int, role: int, nick: str, joined: int) -> Member:
+    return Member(user=user, role=role, nick=nick or None, joined=joined)

@@ -1,0 +1,216 @@
+"""Sending, changing and reading messages."""
+
+from typing import TYPE_CHECKING
+
+from protocol.codes import AiMode, Code, ConvKind, MsgKind, Role, TypingState
+from protocol.envelopes import (
+    Changed,
+    Edit,
+    Get,
+    History,
+    Mark,
+    Page,
+    Recall,
+    Send,
+    Typing,
+    TypingAt,
+)
+from protocol.rows import MsgX, SendX
+from protocol.text import clean_text
+from server.delivery import PendingMessage, Sender, publish_row
+from server.directory import Conversation
+from server.errors import ServiceError, invalid, not_found, not_permitted
+from server.router import Caller, Router
+from storage.messages import edit_message, get_messages, history, recall_message
+from storage.rows import NewTurn
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+KINDS = frozenset({MsgKind.TEXT, MsgKind.CARD})
+"""What a client may send today; the kinds with files come with the files."""
+TYPING_EVERY_S = 4.0
+TYPING_MEMBERS = 200
+
+
+def register(router: Router) -> None:
+    """Add this subject's rows to the table."""
+    router.direct(Send, send, 1)
+    router.direct(Mark, mark, 0.2)
+    router.direct(Typing, typing, 0.2)
+    router.serve(Edit, edit, 1)
+    router.serve(Recall, recall, 1)
+    router.serve(History, read_history, 2)
+    router.serve(Get, get, 2)
+
+
+def send(core: "Core", session: "Session", f: Send) -> None:
+    """Hand a message to the batcher; the acknowledgement comes with the commit."""
+    entry = core.directory.get(f.conv)
+    if entry is not None:
+        submit(core, entry, session, session, f)
+        session.hold_slot()
+        return
+
+    def found(entry: Conversation | None, error: Exception | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            if entry is None:
+                raise not_found("conversation")
+            submit(core, entry, session, session, f)
+        except Exception as exc:
+            session.fail(f.rid, exc)
+            session.free_slot()
+
+    session.hold_slot()
+    core.directory.find(f.conv, found)
+
+
+def submit(
+    core: "Core", entry: Conversation, sender: Sender, session: "Session | None", f: Send
+) -> None:
+    """Check a message and put it into the batcher's queue, or raise and leave nothing behind.
+
+    When this returns, the sender will be answered and its slot freed exactly once.
+    """
+    user = sender.user
+    member = entry.members.get(user)
+    if member is None or entry.tenant != sender.tenant:
+        raise not_found("conversation")
+    if entry.row.deleted:
+        raise ServiceError(Code.GONE, "conversation is deleted", "Restore it to write in it.")
+    if member.mute_until and member.mute_until > core.now_ms():
+        raise not_permitted("muted")
+    if f.kind not in KINDS:
+        raise invalid("kind", "This kind of message cannot be sent yet.")
+    text = clean_text(f.text)
+    if not text or text.isspace():
+        raise invalid("empty message")
+    policy = core.policy
+    if not entry.may_send(policy.conversation_per_s, policy.conversation_burst, core.clock()):
+        raise ServiceError(Code.RATE, "conversation rate", retry_ms=1000)
+    x = None if f.x is None else _options(entry, member.role, f.x)
+    turn = None
+    if entry.kind is not ConvKind.DIRECT and (f.x is None or f.x.ai != AiMode.NONE):
+        turn = _turn_for(core, entry, sender, f)
+    core.store.submit(PendingMessage(core, entry, sender, session, f, text, x, turn))
+
+
+def _options(entry: Conversation, role: int, x: SendX) -> MsgX:
+    if x.quote is not None and not 0 < x.quote:
+        raise invalid("quote")
+    mentions = x.mentions
+    if mentions and 0 in mentions and role < Role.ADMIN and entry.kind is ConvKind.GROUP:
+        raise not_permitted("mention everyone")
+    return MsgX(
+        quote=x.quote,
+        fwd_conv=x.fwd_conv,
+        fwd_seq=x.fwd_seq,
+        mentions=mentions,
+        fmt=x.fmt,
+        meta=x.meta,
+    )
+
+
+def _turn_for(core: "Core", entry: Conversation, sender: Caller, f: Send) -> NewTurn | None:
+    """Return the turn this message asks for: always in an AI conversation, when called in a group."""
+    x = f.x
+    persona = (x.persona if x is not None else None) or entry.row.persona or 0
+    if not persona:
+        return None
+    known = core.personas.get(persona)
+    if known is None or not core.personas.may_use(sender, persona):
+        if x is not None and x.persona:
+            raise not_found("persona")
+        return None
+    if entry.kind is ConvKind.GROUP and not (x is not None and x.persona == persona):
+        mentioned = x is not None and x.mentions is not None and persona in x.mentions
+        if not mentioned and f"@{known.name}" not in f.text:
+            return None
+    return core.turns.new(sender.tenant, sender.user, persona)
+
+
+async def edit(core: "Core", caller: Caller, f: Edit) -> Changed:
+    """Replace the text of one's own message."""
+    entry = await core.directory.require(f.conv, caller)
+    text = clean_text(f.text)
+    if not text or text.isspace():
+        raise invalid("empty message")
+    x = None if f.x is None else _options(entry, entry.members[caller.user].role, f.x)
+    row = await core.store.change(
+        (entry.id,),
+        lambda tx: edit_message(tx, entry.id, f.seq, caller.user, text, x, f.base),
+        publish=lambda row: publish_row(core, core.directory.changed(entry.id) or entry, row),
+    )
+    return Changed(f.rid, entry.id, row.rev, core.now_ms())
+
+
+async def recall(core: "Core", caller: Caller, f: Recall) -> Changed:
+    """Take a message back, everywhere."""
+    entry = await core.directory.require(f.conv, caller)
+    by_admin = entry.members[caller.user].role >= Role.ADMIN
+    window_s = core.config.messages.recall_window_s
+
+    def publish(result: "tuple[object, bool]") -> None:
+        row, changed = result
+        if changed:
+            publish_row(core, core.directory.changed(entry.id) or entry, row)  # type: ignore[arg-type]
+
+    row, changed = await core.store.change(
+        (entry.id,),
+        lambda tx: recall_message(tx, entry.id, f.seq, caller.user, by_admin, int(window_s * 1000)),
+        publish=publish,
+    )
+    return Changed(f.rid, entry.id, row.rev if changed else 0, core.now_ms())
+
+
+async def read_history(core: "Core", caller: Caller, f: History) -> Page:
+    """Return a page of messages, oldest first."""
+    entry = await core.directory.require(f.conv, caller)
+    msgs, more = await core.store.read(
+        history(entry.id, f.anchor, f.back, f.limit, entry.floor(caller.user))
+    )
+    return Page(f.rid, entry.id, msgs, more)
+
+
+async def get(core: "Core", caller: Caller, f: Get) -> Page:
+    """Return messages by their numbers; those that do not exist are left out."""
+    entry = await core.directory.require(f.conv, caller)
+    msgs = await core.store.read(
+        get_messages(entry.id, sorted(set(f.seqs)), entry.floor(caller.user))
+    )
+    return Page(f.rid, entry.id, msgs, False)
+
+
+def mark(core: "Core", session: "Session", f: Mark) -> None:
+    """Move the read cursor; written within a second, highest value wins."""
+
+    def found(entry: Conversation | None, error: Exception | None) -> None:
+        if entry is not None and entry.tenant == session.tenant and session.user in entry.members:
+            core.marks.marked(f.conv, session.user, f.read, f.recv)
+
+    entry = core.directory.get(f.conv)
+    if entry is not None:
+        found(entry, None)
+    else:
+        core.directory.find(f.conv, found)
+
+
+def typing(core: "Core", session: "Session", f: Typing) -> None:
+    """Tell those who watch the conversation that somebody writes. Never stored."""
+    entry = core.directory.peek(f.conv)
+    if entry is None or entry.tenant != session.tenant or session.user not in entry.members:
+        return
+    now = core.clock()
+    if len(entry.members) > TYPING_MEMBERS or f.state > TypingState.VOICE:
+        return
+    if f.state != TypingState.STOP:
+        if now - session.typing_at < TYPING_EVERY_S:
+            return
+        session.typing_at = now
+    watchers = [s for s in core.hub.watchers_of(f.conv) if s.user != session.user]
+    core.hub.signal(
+        watchers, ("typing", f.conv, session.user), TypingAt(f.conv, session.user, f.state)
+    )

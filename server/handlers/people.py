@@ -1,0 +1,111 @@
+"""People and their devices."""
+
+from typing import TYPE_CHECKING
+
+from protocol.codes import Code
+from protocol.envelopes import (
+    Changed,
+    DeviceDrop,
+    DeviceList,
+    DevicePush,
+    Devices,
+    ProfilePush,
+    ProfileSet,
+    UserFind,
+    UserGet,
+    Users,
+)
+from protocol.rows import Device, User
+from protocol.text import clean_name, clean_text
+from server.errors import invalid
+from server.router import Caller, Router
+from storage.people import devices, drop_device, find_users, get_users, set_profile, tenant_members
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+
+def register(router: Router) -> None:
+    """Add this subject's rows to the table."""
+    router.serve(UserGet, get, 1)
+    router.serve(UserFind, find, 5)
+    router.serve(ProfileSet, set_own, 1)
+    router.serve(DeviceList, list_devices, 1)
+    router.serve(DeviceDrop, drop, 1)
+
+
+async def get(core: "Core", caller: Caller, f: UserGet) -> Users:
+    """Return people of the caller's tenant by id; those who do not exist are left out."""
+    wanted = sorted(set(f.users))
+    known = await core.store.read(tenant_members(caller.tenant, wanted))
+    items = await core.store.read(get_users(known)) if known else []
+    return Users(f.rid, [shown_to(caller.user, item) for item in items], "")
+
+
+async def find(core: "Core", caller: Caller, f: UserFind) -> Users:
+    """Return people whose name or nickname begins with the query."""
+    query = f.query.strip()
+    if not query:
+        raise invalid("query", "Say how the name begins.")
+    items = await core.store.read(find_users(caller.tenant, query, f.limit))
+    return Users(f.rid, [shown_to(caller.user, item) for item in items], "")
+
+
+async def set_own(core: "Core", caller: Caller, f: ProfileSet) -> Changed:
+    """Change one's own profile; `persona` is the choice that follows to every device."""
+    wanted = f.set
+    if wanted.nick:
+        wanted.nick = clean_name(wanted.nick, 64)
+    if wanted.bio:
+        wanted.bio = clean_text(wanted.bio, 256)
+    if wanted.name is not None or wanted.kind is not None:
+        raise invalid("name", "The sign-in name cannot be changed.")
+    if wanted.persona:
+        core.personas.require(caller, wanted.persona)
+
+    def publish(result: tuple[User, int]) -> None:
+        user, rev = result
+        if not rev:
+            return
+        core.personas.choose(caller.user, user.persona or 0)
+        core.hub.publish((caller.user,), ProfilePush(rev, user))
+
+    _, rev = await core.store.change(
+        (caller.user,), lambda tx: set_profile(tx, caller.user, wanted), publish=publish
+    )
+    return Changed(f.rid, 0, rev, core.now_ms())
+
+
+def shown_to(viewer: int, user: User) -> User:
+    """Return what viewer may see of a user: the chosen persona is the user's own business."""
+    if user.id == viewer or user.persona is None:
+        return user
+    shown = User(*(getattr(user, name) for name in User.__struct_fields__))
+    shown.persona = None
+    return shown
+
+
+async def list_devices(core: "Core", caller: Caller, f: DeviceList) -> Devices:
+    """Return one's own devices and which of them are connected."""
+    items = await core.store.read(devices(caller.user))
+    online = {session.device for session in core.hub.sessions_of(caller.user)}
+    for item in items:
+        item.online = item.device in online
+    return Devices(f.rid, items)
+
+
+async def drop(core: "Core", caller: Caller, f: DeviceDrop) -> Changed:
+    """Sign a device out for good: its tokens from before stop working, its connection closes."""
+
+    def publish(result: tuple[Device, int]) -> None:
+        device, rev = result
+        if rev:
+            core.hub.publish((caller.user,), DevicePush(rev, device))
+        for session in core.hub.sessions_of(caller.user):
+            if session.device == f.device:
+                session.bye(Code.REVOKED, "device signed out")
+
+    _, rev = await core.store.change(
+        (caller.user,), lambda tx: drop_device(tx, caller.user, f.device), publish=publish
+    )
+    return Changed(f.rid, 0, rev, core.now_ms())

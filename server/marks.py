@@ -1,0 +1,85 @@
+"""Read cursors: gathered for a second, highest value wins, written together (docs/protocol.md, receipts)."""
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from protocol.codes import Caps
+from protocol.envelopes import MyConvPush, Receipt
+from protocol.rows import MyConv, Read
+from storage.conversations import write_marks
+from storage.errors import StorageError
+from storage.rows import MarkRow
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+log = logging.getLogger("parlance.marks")
+
+RECEIPT_MEMBERS: Final = 50
+MAX_DIRTY: Final = 20_000
+"""Cursors gathered; beyond it they are written at once instead of after a second."""
+
+
+class Marks:
+    """Owns the read cursors that are not written yet.
+
+    A cursor that is lost in a crash is sent again by its client, which sees a lower value in its
+    next sync: so nothing waits for these writes.
+    """
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._dirty: dict[tuple[int, int], MarkRow] = {}
+        self._writing = False
+
+    def sent(self, conv: int, user: int, seq: int) -> None:
+        """A message of one's own counts as read; clients know that without being told."""
+        key = (conv, user)
+        mark = self._dirty.get(key)
+        if mark is None:
+            self._dirty[key] = MarkRow(conv, user, seq, 0, True)
+        elif mark.read < seq:
+            self._dirty[key] = mark._replace(read=seq)
+
+    def marked(self, conv: int, user: int, read: int, recv: int) -> None:
+        """A client says how far its user has read, and its device received."""
+        key = (conv, user)
+        mark = self._dirty.get(key)
+        if mark is not None:
+            read, recv = max(mark.read, read), max(mark.recv, recv)
+        self._dirty[key] = MarkRow(conv, user, read, recv, False)
+        if len(self._dirty) >= MAX_DIRTY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered. Called once a second."""
+        if not self._dirty or self._writing:
+            return
+        self._writing = True
+        marks = list(self._dirty.values())
+        self._dirty = {}
+        self._core.spawn(self._write(marks))
+
+    async def _write(self, marks: list[MarkRow]) -> None:
+        users = sorted({mark.user for mark in marks if not mark.silent})
+        try:
+            await self._core.store.change(
+                users, lambda tx: write_marks(tx, marks), publish=self._publish
+            )
+        except StorageError as exc:
+            log.warning("marks.lost", extra={"marks": len(marks), "reason": str(exc)})
+        finally:
+            self._writing = False
+
+    def _publish(self, changed: list[tuple[int, MyConv, int]]) -> None:
+        hub, directory = self._core.hub, self._core.directory
+        receipts: dict[int, list[Read]] = {}
+        for user, my, rev in changed:
+            hub.publish((user,), MyConvPush(rev, my))
+            if my.conv:
+                receipts.setdefault(my.conv, []).append(Read(user, my.read or 0, my.recv or 0))
+        for conv, reads in receipts.items():
+            entry = directory.peek(conv)
+            if entry is not None and len(entry.members) <= RECEIPT_MEMBERS:
+                receivers = [s for user in entry.members for s in hub.sessions_of(user)]
+                hub.signal(receivers, ("read", conv), Receipt(conv, reads), Caps.RECEIPTS)

@@ -1,0 +1,160 @@
+"""The one port: accepts connections and lets their first byte decide who speaks with them."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from protocol.frames import FIRST_BYTE
+from server.connection import TcpConnection
+from server.websocket import EchoWebSocket, PwpWebSocket
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+log = logging.getLogger("parlance.reactor")
+
+SEND_BUFFER_BYTES: Final = 64 * 1024
+"""Without this the kernel swallows megabytes for a peer that does not read, and nobody notices."""
+USER_TIMEOUT_MS: Final = 30_000
+"""After so long with unsent data a half-open peer is given up (TCP_USER_TIMEOUT, RFC 5482)."""
+
+_WS: Final = b"GET /ws"
+_WS_ECHO: Final = b"GET /ws/echo"
+
+
+class Doorman(asyncio.Protocol):
+    """A fresh connection until it is known what it speaks; then somebody else's.
+
+    One per connection; it holds nothing afterwards.
+    """
+
+    __slots__ = ("_address", "_core", "_done", "_held", "_transport")
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._transport: asyncio.Transport | None = None
+        self._address = ""
+        self._held = b""
+        self._done = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the stranger, or send it away when there are too many."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
+        core = self._core
+        if core.draining or not core.strangers.enter(self._address):
+            self._done = True
+            transport.abort()
+            return
+        core.wheel.add(self, core.clock() + core.policy.first_byte_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Look at the first byte; for HTTP at the first few."""
+        data = self._held + data
+        first = data[0]
+        if first == FIRST_BYTE:
+            connection = TcpConnection(self._core, self._require(), self._address)
+            self._hand_over(connection, data)
+        elif 0x41 <= first <= 0x5A:
+            self._choose_http(data)
+        else:
+            self._require().abort()
+
+    def _choose_http(self, data: bytes) -> None:
+        core = self._core
+        wanted = _WS_ECHO if core.config.websocket.echo else _WS
+        if len(data) <= len(wanted) and wanted.startswith(data):
+            self._held = data
+        elif _asks_for(data, _WS):
+            self._hand_over(PwpWebSocket(core, self._require(), self._address), data)
+        elif core.config.websocket.echo and _asks_for(data, _WS_ECHO):
+            self._hand_over(EchoWebSocket(core, self._require(), self._address), data)
+        else:
+            core.strangers.leave(self._address)
+            http = core.http_factory()
+            transport = self._require()
+            self._done = True
+            transport.set_protocol(http)
+            http.connection_made(transport)
+            http.data_received(data)
+
+    def _hand_over(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        self._done = True
+        self._held = b""
+        transport = self._require()
+        self._transport = None
+        transport.set_protocol(protocol)
+        protocol.data_received(data)
+
+    def _require(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It left before it said what it wanted."""
+        self._leave()
+
+    def check(self, now: float) -> float | None:
+        """The first bytes are late (see `heartbeat.Timed`)."""
+        if not self._done:
+            self._require().abort()
+        return None
+
+    def _leave(self) -> None:
+        if not self._done:
+            self._done = True
+            self._core.strangers.leave(self._address)
+
+
+def _asks_for(data: bytes, prefix: bytes) -> bool:
+    return data.startswith(prefix) and data[len(prefix) : len(prefix) + 1] in (b" ", b"?")
+
+
+def open_socket(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a listening socket whose connections inherit our buffer and timeout settings.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        listener.bind((host, port))
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
+    """Return the context for a listener with a certificate, None for one without."""
+    if not cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["pwp/1", "http/1.1"])
+    context.load_cert_chain(cert, key or None)
+    return context
+
+
+async def listen(core: "Core", listener: socket.socket) -> asyncio.Server:
+    """Start accepting connections."""
+    server = core.config.server
+    return await core.loop.create_server(
+        lambda: Doorman(core),
+        sock=listener,
+        backlog=server.backlog,
+        ssl=tls_context(server.tls_cert, server.tls_key),
+    )

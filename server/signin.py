@@ -1,0 +1,152 @@
+"""From `hello` to `welcome` (docs/protocol.md §2 and the attach order of §5)."""
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from protocol.codes import Caps, Code
+from protocol.envelopes import DevicePush, Hello, Welcome
+from protocol.errors import ProtocolError
+from protocol.rows import Device, Limits
+from protocol.states import State
+from protocol.text import clean_name
+from protocol.types import MAX_TEXT
+from protocol.vectors import SPEC_CRC
+from server.errors import explain
+from server.handlers.connection import apply_watch, catch_up
+from storage.people import login_state, touch_device
+from storage.rows import LoginState
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+log = logging.getLogger("parlance.signin")
+
+VERSION: Final = 0
+"""Minor version of PWP/1."""
+CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS
+
+
+async def sign_in(core: "Core", session: "Session", hello: Hello) -> None:
+    """Verify who it is, route pushes here, read the snapshot, answer, go live."""
+    try:
+        known = await _identify(core, session, hello)
+        if session.state is not State.ATTACHING:
+            return
+        await _attach(core, session, hello, known)
+    except ProtocolError as exc:
+        session.bye(exc.code, exc.reason)
+    except Exception as exc:
+        failure = explain(exc)
+        if failure is None:
+            log.exception("signin.crashed")
+            session.bye(Code.INTERNAL, "internal error", 1000, 1000)
+        else:
+            session.bye(failure.code, failure.reason, failure.retry_ms, 1000)
+
+
+async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginState:
+    claims = core.verify(hello.method, hello.secret)
+    if not core.user_sign_ins.allow(claims.user):
+        raise ProtocolError("too many sign-ins", Code.RATE)
+    known = await core.store.read(login_state(claims.user, hello.device))
+    if known is None or known.tenant != claims.tenant or known.disabled:
+        raise ProtocolError("unknown user", Code.REVOKED)
+    if claims.epoch is not None and claims.epoch < known.token_epoch:
+        raise ProtocolError("signed out everywhere", Code.REVOKED)
+    if claims.device and claims.device != hello.device.hex():
+        raise ProtocolError("token of another device", Code.BAD_CREDENTIALS)
+    if known.device_revoked_at and claims.issued_ms <= known.device_revoked_at:
+        raise ProtocolError("device signed out", Code.REVOKED)
+    fresh = not known.device_known or known.device_revoked_at > 0
+    if fresh and known.device_count >= core.policy.devices:
+        raise ProtocolError("too many devices", Code.SIZE_LIMIT)
+    session.user = claims.user
+    session.tenant = claims.tenant
+    session.device = hello.device
+    session.expires = core.expiry(claims)
+    return known
+
+
+async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginState) -> None:
+    limits = core.config.limits
+    session.caps = int(hello.caps & CAPS)
+    session.heartbeat_s = min(max(hello.hb, limits.heartbeat_min_s), limits.heartbeat_max_s)
+    core.sessions += 1
+    session.id = core.sessions
+    # Route first, then hold, then read: pushes that race with the snapshot are kept.
+    session.outbox.hold_pushes()
+    core.personas.choose(session.user, known.user.persona or 0)
+    replaced = core.hub.attach(session)
+    try:
+        synced = None
+        if hello.sync is not None:
+            synced = await catch_up(core, session, hello.sync, 0)
+        watching = None
+        if hello.watch is not None:
+            streams = hello.sync.streams if hello.sync is not None else []
+            watching = await apply_watch(core, session, hello.watch, 0, streams)
+    except BaseException:
+        core.hub.detach(session)
+        raise
+    if session.state is not State.ATTACHING:
+        core.hub.detach(session)
+        return
+    session.reply(_welcome(core, session, hello))
+    if synced is not None:
+        session.reply(synced)
+    if watching is not None and (watching.pres or watching.streams):
+        session.reply(watching)
+    session.stranger = False
+    core.strangers.leave(session.address)
+    core.stats.sign_ins += 1
+    core.wheel.add(session, core.clock() + session.heartbeat_s)
+    session.outbox.release_pushes()
+    session.opened()
+    if replaced is not None:
+        replaced.bye(Code.REPLACED, "signed in again on this device", -1)
+    if not known.device_known or known.device_revoked_at:
+        core.spawn(_register_device(core, session, hello))
+
+
+def _welcome(core: "Core", session: "Session", hello: Hello) -> Welcome:
+    limits = core.config.limits
+    return Welcome(
+        ver=min(hello.ver, VERSION),
+        session=session.id,
+        user=session.user,
+        tenant=session.tenant,
+        ticket="",
+        ticket_ms=0,
+        hb=int(session.heartbeat_s),
+        now=core.now_ms(),
+        epoch=core.store.epoch,
+        caps=session.caps,
+        limits=Limits(
+            frame=limits.frame_bytes,
+            inflight=limits.inflight,
+            rate=int(limits.rate),
+            burst=int(limits.burst),
+            bytes=int(limits.bytes_per_s),
+            text=MAX_TEXT,
+            members=limits.members,
+            devices=limits.devices,
+        ),
+        dict=0,
+        spec=SPEC_CRC,
+    )
+
+
+async def _register_device(core: "Core", session: "Session", hello: Hello) -> None:
+    name, _, platform = hello.client.partition("/")
+    shown = clean_name(name or "device", 64)
+
+    def publish(result: tuple[Device, int] | None) -> None:
+        if result is not None and result[1]:
+            core.hub.publish((session.user,), DevicePush(result[1], result[0]))
+
+    await core.store.change(
+        (session.user,),
+        lambda tx: touch_device(tx, session.user, session.device, shown, platform[:16]),
+        publish=publish,
+    )

@@ -1,0 +1,221 @@
+"""AI text on its way to people: by offset, coalesced, never queued (docs/protocol.md §8).
+
+A stream belongs to the server. Each watching session has an offset per part; every tick it is
+sent what lies between its offset and the end, if it can take it. So a slow reader costs nothing
+and gets everything in the end, and a session that comes back goes on where it was.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from ai_bridge.turn import Turn
+from protocol.codes import Caps, StreamPart, StreamState
+from protocol.envelopes import Opened, StreamDelta, StreamEnd, StreamStart
+from protocol.rows import StreamPos
+from server.directory import Conversation
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+log = logging.getLogger("parlance.streams")
+
+TICK_S: Final = 0.05
+SLOW_TICK_S: Final = 0.25
+CROWD: Final = 200
+DELTA_CHARS: Final = 8_000
+"""Longest text of one delta, so that a frame stays below the smallest frame limit of a client."""
+PARTS: Final = (StreamPart.ANSWER, StreamPart.REASONING)
+
+
+class Stream:
+    """One running answer and who follows it.
+
+    Attributes:
+        sid, conv, persona, ask: what it is, in the terms of `s_start`.
+        offsets: bytes sent, per session and part.
+    """
+
+    __slots__ = ("ask", "conv", "offsets", "persona", "sid", "started_ms", "turn")
+
+    def __init__(self, sid: int, conv: int, persona: int, ask: int, now_ms: int) -> None:
+        self.sid = sid
+        self.conv = conv
+        self.persona = persona
+        self.ask = ask
+        self.started_ms = now_ms
+        self.turn: Turn | None = None
+        self.offsets: dict[Session, list[int]] = {}
+
+    @property
+    def state(self) -> StreamState:
+        """Queued until the bridge has let it in."""
+        return StreamState.QUEUED if self.turn is None else StreamState(self.turn.state)
+
+    def size(self, part: StreamPart) -> int:
+        """Bytes of text so far."""
+        return 0 if self.turn is None else self.turn.size(part)
+
+
+class Streams:
+    """Owns the running streams and sends their text to watchers, in one tick for all of them.
+
+    Attributes:
+        deltas: delta frames sent.
+    """
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self._streams: dict[int, Stream] = {}
+        self._by_conv: dict[int, list[Stream]] = {}
+        self._dirty: dict[int, Stream] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_tick = 0.0
+        self.deltas = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, sid: int) -> Stream | None:
+        """Return a running stream."""
+        return self._streams.get(sid)
+
+    def of(self, conv: int) -> list[Stream]:
+        """Return the running streams of a conversation."""
+        return self._by_conv.get(conv, [])
+
+    def begin(self, entry: Conversation, stream: Stream) -> None:
+        """Announce a stream to every member."""
+        self._streams[stream.sid] = stream
+        self._by_conv.setdefault(stream.conv, []).append(stream)
+        start = StreamStart(
+            stream.sid,
+            stream.conv,
+            stream.persona,
+            stream.ask,
+            stream.started_ms,
+            int(stream.state),
+        )
+        self._core.hub.publish(entry.members, start, caps=Caps.AI_DELTAS)
+
+    def changed(self, stream: Stream) -> None:
+        """The stream has new text: send it within a tick, at once if the last tick is long ago."""
+        self._dirty[stream.sid] = stream
+        if self._timer is not None:
+            return
+        loop = self._core.loop
+        wait_s = self._tick_s() - (loop.time() - self._last_tick)
+        self._timer = loop.call_later(max(0.0, wait_s), self._tick)
+
+    def positions(self, session: "Session", convs: Iterable[int]) -> list[StreamPos]:
+        """Return the running streams of these conversations and how long their answers are."""
+        return [
+            StreamPos(s.sid, s.conv, s.persona, int(StreamPart.ANSWER), s.size(StreamPart.ANSWER))
+            for conv in convs
+            for s in self.of(conv)
+        ]
+
+    def follow(self, session: "Session", known: Iterable[StreamPos] = ()) -> None:
+        """Start sending to a session that now watches conversations, from what it has.
+
+        Streams that it does not list are sent from their beginning.
+        """
+        have = {(pos.sid, pos.part): pos.off for pos in known}
+        for conv in session.watched:
+            for stream in self.of(conv):
+                offsets = stream.offsets.get(session)
+                if offsets is None:
+                    offsets = stream.offsets[session] = [0] * len(StreamPart)
+                for part in PARTS:
+                    off = have.get((stream.sid, int(part)))
+                    if off is not None and off <= stream.size(part):
+                        offsets[part] = off
+                self.changed(stream)
+
+    def open(self, session: "Session | None", stream: Stream, part: int, off: int) -> Opened:
+        """Return the text of a part from off on; what follows comes as deltas from there."""
+        kind = StreamPart(part) if part in PARTS else StreamPart.ANSWER
+        turn = stream.turn
+        start, text = (0, "") if turn is None else turn.text_from(kind, off)
+        total = stream.size(kind)
+        if session is not None and stream.conv in session.watched:
+            stream.offsets.setdefault(session, [0] * len(StreamPart))[kind] = total
+        return Opened(0, stream.sid, stream.conv, int(stream.state), int(kind), start, text, total)
+
+    def forget(self, session: "Session") -> None:
+        """The session is gone."""
+        for conv in session.watched:
+            for stream in self.of(conv):
+                stream.offsets.pop(session, None)
+
+    def end(self, stream: Stream) -> list["Session"]:
+        """Send the rest, forget the stream, and return the sessions that have its whole answer."""
+        if stream.turn is not None:
+            self._send(stream)
+        total = stream.size(StreamPart.ANSWER)
+        self._streams.pop(stream.sid, None)
+        self._dirty.pop(stream.sid, None)
+        siblings = self._by_conv.get(stream.conv, [])
+        if stream in siblings:
+            siblings.remove(stream)
+        if not siblings:
+            self._by_conv.pop(stream.conv, None)
+        return [s for s, off in stream.offsets.items() if off[StreamPart.ANSWER] == total]
+
+    def publish_end(self, sessions: Iterable["Session"], end: StreamEnd) -> None:
+        """Tell sessions that a stream is over."""
+        for session in sessions:
+            session.outbox.push(session.codec.encode(end))
+
+    def _tick_s(self) -> float:
+        return SLOW_TICK_S if self._core.lag_ms() > 100 else TICK_S
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._last_tick = self._core.loop.time()
+        dirty, self._dirty = self._dirty, {}
+        for stream in dirty.values():
+            try:
+                if self._send(stream):
+                    self.changed(stream)
+            except Exception:
+                # One broken stream must not stop the others.
+                log.exception("stream.send_failed", extra={"sid": stream.sid})
+
+    def _send(self, stream: Stream) -> bool:
+        """Send what is new to every watcher that can take it; True if somebody was left behind."""
+        turn = stream.turn
+        if turn is None:
+            return False
+        behind = False
+        encoded: dict[tuple[int, int, bool], tuple[bytes, int]] = {}
+        for session in self._core.hub.watchers_of(stream.conv):
+            if not session.caps & Caps.AI_DELTAS:
+                continue
+            offsets = stream.offsets.get(session)
+            if offsets is None:
+                offsets = stream.offsets[session] = [0] * len(StreamPart)
+            for part in PARTS:
+                while offsets[part] < turn.size(part):
+                    if not session.outbox.writable:
+                        behind = True
+                        break
+                    key = (int(part), offsets[part], session.codec.is_text)
+                    made = encoded.get(key)
+                    if made is None:
+                        made = encoded[key] = self._encode(stream, turn, part, key[1], session)
+                    session.outbox.push(made[0])
+                    offsets[part] = made[1]
+                    self.deltas += 1
+        return behind
+
+    @staticmethod
+    def _encode(
+        stream: Stream, turn: Turn, part: StreamPart, off: int, session: "Session"
+    ) -> tuple[bytes, int]:
+        start, text = turn.text_from(part, off)
+        text = text[:DELTA_CHARS]
+        frame = session.codec.encode(StreamDelta(stream.sid, int(part), start, text))
+        return frame, start + len(text.encode())

@@ -1,0 +1,477 @@
+"""AI turns seen from the chat: from a stored question to a stored answer (docs/architecture.md).
+
+The turn's row is written with its question. From then on this module owns it: it asks the bridge,
+feeds the stream, keeps the lease and the partial text fresh, and writes the answer with the final
+state in one transaction. What a dead process left behind is finished by the next one.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ai_bridge.bridge import Bridge
+from ai_bridge.errors import BridgeError
+from ai_bridge.turn import Turn
+from ai_bridge.types import (
+    ChatMessage,
+    GenParams,
+    Outcome,
+    PersonaSpec,
+    Role,
+    TurnRequest,
+    Usage,
+)
+from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
+from protocol.envelopes import MsgPush, StreamEnd
+from protocol.rows import GenOpt, Msg, MsgX
+from server.directory import Conversation
+from server.hub import Encoded
+from server.streams import Stream
+from storage.batcher import Append
+from storage.errors import StorageError
+from storage.messages import history
+from storage.people import get_users
+from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
+from storage.turns import checkpoint_turns, end_turn, orphan_turns
+
+if TYPE_CHECKING:
+    from server.core import Core
+    from server.session import Session
+
+log = logging.getLogger("parlance.turns")
+
+LEASE_MS: Final = 30_000
+RENEW_S: Final = 5.0
+RERUNS: Final = 2
+RECOVER_AT_ONCE: Final = 500
+
+_STATUS: Final = {
+    EndReason.STOP: TurnStatus.DONE,
+    EndReason.LENGTH: TurnStatus.DONE,
+    EndReason.FILTERED: TurnStatus.FAILED,
+    EndReason.ERROR: TurnStatus.FAILED,
+    EndReason.CANCELLED: TurnStatus.CANCELLED,
+    EndReason.INTERRUPTED: TurnStatus.INTERRUPTED,
+}
+
+
+class Answer(Append):
+    """The text of an ended turn on its way through the batcher, with the turn's final state."""
+
+    __slots__ = ("_future",)
+
+    def __init__(
+        self,
+        future: asyncio.Future["Answer"],
+        *,
+        conv: int,
+        persona: int,
+        sid: int,
+        text: str,
+        x: MsgX,
+        end: EndTurn,
+    ) -> None:
+        super().__init__(conv, persona, answer_cid(sid), MsgKind.AI_REPLY, text, x, end_turn=end)
+        self._future = future
+
+    def settle(self, error: StorageError | None) -> None:
+        """Wake whoever waits for the commit."""
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(self)
+        else:
+            self._future.set_exception(error)
+
+
+def answer_cid(sid: int) -> bytes:
+    """Return the idempotency key of a turn's answer: finishing a turn twice stores it once."""
+    return b"parlance" + sid.to_bytes(8, "big")
+
+
+class Running:
+    """One turn between its question and its answer; the bridge's watcher."""
+
+    __slots__ = ("_turns", "dirty", "entry", "new", "opt", "partial", "stream")
+
+    def __init__(
+        self, turns: "Turns", entry: Conversation, new: NewTurn, stream: Stream, opt: GenOpt | None
+    ) -> None:
+        self._turns = turns
+        self.entry = entry
+        self.new = new
+        self.stream = stream
+        self.opt = opt
+        self.partial = ""
+        self.dirty = True
+
+    def turn_started(self, turn: Turn) -> None:
+        """The bridge let it in."""
+        self.dirty = True
+
+    def turn_changed(self, turn: Turn) -> None:
+        """There is more text."""
+        self.dirty = True
+        self._turns.grew(self)
+
+    def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
+        """There will be no more."""
+        self._turns.ended(self, outcome)
+
+
+class Turns:
+    """Owns the turns of this process from their commit on.
+
+    Attributes:
+        started, finished: totals; finished by final status.
+    """
+
+    def __init__(self, core: "Core", bridge: Bridge, node: str) -> None:
+        self._core = core
+        self._bridge = bridge
+        self._node = node
+        self._running: dict[int, Running] = {}
+        self._renewed_at = 0.0
+        self._checkpointing = False
+        self.started = 0
+        self.finished: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def new(self, tenant: int, user: int, persona: int, mode: GenMode = GenMode.REPLY) -> NewTurn:
+        """Return the row of a turn, to be stored together with its question."""
+        core = self._core
+        return NewTurn(
+            sid=core.new_id(),
+            tenant=tenant,
+            user=user,
+            persona=persona,
+            mode=int(mode),
+            node=self._node,
+            lease_until=core.now_ms() + LEASE_MS,
+            model="",
+        )
+
+    def begin(
+        self,
+        entry: Conversation,
+        new: NewTurn,
+        ask: int,
+        opt: GenOpt | None = None,
+        partial: str = "",
+    ) -> Stream:
+        """Start a stored turn. Never fails: whatever happens becomes the turn's outcome."""
+        stream = Stream(new.sid, entry.id, new.persona, ask, self._core.now_ms())
+        running = Running(self, entry, new, stream, opt)
+        running.partial = partial
+        self._running[new.sid] = running
+        self.started += 1
+        self._core.streams.begin(entry, stream)
+        self._core.spawn(self._ask(running))
+        return stream
+
+    def cancel(self, sid: int) -> bool:
+        """Stop a running turn; its text so far becomes the answer."""
+        return self._bridge.cancel(sid)
+
+    def grew(self, running: Running) -> None:
+        """Pass new text on to those who watch."""
+        self._core.streams.changed(running.stream)
+
+    def ended(self, running: Running, outcome: Outcome) -> None:
+        """Store what came of it."""
+        self._core.spawn(self._finish(running, outcome))
+
+    # asking
+
+    async def _ask(self, running: Running) -> None:
+        try:
+            request = await self._request(running)
+            running.stream.turn = self._bridge.submit(request, running)
+        except BridgeError as exc:
+            self.ended(running, _failed(exc.code, exc.text, exc.retry_ms))
+        except StorageError as exc:
+            self.ended(running, _failed(exc.code, "The store did not answer. Ask again.", 1000))
+        except Exception:
+            log.exception("turn.crashed", extra={"sid": running.new.sid})
+            self.ended(running, _failed(Code.INTERNAL, "Internal error. Ask again.", 1000))
+
+    async def _request(self, running: Running) -> TurnRequest:
+        core, entry, new = self._core, running.entry, running.new
+        persona = core.personas.get(new.persona)
+        opt = _merged(running.opt, entry.row.opt, persona.opt if persona else None)
+        rows = await self._history(entry, running.stream.ask, new.mode, opt.history)
+        prompt = "\n\n".join(p for p in (persona and persona.prompt, entry.row.prompt) if p)
+        name = (persona.name if persona else None) or "Assistant"
+        return TurnRequest(
+            turn_id=new.sid,
+            tenant=new.tenant,
+            user=new.user,
+            conv=entry.id,
+            persona=PersonaSpec(new.persona, name, prompt),
+            history=tuple(await self._spoken(entry, rows, new)),
+            params=GenParams(
+                model=opt.model,
+                temperature=opt.temperature,
+                top_p=opt.top_p,
+                max_tokens=opt.max_tokens,
+                history=opt.history,
+            ),
+            request_id=f"turn-{new.sid}",
+        )
+
+    async def _history(
+        self, entry: Conversation, ask: int, mode: int, wanted: int | None
+    ) -> list[Msg]:
+        limit = min(wanted if wanted is not None else self._core.config.ai.history, 200) + 1
+        floor = 0
+        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, floor))
+        if mode == GenMode.REGENERATE:
+            while rows and rows[-1].kind == MsgKind.AI_REPLY:
+                rows.pop()
+        return rows
+
+    async def _spoken(
+        self, entry: Conversation, rows: list[Msg], new: NewTurn
+    ) -> list[ChatMessage]:
+        names: dict[int, str] = {}
+        if entry.kind is not ConvKind.AI or len(entry.members) > 1:
+            people = {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
+            for user in await self._core.store.read(get_users(sorted(people))):
+                names[user.id or 0] = user.nick or user.name or ""
+        spoken: list[ChatMessage] = []
+        for row in rows:
+            if not row.text or row.kind == MsgKind.SYSTEM:
+                continue
+            if row.kind != MsgKind.AI_REPLY:
+                spoken.append(ChatMessage(Role.USER, row.text, names.get(row.sender)))
+                continue
+            other = None
+            if row.sender != new.persona:
+                persona = self._core.personas.get(row.sender)
+                other = persona.name if persona else None
+            spoken.append(ChatMessage(Role.ASSISTANT, row.text, other))
+        if new.mode == GenMode.CONTINUE:
+            spoken.append(ChatMessage(Role.USER, "(Please continue where you stopped.)"))
+        return spoken
+
+    # ending
+
+    async def _finish(self, running: Running, outcome: Outcome) -> None:
+        turn = running.stream.turn or self._bridge.get(running.new.sid)
+        running.stream.turn = turn
+        text = turn.text(StreamPart.ANSWER) if turn is not None else ""
+        if not text and outcome.reason is EndReason.INTERRUPTED:
+            text = running.partial
+        end = _end_row(running.new.sid, outcome)
+        try:
+            if text:
+                await self._store_answer(running, text, outcome, end)
+            else:
+                await self._store_end(running, outcome, end)
+        except StorageError as exc:
+            # The lease runs out and another start finishes it from the last checkpoint.
+            log.error("turn.unsaved", extra={"sid": running.new.sid, "reason": str(exc)})
+            self._core.streams.end(running.stream)
+        finally:
+            self._running.pop(running.new.sid, None)
+        self.finished[end.status] = self.finished.get(end.status, 0) + 1
+        if outcome.code is not None:
+            log.warning(
+                "turn.failed",
+                extra={"sid": running.new.sid, "code": int(outcome.code), "model": outcome.model},
+            )
+
+    async def _store_answer(
+        self, running: Running, text: str, outcome: Outcome, end: EndTurn
+    ) -> None:
+        new, entry = running.new, running.entry
+        x = MsgX(persona=new.persona, sid=new.sid, finish=int(outcome.reason))
+        x.usage = _usage(outcome.usage)
+        if running.stream.ask and new.mode != GenMode.REPLY:
+            x.quote = running.stream.ask
+        answer = await self._commit(
+            lambda future: Answer(
+                future, conv=entry.id, persona=new.persona, sid=new.sid, text=text, x=x, end=end
+            )
+        )
+        complete = set(self._core.streams.end(running.stream))
+        if answer.dup:
+            return
+        entry = self._core.directory.peek(entry.id) or entry
+        self._core.stats.messages += 1
+        push = MsgPush(
+            entry.id,
+            answer.rev,
+            answer.seq,
+            answer.ts,
+            new.persona,
+            int(MsgKind.AI_REPLY),
+            text,
+            x,
+        )
+        self._publish_answer(entry, complete, push, self._end_frame(running, outcome, answer))
+
+    async def _store_end(self, running: Running, outcome: Outcome, end: EndTurn) -> None:
+        await self._core.store.change((), lambda tx: end_turn(tx, end))
+        self._core.streams.end(running.stream)
+        frame = self._end_frame(running, outcome, None)
+        entry = self._core.directory.peek(running.entry.id) or running.entry
+        self._core.hub.publish(entry.members, frame, caps=Caps.AI_DELTAS)
+
+    def _publish_answer(
+        self, entry: Conversation, complete: "set[Session]", push: MsgPush, end: StreamEnd
+    ) -> None:
+        whole, rest = Encoded(end), Encoded(push)
+        for user in entry.members:
+            for session in self._core.hub.sessions_of(user):
+                encoded = whole if session in complete else rest
+                session.outbox.push(encoded.bytes_for(session))
+
+    def _end_frame(self, running: Running, outcome: Outcome, answer: Answer | None) -> StreamEnd:
+        turn = running.stream.turn
+        return StreamEnd(
+            running.new.sid,
+            running.entry.id,
+            int(outcome.reason),
+            answer.rev if answer else 0,
+            answer.seq if answer else 0,
+            answer.ts if answer else self._core.now_ms(),
+            turn.size(StreamPart.ANSWER) if turn else 0,
+            turn.crc(StreamPart.ANSWER) if turn else 0,
+            _usage(outcome.usage),
+            int(outcome.code) if outcome.code is not None else None,
+            outcome.error or None,
+        )
+
+    async def _commit(self, make: "AnswerMaker") -> Answer:
+        loop = self._core.loop
+        while True:
+            future: asyncio.Future[Answer] = loop.create_future()
+            try:
+                self._core.store.submit(make(future))
+                return await future
+            except StorageError as exc:
+                if exc.code != Code.OVERLOADED:
+                    raise
+                await asyncio.sleep(0.5)
+
+    # keeping and recovering
+
+    def checkpoint(self, now: float) -> None:
+        """Save the text so far and renew leases. Called once a second."""
+        if self._checkpointing or not self._running:
+            return
+        renew = now - self._renewed_at >= RENEW_S
+        rows: list[TurnCheckpoint] = []
+        lease_until = self._core.now_ms() + LEASE_MS
+        for running in self._running.values():
+            if not renew and not running.dirty:
+                continue
+            turn = running.stream.turn
+            text = turn.text(StreamPart.ANSWER) if running.dirty and turn else None
+            running.dirty = False
+            rows.append(TurnCheckpoint(running.new.sid, lease_until, text, "", ""))
+        if renew:
+            self._renewed_at = now
+        if rows:
+            self._checkpointing = True
+            self._core.spawn(self._save(rows))
+
+    async def _save(self, rows: list[TurnCheckpoint]) -> None:
+        try:
+            await self._core.store.change((), lambda tx: checkpoint_turns(tx, rows))
+        except StorageError as exc:
+            log.warning("turns.checkpoint_failed", extra={"reason": str(exc)})
+        finally:
+            self._checkpointing = False
+
+    async def recover(self) -> int:
+        """Finish the turns that no living process works on; return how many there were.
+
+        A turn that has shown nothing yet is asked again; one with text ends as interrupted.
+        """
+        rows = await self._core.store.read(
+            orphan_turns(self._node, self._core.now_ms(), RECOVER_AT_ONCE)
+        )
+        orphans = [row for row in rows if row.sid not in self._running]
+        for row in orphans:
+            await self._adopt(row)
+        if orphans:
+            log.warning("turns.recovered", extra={"turns": len(orphans)})
+        return len(orphans)
+
+    async def _adopt(self, row: TurnRow) -> None:
+        core = self._core
+        entry = await core.directory.fetch(row.conv)
+        new = NewTurn(
+            sid=row.sid,
+            tenant=row.tenant,
+            user=row.user,
+            persona=row.persona,
+            mode=row.mode,
+            node=self._node,
+            lease_until=core.now_ms() + LEASE_MS,
+            model="",
+        )
+        interrupted = Outcome(
+            reason=EndReason.INTERRUPTED,
+            code=Code.INTERNAL,
+            error="The server stopped while answering. Ask again or regenerate.",
+            retry_ms=0,
+        )
+        if entry is None:
+            await core.store.change((), lambda tx: end_turn(tx, _end_row(row.sid, interrupted)))
+            return
+        if not row.partial and row.attempts < RERUNS:
+            self.begin(entry, new, row.ask_seq)
+            return
+        stream = Stream(new.sid, entry.id, new.persona, row.ask_seq, core.now_ms())
+        running = Running(self, entry, new, stream, None)
+        running.partial = row.partial or ""
+        self._running[new.sid] = running
+        await self._finish(running, interrupted)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    AnswerMaker = Callable[[asyncio.Future[Answer]], Answer]
+
+
+def _merged(*options: GenOpt | None) -> GenOpt:
+    """Return options where an earlier one wins, field by field."""
+    merged = GenOpt()
+    for name in GenOpt.__struct_fields__:
+        for option in options:
+            value = getattr(option, name) if option is not None else None
+            if value is not None:
+                setattr(merged, name, value)
+                break
+    return merged
+
+
+def _usage(usage: Usage) -> list[int]:
+    return [usage.prompt, usage.completion]
+
+
+def _failed(code: Code, text: str, retry_ms: int) -> Outcome:
+    return Outcome(reason=EndReason.ERROR, code=code, error=text, retry_ms=retry_ms)
+
+
+def _end_row(sid: int, outcome: Outcome) -> EndTurn:
+    return EndTurn(
+        sid=sid,
+        status=int(_STATUS[outcome.reason]),
+        reason=int(outcome.reason),
+        provider=outcome.provider,
+        model=outcome.model,
+        tokens_in=outcome.usage.prompt,
+        tokens_out=outcome.usage.completion,
+        usage_source=outcome.usage.source.name.lower(),
+        ttft_ms=max(0, outcome.ttft_ms),
+        duration_ms=outcome.duration_ms,
+        error_code=str(int(outcome.code)) if outcome.code else "",
+        error_message=outcome.error,
+    )

@@ -1,0 +1,303 @@
+"""The door of the bridge: turns in, watchers told, everything ended exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ai_bridge.admission import Admission
+from ai_bridge.backends import build_slots
+from ai_bridge.config import BridgeConfig
+from ai_bridge.detect import with_detected
+from ai_bridge.engines.base import Engine, Job
+from ai_bridge.engines.chat_engine import ChatEngine
+from ai_bridge.errors import BridgeError
+from ai_bridge.router import Router
+from ai_bridge.run import TurnRun, TurnWatcher
+from ai_bridge.stats import BridgeStats
+from ai_bridge.turn import Turn
+from ai_bridge.types import ModelInfo, Outcome, TurnRequest
+from ai_bridge.watchdog import Deadlines
+from protocol.codes import Code, EndReason
+
+log = logging.getLogger("parlance.ai")
+
+SWEEP_S = 1.0
+MAX_KEPT = 1_000
+"""Ended turns that can still be read; the oldest go first."""
+QUEUE_EXPIRY_S = 300.0
+
+
+class Bridge:
+    """Makes AI answers. Owns every turn, one task per running turn, and all provider connections.
+
+    Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._config = config or BridgeConfig()
+        self._clock = clock
+        self._sleep = sleep
+        self._admission = Admission(self._config, has_room=self._has_room, clock=clock)
+        self._runs: dict[int, TurnRun] = {}
+        self._jobs: dict[int, Job] = {}
+        self._kept: dict[int, tuple[float, Turn]] = {}
+        self._engine: Engine | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._closing = False
+        self.stats = BridgeStats()
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make ready for turns. Looks for local providers (300 ms at most) if so configured."""
+        config = self._config
+        if config.detect:
+            config = self._config = await with_detected(config)
+        slots = build_slots(config, self._clock)
+        router = Router(
+            slots, default_model=config.default_model, window_tokens=config.window_tokens
+        )
+        self._engine = ChatEngine(config, router, stats=self.stats, sleep=self._sleep)
+        await self._engine.start()
+        self._ticker = asyncio.get_running_loop().call_later(SWEEP_S, self._tick)
+        log.info("bridge.started", extra={"providers": [slot.config.name for slot in slots]})
+
+    async def aclose(self, grace_s: float = 0.0) -> None:
+        """Refuse new turns, end waiting ones, give running ones `grace_s`, then end them too.
+
+        Ended this way their reason is INTERRUPTED. On return no task and no socket is left.
+        Cancelling it skips the rest of the grace, not the ending.
+        """
+        self._closing = True
+        for turn in self._admission.waiting():
+            self._withdraw(self._runs[turn.id], EndReason.INTERRUPTED)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._wait_idle()
+        except TimeoutError:
+            pass
+        finally:
+            for run in list(self._runs.values()):
+                run.stop(EndReason.INTERRUPTED)
+            await self._wait_idle()
+            if self._ticker is not None:
+                self._ticker.cancel()
+            if self._engine is not None:
+                await self._engine.aclose()
+
+    async def _wait_idle(self) -> None:
+        while self._runs:
+            self._idle.clear()
+            await self._idle.wait()
+
+    # --- turns -------------------------------------------------------------------------------
+
+    def submit(self, request: TurnRequest, watcher: TurnWatcher) -> Turn:
+        """Accept a turn; it starts or waits. The watcher is called only after this returned.
+
+        Raises:
+            BridgeError: refused, and the watcher will never be called. BUSY (queue or the user's
+                share is full), MODEL_UNAVAILABLE, DRAINING, IN_FLIGHT (this id is known).
+        """
+        self.stats.submitted += 1
+        try:
+            return self._accept(request, watcher)
+        except BridgeError as refusal:
+            self.stats.refused += 1
+            log.info(
+                "turn.refused",
+                extra={
+                    "turn": request.turn_id,
+                    "request": request.request_id,
+                    "code": refusal.code.name.lower(),
+                },
+            )
+            raise
+
+    def _accept(self, request: TurnRequest, watcher: TurnWatcher) -> Turn:
+        engine = self._engine
+        if self._closing or engine is None:
+            text = "The server is restarting. Ask again in a moment."
+            raise BridgeError(Code.DRAINING, text, 1000)
+        if self.get(request.turn_id) is not None:
+            raise BridgeError(Code.IN_FLIGHT, "This answer is already being made.")
+        engine.check(request)
+        turn = Turn(request, place=self._admission.place)
+        starts = self._admission.offer(turn)
+        config = self._config
+        run = TurnRun(
+            turn,
+            watcher,
+            clock=self._clock,
+            deadlines=Deadlines(config.ttft_s, config.gap_s, config.total_s),
+            on_watcher_error=self._note_watcher_error,
+        )
+        self._runs[turn.id] = run
+        if starts:
+            self._launch(engine, run)
+        return turn
+
+    def cancel(self, turn_id: int) -> bool:
+        """Stop a turn; False if it is unknown or over.
+
+        The upstream connection closes at the loop's next round, also before the first text; a
+        waiting turn never starts. The watcher hears of it after this returned. Harmless when
+        repeated.
+        """
+        run = self._runs.get(turn_id)
+        if run is None:
+            return False
+        if run.task is None:
+            self._withdraw(run, EndReason.CANCELLED)
+        else:
+            run.stop(EndReason.CANCELLED)
+        return True
+
+    def get(self, turn_id: int) -> Turn | None:
+        """Return a waiting, running or recently ended turn."""
+        run = self._runs.get(turn_id)
+        if run is not None:
+            return run.turn
+        kept = self._kept.get(turn_id)
+        return kept[1] if kept is not None else None
+
+    def active(self, conv: int) -> list[Turn]:
+        """Return the waiting and running turns of a conversation, oldest first."""
+        return [run.turn for run in self._runs.values() if run.turn.request.conv == conv]
+
+    # --- seeing inside -----------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        return self._admission.running
+
+    @property
+    def queued(self) -> int:
+        return self._admission.queued
+
+    def models(self) -> list[ModelInfo]:
+        """Return the models that turns may name, the default one marked."""
+        return self._engine.models() if self._engine is not None else []
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """Return what recent calls tell about each provider; asks nobody."""
+        return self._engine.health() if self._engine is not None else {}
+
+    def sweep(self) -> None:
+        """Judge all turns against the clock; runs once a second by itself."""
+        now = self._clock()
+        for run in list(self._runs.values()):
+            if run.task is not None:
+                run.inspect(now)
+            elif now - run.queued_at > QUEUE_EXPIRY_S and run.stop_reason is None:
+                self._withdraw(run, EndReason.ERROR)
+        while self._kept:
+            first = next(iter(self._kept))
+            if len(self._kept) <= MAX_KEPT and now - self._kept[first][0] <= self._config.keep_s:
+                break
+            del self._kept[first]
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._ticker = asyncio.get_running_loop().call_later(SWEEP_S, self._tick)
+        self.sweep()
+
+    def _has_room(self, turn: Turn) -> bool:
+        return self._engine is not None and self._engine.has_room(turn.request)
+
+    def _note_watcher_error(self) -> None:
+        self.stats.watcher_errors += 1
+
+    def _launch(self, engine: Engine, run: TurnRun) -> None:
+        """Start the task of a turn that admission counts as running."""
+        job = self._jobs[run.turn.id] = engine.reserve(run.turn.request)
+        name = f"turn-{run.turn.id}"
+        run.task = asyncio.get_running_loop().create_task(self._drive(run, job), name=name)
+        run.task.add_done_callback(partial(self._task_done, run))
+
+    async def _drive(self, run: TurnRun, job: Job) -> None:
+        """Run one turn to its outcome. The only place where a turn's task lives."""
+        run.start()
+        self.stats.started += 1
+        self.stats.queue_wait_ms_sum += round((run.watch.started_at - run.queued_at) * 1000)
+        try:
+            outcome = await job.run(run)
+        except asyncio.CancelledError:
+            outcome = run.stopped()
+        except Exception:
+            log.exception("turn.crashed", extra={"turn": run.turn.id})
+            text = "Something went wrong while answering. Ask again; tell the operator if it stays."
+            outcome = run.outcome(EndReason.ERROR, code=Code.INTERNAL, error=text, retry_ms=1000)
+        self._finish(run, outcome)
+
+    def _task_done(self, run: TurnRun, task: asyncio.Task[None]) -> None:
+        """A task cancelled before its first step never ran `_drive`: end its turn here."""
+        if run.turn.outcome is None:
+            self._finish(run, run.stopped())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("turn.task_failed", exc_info=error, extra={"turn": run.turn.id})
+
+    def _withdraw(self, run: TurnRun, reason: EndReason) -> None:
+        """End a waiting turn; its watcher is told at the loop's next round."""
+        if run.stop_reason is None and self._admission.withdraw(run.turn):
+            run.stop_reason = reason
+            asyncio.get_running_loop().call_soon(self._finish, run, self._withdrawn(run))
+
+    def _withdrawn(self, run: TurnRun) -> Outcome:
+        if run.stop_reason is EndReason.ERROR:
+            text = "Nobody was free to answer for a long time. Ask again in a moment."
+            return run.outcome(EndReason.ERROR, code=Code.BUSY, error=text, retry_ms=5000)
+        return run.stopped()
+
+    def _finish(self, run: TurnRun, outcome: Outcome) -> None:
+        turn = run.turn
+        if turn.outcome is not None:
+            return
+        run.end(outcome)
+        del self._runs[turn.id]
+        self._kept[turn.id] = (self._clock(), turn)
+        self.stats.note(outcome)
+        self._log_end(turn, outcome)
+        job = self._jobs.pop(turn.id, None)
+        if job is not None:
+            job.release()
+            self._admission.release(turn)
+        self._launch_waiting()
+        self._idle.set()
+
+    def _launch_waiting(self) -> None:
+        engine = self._engine
+        while engine is not None and not self._closing:
+            turn = self._admission.pop()
+            if turn is None:
+                break
+            self._launch(engine, self._runs[turn.id])
+
+    def _log_end(self, turn: Turn, outcome: Outcome) -> None:
+        log.info(
+            "turn.ended",
+            extra={
+                "turn": turn.id,
+                "request": turn.request.request_id,
+                "reason": outcome.reason.name.lower(),
+                "code": outcome.code.name.lower() if outcome.code is not None else "",
+                "provider": outcome.provider,
+                "model": outcome.model,
+                "attempts": outcome.attempts,
+                "ttft_ms": outcome.ttft_ms,
+                "duration_ms": outcome.duration_ms,
+            },
+        )

@@ -1,0 +1,1 @@
+"""Engines decide how an answer is made; the bridge decides when."""

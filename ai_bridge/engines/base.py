@@ -1,0 +1,43 @@
+"""The contract between the bridge and what makes the answers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ai_bridge.run import TurnRun
+from ai_bridge.types import ModelInfo, Outcome, TurnRequest
+
+
+class Job(Protocol):
+    """One turn with its reserved place at a provider."""
+
+    async def run(self, run: TurnRun) -> Outcome:
+        """Answer; report every failure as an Outcome.
+
+        Cancelling it leaves no connection open and the text so far in the turn.
+        """
+
+    def release(self) -> None:
+        """Give the place back, exactly when the turn ends; harmless when repeated."""
+
+
+class Engine(Protocol):
+    """Makes answers. Admission, cancelling, deadlines and watchers are the bridge's work."""
+
+    def check(self, request: TurnRequest) -> None:
+        """Refuse at once what can never be answered.
+
+        Raises:
+            BridgeError: for example MODEL_UNAVAILABLE for an unknown model.
+        """
+
+    def has_room(self, request: TurnRequest) -> bool:
+        """Tell whether a provider of this turn has a free place now."""
+
+    def reserve(self, request: TurnRequest) -> Job:
+        """Take that place; call it only when `has_room` just said yes."""
+
+    def models(self) -> list[ModelInfo]: ...
+    def health(self) -> dict[str, dict[str, Any]]: ...
+    async def start(self) -> None: ...
+    async def aclose(self) -> None: ...

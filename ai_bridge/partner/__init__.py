@@ -1,0 +1,1 @@
+"""The rule-based partner behind the demo provider."""

@@ -1,0 +1,1 @@
+"""Vendors: pure request builders and decoders, and the built-in demo partner."""

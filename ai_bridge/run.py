@@ -1,0 +1,236 @@
+"""A turn in the bridge's hands: where the engine's text goes and how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.tokens import estimate_tokens
+from ai_bridge.turn import Turn
+from ai_bridge.types import Outcome, Usage
+from ai_bridge.watchdog import TAIL_CHARS, Deadlines, Watch, is_loop, looping
+from protocol.codes import Code, EndReason, StreamPart, StreamState
+
+log = logging.getLogger("parlance.ai")
+
+
+class TurnWatcher(Protocol):
+    """Follows a turn. Called on the event loop: be quick, do not wait.
+
+    What a call raises is logged and counted; it never harms the turn.
+    """
+
+    def turn_started(self, turn: Turn) -> None:
+        """The turn left the queue. Not called if it ends while queued."""
+
+    def turn_changed(self, turn: Turn) -> None:
+        """Text grew; at most once per read from the provider."""
+
+    def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
+        """The turn is over; called exactly once, whatever happened."""
+
+
+class TurnRun:
+    """One admitted or waiting turn. Owned by the bridge; the engine writes into it.
+
+    Attributes:
+        prompt_tokens: estimate that the engine leaves for accounting.
+        stop_reason: why somebody stopped the turn from outside, None while nobody did.
+        failure: the watchdog's verdict that interrupts the running attempt.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_dirty",
+        "_first_at",
+        "failure",
+        "model",
+        "on_watcher_error",
+        "prompt_tokens",
+        "provider",
+        "queued_at",
+        "stop_reason",
+        "task",
+        "turn",
+        "watch",
+        "watcher",
+    )
+
+    def __init__(
+        self,
+        turn: Turn,
+        watcher: TurnWatcher,
+        *,
+        clock: Callable[[], float],
+        deadlines: Deadlines,
+        on_watcher_error: Callable[[], None],
+    ) -> None:
+        now = clock()
+        self.turn = turn
+        self.watcher = watcher
+        self.on_watcher_error = on_watcher_error
+        self.watch = Watch(deadlines, now)
+        self.queued_at = now
+        self.task: asyncio.Task[None] | None = None
+        self.stop_reason: EndReason | None = None
+        self.failure: ProviderFailure | None = None
+        self.provider = ""
+        self.model = ""
+        self.prompt_tokens = 0
+        self._clock = clock
+        self._first_at: float | None = None
+        self._dirty = False
+
+    # --- the engine's side -------------------------------------------------------------------
+
+    @property
+    def visible(self) -> bool:
+        """Whether a viewer has seen anything: from then on no retry and no failover."""
+        return self._first_at is not None
+
+    def begin_attempt(self, provider: str, model: str, ttft_s: float) -> None:
+        self.provider = provider
+        self.model = model
+        self.turn.attempt += 1
+        self.watch.begin_attempt(self._clock(), ttft_s)
+
+    def end_attempt(self) -> None:
+        self.watch.end_attempt()
+
+    def take_failure(self) -> ProviderFailure | None:
+        """Return the watchdog's verdict if it, and nobody else, cancelled the running attempt.
+
+        Takes the cancellation back, so that the task goes on.
+        """
+        failure = self.failure
+        if failure is None or self.stop_reason is not None or self.task is None:
+            return None
+        self.failure = None
+        self.task.uncancel()
+        return failure
+
+    def text(self, piece: str) -> None:
+        self._append(StreamPart.ANSWER, piece)
+
+    def reasoning(self, piece: str) -> None:
+        self._append(StreamPart.REASONING, piece)
+
+    def flush(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            self._tell("turn_changed", lambda: self.watcher.turn_changed(self.turn))
+
+    def _append(self, part: StreamPart, piece: str) -> None:
+        if not piece:
+            return
+        now = self._clock()
+        if self._first_at is None:
+            self._first_at = now
+        self.watch.content_at = now
+        self._dirty = True
+        if not self.turn.append(part, piece):
+            self.flush()
+            raise AnswerFull
+
+    # --- the bridge's side -------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.watch.started_at = self._clock()
+        self.turn.state = StreamState.RUNNING
+        self._tell("turn_started", lambda: self.watcher.turn_started(self.turn))
+
+    def stop(self, reason: EndReason) -> None:
+        """End the task as soon as the loop comes round; the first reason given stays."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+    def inspect(self, now: float) -> None:
+        """Interrupt the running attempt if a deadline passed or the text goes in circles."""
+        if self.task is None or self.failure is not None or self.stop_reason is not None:
+            return
+        verdict = self.watch.verdict(now) or self._loop_verdict()
+        if verdict is not None:
+            self.failure = verdict
+            self.task.cancel()
+
+    def _loop_verdict(self) -> ProviderFailure | None:
+        sizes = {part: self.turn.size(part) for part in (StreamPart.ANSWER, StreamPart.REASONING)}
+        if sum(sizes.values()) - self.watch.seen_bytes < TAIL_CHARS // 8:
+            return None
+        self.watch.seen_bytes = sum(sizes.values())
+        part = StreamPart.ANSWER if sizes[StreamPart.ANSWER] else StreamPart.REASONING
+        tail = self.turn.text_from(part, sizes[part] - 3 * TAIL_CHARS)[1]
+        return looping() if is_loop(tail[-TAIL_CHARS:]) else None
+
+    def end(self, outcome: Outcome) -> None:
+        """Set the final state and tell the watcher, once."""
+        if self.turn.outcome is None:
+            self.flush()
+            self.turn.outcome = outcome
+            self.turn.state = StreamState.DONE
+            self._tell("turn_ended", lambda: self.watcher.turn_ended(self.turn, outcome))
+
+    def _tell(self, call: str, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception:
+            self.on_watcher_error()
+            log.exception("turn.watcher_failed", extra={"turn": self.turn.id, "call": call})
+
+    # --- outcomes ----------------------------------------------------------------------------
+
+    def outcome(
+        self,
+        reason: EndReason,
+        *,
+        code: Code | None = None,
+        error: str = "",
+        usage: Usage | None = None,
+        retry_ms: int = -1,
+    ) -> Outcome:
+        """Make the outcome with the figures known here; usage is estimated if none is given."""
+        started = self.watch.started_at
+        running = self.turn.state is not StreamState.QUEUED
+        first = self._first_at
+        return Outcome(
+            reason=reason,
+            code=code,
+            error=error,
+            provider=self.provider,
+            model=self.model,
+            usage=usage if usage is not None else self._estimated_usage(),
+            ttft_ms=-1 if first is None else round((first - started) * 1000),
+            duration_ms=round((self._clock() - started) * 1000) if running else 0,
+            attempts=self.turn.attempt,
+            retry_ms=retry_ms,
+        )
+
+    def failed(self, failure: ProviderFailure) -> Outcome:
+        """Make the outcome of a failure that nothing could remedy."""
+        retry_ms = failure.code.default_retry_ms
+        if failure.retry_after_s is not None:
+            retry_ms = round(failure.retry_after_s * 1000)
+        return self.outcome(
+            EndReason.ERROR, code=failure.code, error=failure.text, retry_ms=retry_ms
+        )
+
+    def stopped(self) -> Outcome:
+        """Make the outcome of a turn whose task was cancelled."""
+        if self.stop_reason is None and self.failure is not None:
+            return self.failed(self.failure)
+        if self.stop_reason is EndReason.CANCELLED:
+            return self.outcome(EndReason.CANCELLED)
+        text = "The server was stopped while it answered. Ask again or let it continue."
+        return self.outcome(EndReason.INTERRUPTED, code=Code.DRAINING, error=text, retry_ms=1000)
+
+    def _estimated_usage(self) -> Usage:
+        if self.turn.attempt == 0:
+            return Usage()
+        answer = estimate_tokens(self.turn.text(StreamPart.ANSWER))
+        thoughts = estimate_tokens(self.turn.text(StreamPart.REASONING))
+        return Usage(prompt=self.prompt_tokens, completion=answer + thoughts)

@@ -1,0 +1,1 @@
+"""Moving bytes: the pooled HTTP client and the event-stream parser."""

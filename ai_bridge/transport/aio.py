@@ -1,0 +1,163 @@
+"""Requests to providers over pooled aiohttp connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+
+import aiohttp
+
+from ai_bridge.errors import ProviderFailure, Remedy
+from ai_bridge.providers.base import CallEnd, Decoder, HttpRequest
+from ai_bridge.transport.sse import EventTooLarge
+
+Classify = Callable[[int, Mapping[str, str], bytes], ProviderFailure]
+
+CONNECT_S = 5.0
+READ_S = 90.0
+"""Only catches dead connections; the watchdog judges silence (watchdog.py)."""
+REST_S = 0.2
+"""Reading on after the answer's end, so that the connection can serve the next call."""
+ERROR_BODY_BYTES = 64 * 1024
+ERROR_BODY_S = 5.0
+
+
+class AioTransport:
+    """One provider's connections. Owns an aiohttp session, made at the first call."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def stream(self, request: HttpRequest, decoder: Decoder, classify: Classify) -> CallEnd:
+        """Send, feed the decoder while the body arrives, return how the call ended.
+
+        Leaving it in any way but a return (cancelled, failure, full answer) closes the
+        connection, so the provider stops working at once.
+
+        Raises:
+            ProviderFailure: see `Decoder`, `classify`; or the connection failed.
+        """
+        try:
+            return await self._send(request, decoder, classify)
+        except _StaleConnection:
+            # The provider closed an idle connection while we took it from the pool. Nothing was
+            # answered, so repeating is safe; aiohttp itself repeats only GET and the like.
+            try:
+                return await self._send(request, decoder, classify)
+            except _StaleConnection:
+                raise _broken() from None
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _send(self, request: HttpRequest, decoder: Decoder, classify: Classify) -> CallEnd:
+        session = self._open_session()
+        trace = SimpleNamespace(reused=False, answered=False)
+        try:
+            async with session.post(
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                trace_request_ctx=trace,
+            ) as response:
+                trace.answered = True
+                if response.status != 200:
+                    body = await _read_error(response)
+                    raise classify(response.status, response.headers, body)
+                return await _read(response, decoder)
+        except aiohttp.ClientConnectorError:
+            raise _unreachable() from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if trace.reused and not trace.answered:
+                raise _StaleConnection from None
+            raise _broken() from None
+        except TimeoutError:
+            raise (_broken() if trace.answered else _unreachable()) from None
+        except aiohttp.ClientError:
+            raise _broken() from None
+        except EventTooLarge:
+            raise _too_large() from None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_reuseconn.append(_note_reuse)
+            self._session = aiohttp.ClientSession(
+                # The default limit of 100 would hold stream 101 silently: admission decides.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30),
+                # `total` would kill healthy long answers.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=None, sock_connect=CONNECT_S, sock_read=READ_S
+                ),
+                headers={"accept-encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                trace_configs=[trace],
+            )
+        return self._session
+
+
+class _StaleConnection(Exception):
+    """A pooled connection died before a byte of the answer came."""
+
+
+async def _note_reuse(
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    trace = context.trace_request_ctx
+    if trace is not None:
+        trace.reused = True
+
+
+async def _read(response: aiohttp.ClientResponse, decoder: Decoder) -> CallEnd:
+    async for chunk in response.content.iter_any():
+        if decoder.feed(chunk):
+            await _read_rest(response)
+            break
+    return decoder.eof()
+
+
+async def _read_rest(response: aiohttp.ClientResponse) -> None:
+    try:
+        async with asyncio.timeout(REST_S):
+            async for _ in response.content.iter_any():
+                pass
+    except (TimeoutError, aiohttp.ClientError):
+        response.close()  # the answer is complete; only the connection is lost
+
+
+async def _read_error(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ERROR_BODY_S):
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > ERROR_BODY_BYTES:
+                    break
+    except (TimeoutError, aiohttp.ClientError):
+        pass  # the status alone has to do
+    return bytes(body)
+
+
+def _unreachable() -> ProviderFailure:
+    text = (
+        "The AI service cannot be reached. Ask again in a moment; "
+        "if it stays, the operator should check the provider's base_url and that it runs."
+    )
+    return ProviderFailure("connect", text)
+
+
+def _broken() -> ProviderFailure:
+    text = "The connection to the AI service broke. Ask again or let it continue."
+    return ProviderFailure("disconnected", text)
+
+
+def _too_large() -> ProviderFailure:
+    text = "The AI service sent a piece that is too large to read. Choose another model."
+    return ProviderFailure("event_too_large", text, remedy=Remedy.NEXT)

@@ -1,0 +1,92 @@
+"""Server-sent events out of bytes, without I/O (WHATWG HTML, section 9.2).
+
+Lines are cut as bytes and decoded whole, so a character that arrives in two reads stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+"""Bound of one event: providers send images and long thoughts in one line of several MB."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLarge(Exception):
+    """One event exceeds the bound; the parser is dead."""
+
+
+class SseParser:
+    """Cuts a body into events and hands each event's data to `on_data`.
+
+    Tolerates a missing space after `data:`, CRLF, a missing blank line at the end. Comments and
+    fields other than data are dropped.
+    """
+
+    __slots__ = ("_data", "_data_bytes", "_first", "_max_bytes", "_on_data", "_rest")
+
+    def __init__(
+        self, on_data: Callable[[bytes], None], *, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        self._on_data = on_data
+        self._max_bytes = max_event_bytes
+        self._rest = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._first = True
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes cut anywhere; calls `on_data` for each event that they complete.
+
+        Raises:
+            EventTooLarge: as soon as an unfinished event passes the bound.
+        """
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._rest += data
+            self._check(len(self._rest))
+            return
+        whole = data[:end]
+        if self._rest:
+            whole = bytes(self._rest) + whole
+            self._rest.clear()
+        self._rest += data[end + 1 :]
+        for line in whole.split(b"\n"):
+            self._line(line)
+        self._check(len(self._rest))
+
+    def eof(self) -> None:
+        """The body is over: hand out an event that no blank line closed."""
+        if self._rest:
+            line = bytes(self._rest)
+            self._rest.clear()
+            self._line(line)
+        self._dispatch()
+
+    def _line(self, line: bytes) -> None:
+        if self._first:
+            self._first = False
+            line = line.removeprefix(_BOM)
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if not line:
+            self._dispatch()
+        elif line.startswith(b"data:"):
+            start = 6 if line[5:6] == b" " else 5
+            self._data.append(line[start:])
+            self._data_bytes += len(line)
+            self._check(0)
+        elif line == b"data":
+            self._data.append(b"")
+
+    def _dispatch(self) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            self._data.clear()
+            self._data_bytes = 0
+            self._on_data(data)
+
+    def _check(self, unfinished_bytes: int) -> None:
+        if self._data_bytes + unfinished_bytes > self._max_bytes:
+            raise EventTooLarge

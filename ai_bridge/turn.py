@@ -1,0 +1,114 @@
+"""One AI answer while it is being made: its request, its state and its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from zlib import crc32
+
+from ai_bridge.types import Outcome, TurnRequest
+from protocol.codes import StreamPart, StreamState
+
+MAX_PART_BYTES = 256 * 1024
+"""Bound of one part: four times the longest answer that models give today."""
+
+
+class TextBuffer:
+    """Text kept once, as UTF-8; grows only at the end, up to its bound."""
+
+    __slots__ = ("_bytes", "_crc", "_max_bytes")
+
+    def __init__(self, max_bytes: int = MAX_PART_BYTES) -> None:
+        self._bytes = bytearray()
+        self._crc = 0
+        self._max_bytes = max_bytes
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def append(self, text: str) -> bool:
+        """Add what fits; return False when the bound cut it (never inside a character)."""
+        data = text.encode("utf-8", "ignore")  # lone surrogates have no UTF-8 form
+        room = self._max_bytes - len(self._bytes)
+        fits = len(data) <= room
+        if not fits:
+            data = data[: _aligned(data, room)]
+        self._bytes += data
+        self._crc = crc32(data, self._crc)
+        return fits
+
+    def text_from(self, offset_bytes: int) -> tuple[int, str]:
+        """Return (start, text to the end); start is the character border at or before offset."""
+        start = _aligned(self._bytes, max(0, offset_bytes))
+        return start, self._bytes[start:].decode()
+
+    @property
+    def crc(self) -> int:
+        return self._crc
+
+
+def _aligned(data: bytes | bytearray, offset: int) -> int:
+    """Return the last character border at or before `offset`."""
+    if offset >= len(data):
+        return len(data)
+    while offset > 0 and data[offset] & 0xC0 == 0x80:
+        offset -= 1
+    return offset
+
+
+def _no_place(_turn: Turn) -> int:
+    return 0
+
+
+class Turn:
+    """State and text of one answer. Only the bridge changes it; everybody may read it.
+
+    Lives on the event loop's thread. Offsets count UTF-8 bytes within a part.
+
+    Attributes:
+        attempt: number of the running call of a provider, 0 before the first.
+        outcome: None until the state is DONE.
+    """
+
+    __slots__ = ("_parts", "_place", "attempt", "id", "outcome", "request", "state")
+
+    def __init__(
+        self,
+        request: TurnRequest,
+        *,
+        place: Callable[[Turn], int] = _no_place,
+        max_bytes: int = MAX_PART_BYTES,
+    ) -> None:
+        self.id = request.turn_id
+        self.request = request
+        self.state = StreamState.QUEUED
+        self.attempt = 0
+        self.outcome: Outcome | None = None
+        self._place = place
+        self._parts = {part: TextBuffer(max_bytes) for part in StreamPart}
+
+    @property
+    def place_in_queue(self) -> int:
+        """1 for the next to start; 0 when it does not wait (any more)."""
+        return self._place(self) if self.state is StreamState.QUEUED else 0
+
+    def size(self, part: StreamPart = StreamPart.ANSWER) -> int:
+        """Return the bytes held of a part."""
+        return len(self._parts[part])
+
+    def text_from(self, part: StreamPart, offset_bytes: int) -> tuple[int, str]:
+        """Return (start, text from there to the end); start <= offset_bytes, never mid-character.
+
+        An offset past the end gives the end and no text.
+        """
+        return self._parts[part].text_from(offset_bytes)
+
+    def text(self, part: StreamPart = StreamPart.ANSWER) -> str:
+        return self._parts[part].text_from(0)[1]
+
+    def crc(self, part: StreamPart = StreamPart.ANSWER) -> int:
+        """Return the CRC-32 of the part's bytes so far."""
+        return self._parts[part].crc
+
+    def append(self, part: StreamPart, text: str) -> bool:
+        """Add text (the bridge only); False when the part's bound cut it."""
+        return self._parts[part].append(text)

@@ -212,14 +212,16 @@ def _cut(
 
 def _prefaces() -> Iterator[Line]:
     closing = f"close:{Code.VERSION:d}"
+    broken = f"close:{Code.FRAMING:d}"
     for name, data, expect in (
         ("major 1", PREFACE, "ok"),
         ("major 2", PREFACE[:6] + b"\x02\x00", closing),
         ("major 0", PREFACE[:6] + b"\x00\x00", closing),
-        ("line ends mangled to LF", PREFACE.replace(b"\r\n", b"\n"), "close"),
-        ("line ends mangled to CR", PREFACE.replace(b"\r\n", b"\r\r"), "close"),
+        ("reserved byte not 0", PREFACE[:7] + b"\x01", closing),
+        ("line ends mangled to LF", PREFACE.replace(b"\r\n", b"\n"), broken),
+        ("line ends mangled to CR", PREFACE.replace(b"\r\n", b"\r\r"), broken),
         ("top bit lost", b"\x0b" + PREFACE[1:], "close"),
-        ("other letters", PREFACE.replace(b"PWP", b"PNG"), "close"),
+        ("other letters", PREFACE.replace(b"PWP", b"PNG"), broken),
     ):
         yield {"name": name, "dir": "c2s", "hex": data.hex(), "expect": expect}
 

@@ -21,7 +21,6 @@ class ScriptPlayer:
         self.feeds: dict[int, int] = {}
         self.rows: dict[int, dict[int, Json]] = {}
         self.streams: dict[int, dict[int, bytes]] = {}
-        self.stream_convs: dict[int, int] = {}
         self.outbox: dict[str, Json] = {}
         self.out: deque[Json] = deque()
         self._held: dict[int, dict[int, Json]] = {}
@@ -192,7 +191,7 @@ class ScriptPlayer:
         self._since = frame["now"]
         for feed in self.feeds:
             self._drain(feed)
-        self._open_streams(frame["streams"])
+        self._follow_streams(frame["streams"])
         if frame["rid"] == 0:
             self._send_outbox()
 
@@ -205,17 +204,12 @@ class ScriptPlayer:
 
     # streams
 
-    def _open_streams(self, running: list[Json]) -> None:
+    def _follow_streams(self, running: list[Json]) -> None:
         for position in running:
-            sid, part = position["sid"], position["part"]
-            if sid not in self.streams:
-                self.streams[sid] = {part: b""}
-                self.stream_convs[sid] = position["conv"]
-                self._ask("open", sid=sid, part=part, off=0)
+            self.streams.setdefault(position["sid"], {position["part"]: b""})
 
     def _on_s_start(self, frame: Json) -> None:
         self.streams[frame["sid"]] = {0: b""}
-        self.stream_convs[frame["sid"]] = frame["conv"]
 
     def _on_s_delta(self, frame: Json) -> None:
         parts = self.streams[frame["sid"]]

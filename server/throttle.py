@@ -8,48 +8,48 @@ from typing import Final
 from server.config_check import is_loopback
 
 _ENTRIES: Final = 20_000
-_FREE_TRIES: Final = 5
 _MAX_WAIT_S: Final = 60.0
 _FORGET_S: Final = 900.0
 
 
 class GuessDelay:
-    """Per key: five tries at once, then each wait is twice the last, up to a minute.
+    """Per key: a few tries at once, then each wait is twice the last, up to a minute.
 
     A try counts when it begins, so that many at once gain nothing; `forgive` takes it back. A key
     is forgotten after 15 minutes without a try, or when 20,000 others were tried since.
 
     Args:
+        free_tries: how many come without a wait.
         clock: seconds, monotonic.
 
     Attributes:
         refused: tries that were told to wait.
     """
 
-    def __init__(self, clock: Callable[[], float], entries: int = _ENTRIES) -> None:
+    def __init__(
+        self, free_tries: int, clock: Callable[[], float], entries: int = _ENTRIES
+    ) -> None:
+        self._free_tries = free_tries
         self._clock = clock
         self._entries = entries
         self._tries: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
         self.refused = 0
 
-    def admit(self, *keys: Hashable) -> float:
-        """Count one try under each key and return 0, or return the seconds to wait first."""
-        wait_s = max((self._wait_s(key) for key in keys), default=0.0)
+    def admit(self, key: Hashable) -> float:
+        """Count one try under key and return 0, or return the seconds to wait first."""
+        wait_s = self._wait_s(key)
         if wait_s > 0:
             self.refused += 1
             return wait_s
-        now = self._clock()
-        for key in keys:
-            count, _ = self._tries.pop(key, (0, 0.0))
-            self._tries[key] = (count + 1, now)
+        count, _ = self._tries.pop(key, (0, 0.0))
+        self._tries[key] = (count + 1, self._clock())
         while len(self._tries) > self._entries:
             self._tries.popitem(last=False)
         return 0.0
 
-    def forgive(self, *keys: Hashable) -> None:
-        """Forget the tries of keys: the right password was given."""
-        for key in keys:
-            self._tries.pop(key, None)
+    def forgive(self, key: Hashable) -> None:
+        """Forget the tries of key: the right password was given."""
+        self._tries.pop(key, None)
 
     def _wait_s(self, key: Hashable) -> float:
         count, last = self._tries.get(key, (0, 0.0))
@@ -57,9 +57,9 @@ class GuessDelay:
         if count and now - last > _FORGET_S:
             del self._tries[key]
             return 0.0
-        if count < _FREE_TRIES:
+        if count < self._free_tries:
             return 0.0
-        pause_s = min(_MAX_WAIT_S, 2.0 ** min(count - _FREE_TRIES, 16))
+        pause_s = min(_MAX_WAIT_S, 2.0 ** min(count - self._free_tries, 16))
         return max(0.0, last + pause_s - now)
 
 

@@ -1,0 +1,90 @@
+"""Keys for programs: random, stored as a hash, limited to scopes, revoked at any time."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from protocol.codes import Code
+from server.errors import ServiceError, invalid
+from storage.errors import StorageError
+from storage.people import add_api_key, api_key_by_hash, touch_api_keys
+from storage.rows import ApiKey
+
+if TYPE_CHECKING:
+    from storage.store import Store
+
+PREFIX: Final = "pk_"
+SCOPES: Final = ("exchange", "metrics")
+"""`exchange`: sign in as any user of the tenant; `metrics`: read the figures."""
+_RANDOM_BYTES: Final = 32
+_MAX_KEY_CHARS: Final = 128
+_TOUCH_MS: Final = 3_600_000
+
+
+def hash_secret(text: str) -> bytes:
+    """Return what is stored of a random secret; it needs no salt and no slow hash."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+class ApiKeys:
+    """Makes and checks API keys. Every check reads the store, so revoking works at once.
+
+    Args:
+        now_ms: wall clock.
+    """
+
+    def __init__(self, store: "Store", now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def create(self, tenant: int, name: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
+        """Return a new key and its text, which nobody can show again.
+
+        Raises:
+            ServiceError: INVALID, a scope is unknown.
+        """
+        for scope in scopes:
+            if scope not in SCOPES:
+                raise invalid("unknown scope", f"Scopes are {', '.join(SCOPES)}.")
+        text = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+        hashed = hash_secret(text)
+        key = await self._store.change([], lambda tx: add_api_key(tx, tenant, hashed, name, scopes))
+        return key, text
+
+    async def require(self, text: str, scope: str) -> ApiKey:
+        """Return the key of this text if it may do what scope names.
+
+        Raises:
+            ServiceError: BAD_CREDENTIALS for unknown and revoked keys, NOT_PERMITTED for a key
+                without the scope.
+            StorageError: the store cannot be asked.
+        """
+        key = await self._find(text)
+        if key is None:
+            raise ServiceError(Code.BAD_CREDENTIALS, "bad key", "The API key is not valid.")
+        if scope not in key.scopes:
+            raise ServiceError(
+                Code.NOT_PERMITTED, "scope missing", f"The API key lacks the scope {scope!r}."
+            )
+        return key
+
+    async def _find(self, text: str) -> ApiKey | None:
+        if not text.startswith(PREFIX) or len(text) > _MAX_KEY_CHARS:
+            return None
+        try:
+            hashed = hash_secret(text)
+        except UnicodeEncodeError:
+            return None
+        key = await self._store.read(api_key_by_hash(hashed))
+        if key is None or key.revoked:
+            return None
+        if self._now_ms() - key.last_used > _TOUCH_MS:
+            await self._touch(key.id)
+        return key
+
+    async def _touch(self, key: int) -> None:
+        try:
+            await self._store.change([], lambda tx: touch_api_keys(tx, [key]))
+        except StorageError:
+            return  # only a note for people; the key is good all the same

@@ -23,18 +23,17 @@ _WORDS = (
     (re.compile(r"[）)]"), ")"),
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
 )
-_SMALL_ENGLISH = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split()
-    )
-}
+_NUMBER_WORDS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen twenty
+"""
+_SMALL_ENGLISH = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())}
 _ENGLISH_NUMBER = re.compile(rf"\b({'|'.join(_SMALL_ENGLISH)})\b", re.I)
 _CHINESE_DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"两": 2}
 _CHINESE_NUMBER = re.compile(
-    r"[零一二两三四五六七八九十百]+(?=\s*[-+*/^()=等是])|(?<=[-+*/^(])\s*[零一二两三四五六七八九十百]+"
-)  # noqa: E501 - one pattern
+    r"[零一二两三四五六七八九十百]+(?=\s*[-+*/^()=等是])|"
+    r"(?<=[-+*/^(])\s*[零一二两三四五六七八九十百]+"
+)
 _EXPRESSION = re.compile(r"[\d(][\d\s.+\-*/^()]*[\d)]")
 _DATE = re.compile(r"^\d{1,4}[-/]\d{1,2}([-/]\d{1,4})?$")
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/^()])")

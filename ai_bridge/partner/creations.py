@@ -15,25 +15,35 @@ _MAX_TOPIC_CHARS = 40
 _EN_STORY = re.compile(r"\b(?:story|tale|fairy ?tale|bedtime)\b", re.I)
 _EN_POEM = re.compile(r"\b(?:poem|poetry|verse|haiku)\b", re.I)
 _EN_LIST = re.compile(
-    r"\b(?:list|ideas?|tips?|suggestions?|recommend\w*|(?:give|name|tell) me (?:\d+|some|a few|three|five|ten))\b",
+    r"\b(?:list|ideas?|tips?|suggestions?|recommend\w*|(?:give|name|tell) me "
+    r"(?:\d+|some|a few|three|five|ten))\b",
     re.I,
 )
 _EN_CODE = re.compile(
     r"\b(?:code|snippet|function|script|python|javascript|sql|bash|program (?:that|to|in))\b", re.I
 )
-_EN_ABOUT = re.compile(
-    r"\b(?:about|on|of|for|with)\s+(?:an? |the |my |some )?([\w' -]{2,40}?)(?=[.,;!?\n]|\s+(?:please|in (?:english|chinese))\b|$)",
-    re.I,
+_EN_ABOUT = (
+    re.compile(
+        r"\b(?:about|on|of|for|with)\s+(?:an? |the |my |some )?([\w' -]{2,40}?)"
+        r"(?=[.,;!?\n]|\s+(?:please|in (?:english|chinese))\b|$)",
+        re.I,
+    ),
 )
 _ZH_STORY = re.compile(r"故事|童话")
 _ZH_POEM = re.compile(r"诗")
 _ZH_LIST = re.compile(
-    r"清单|列(?:出|举|一)|(?:几|[一二三四五六七八九十\d]+)(?:个|条|点)(?:建议|办法|主意|点子|想法|理由)|建议|推荐|点子"
+    r"清单|列(?:出|举|一)|(?:几|[一二三四五六七八九十\d]+)(?:个|条|点)(?:建议|办法|"
+    r"主意|点子|想法|理由)|建议|推荐|点子"
 )
 _ZH_CODE = re.compile(r"代码|函数|脚本|编程|写(?:一)?个程序|python|javascript|sql|bash", re.I)
-_ZH_ABOUT = re.compile(
-    r"(?:关于|有关|以)([\u4e00-\u9fffA-Za-z ]{1,16}?)(?:的|为题|为主题|[，。！？,.!?]|$)|"
-    r"(?:讲|写|说|来|给我)(?:一)?(?:个|首|段|篇)?([\u4e00-\u9fff]{1,8}?)的(?:故事|童话|诗|小诗)"
+_ZH_ABOUT = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?:关于|有关)([\u4e00-\u9fffA-Za-z ]{1,16}?)(?:的|[，。！？,.!?]|$)",
+        r"以([\u4e00-\u9fffA-Za-z ]{1,16}?)为(?:主?题)",
+        r"[条个点份些]([\u4e00-\u9fffA-Za-z ]{1,12}?)的(?:建议|想法|办法|点子|主意|清单|理由)",
+        r"[个首段篇]([\u4e00-\u9fff]{1,8}?)的(?:故事|童话|诗|小诗)",
+    )
 )
 _COUNT = re.compile(
     r"\b(\d{1,2})\b|([一二三四五六七八九十])(?=[个条点])|\b(three|five|seven|ten)\b", re.I
@@ -71,8 +81,9 @@ def create(text: str, lang: Lang, who: str, dice: random.Random) -> str | None:
 
 
 def _topic(text: str, lang: Lang) -> str:
-    match = (_ZH_ABOUT if lang == "zh" else _EN_ABOUT).search(text)
-    found = next((group for group in match.groups() if group), "") if match else ""
+    patterns = _ZH_ABOUT if lang == "zh" else _EN_ABOUT
+    matches = (pattern.search(text) for pattern in patterns)
+    found = next((match[1] for match in matches if match), "")
     if found in ("一个", "一首", "长", "短", "好听", "me", "code"):
         return ""
     return found.strip()[:_MAX_TOPIC_CHARS]
@@ -136,13 +147,16 @@ def _story_zh(topic: str, hero: str, dice: random.Random) -> str:
     )
     return (
         f"**路尽头的{topic}**\n\n"
-        f"在{place}，住着一个叫{hero}的人，心里从来放不下疑问。最近的疑问是关于{topic}的：人人都知道它，"
+        f"在{place}，住着一个叫{hero}的人，心里从来放不下疑问。"
+        f"最近的疑问是关于{topic}的：人人都知道它，"
         "人人都路过它，却没有人说得出它为什么在那里。\n\n"
         f"一天夜里，{hero}听见{sound}，毫无疑问，是从{topic}那边传来的。{hero}披上外套，提起灯，"
         "走进了夜色。夜很凉，带着雨的味道。\n\n"
-        f"走到半路，{hero}遇见了{helper}。“你也听见了？”{hero}问。“每年的今夜都有，可我一个人从来不敢去。”"
+        f"走到半路，{hero}遇见了{helper}。“你也听见了？”{hero}问。“每年的今夜都有，"
+        f"可我一个人从来不敢去。”"
         "于是他们结伴同行，路一下子短了一半。\n\n"
-        f"在{topic}的后面，他们找到了{found}。它很旧，却是温热的，好像刚刚还有人握着。他们把它捧起来的那一刻，"
+        f"在{topic}的后面，他们找到了{found}。它很旧，却是温热的，好像刚刚还有人握着。"
+        f"他们把它捧起来的那一刻，"
         "声音停了。随之而来的安静，是他们听过的最友善的安静。\n\n"
         f"他们把它带回了家。从那以后，那里的每一扇门都变得好开了一点。{end.format(hero=hero)}"
     )
@@ -163,8 +177,10 @@ def _poem_en(topic: str, dice: random.Random) -> str:
     )
     last = dice.choice(
         (
-            f"So I wrote down: {topic},\nand underlined it twice,\nand kept it in my pocket\nlike warm and folded light.",
-            f"And when the days grow heavy\nI say it soft: {topic}.\nThe words go round the kitchen\nand make the silence sing.",
+            f"So I wrote down: {topic},\nand underlined it twice,\nand kept it in my "
+            f"pocket\nlike warm and folded light.",
+            f"And when the days grow heavy\nI say it soft: {topic}.\nThe words go round "
+            f"the kitchen\nand make the silence sing.",
         )
     )
     return f"{first}\n{middle}\n\n{last}"

@@ -192,7 +192,7 @@ SAYINGS: dict[str, tuple[str, ...]] = {
         "Tell me more about {topic}.",
         "And {topic}: is that something you think about often?",
         "What do you find most interesting about {topic}?",
-        "How did {topic} come into your life?",
+        "What made you think of {topic} just now?",
         "What would you tell somebody who knows nothing about {topic}?",
         "Has {topic} turned out the way you expected?",
     ),
@@ -220,24 +220,64 @@ SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (key, re.compile(pattern, re.I))
     for key, pattern in (
         ("help", r"^\W*help\W*$|what can you do|how (?:do i use|does this work)|what do you do\b"),
-        ("demo", r"are you (?:a |an )?(?:real|human|bot|robot|ai\b|machine|demo|person|program)|"
-                 r"which (?:ai )?model|what model|are you (?:chat)?gpt|plug in|connect a (?:real )?model"),
-        ("who_are_you", r"who are you|what(?:'s| is) your name|your name\?|introduce yourself|about yourself"),
-        ("how_are_you", r"how are you|how(?:'s| is) it going|how do you do\b|how have you been|what'?s up"),
+        (
+            "demo",
+            r"are you (?:a |an )?(?:real|human|bot|robot|ai\b|machine|demo|person|program)|"
+            r"which (?:ai )?model|what model|are you (?:chat)?gpt|plug in|connect a "
+            r"(?:real )?model",
+        ),
+        (
+            "who_are_you",
+            r"who are you|what(?:'s| is) your name|your name\?|introduce yourself|about "
+            r"yourself",
+        ),
+        (
+            "how_are_you",
+            r"how are you|how(?:'s| is) it going|how do you do\b|how have you been|what'?s "
+            r"up",
+        ),
         ("joke", r"\bjokes?\b|make me laugh|something funny"),
         ("trivia", r"fun fact|something (?:interesting|odd|new)|surprise me|trivia"),
-        ("love", r"\bi (?:love|like) (?:you|talking (?:to|with) you)\b|you(?:'re| are) (?:great|nice|sweet|cool|awesome)"),
+        (
+            "love",
+            r"\bi (?:love|like) (?:you|talking (?:to|with) you)\b|you(?:'re| are) (?:great|"
+            r"nice|sweet|cool|awesome)",
+        ),
         ("thanks", r"^\W*(?:thanks?|thank you|thx|cheers|much appreciated)\b"),
-        ("bye", r"^\W*(?:bye|goodbye|good night|see you|see ya|farewell|talk (?:to you )?later|i have to go)\b"),
+        (
+            "bye",
+            r"^\W*(?:bye|goodbye|good night|see you|see ya|farewell|talk (?:to you )?later|"
+            r"i have to go)\b",
+        ),
         ("lonely", r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:lonely|alone)\b"),
-        ("sad", r"\b(?:i(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:sad|down|depressed|unhappy|heartbroken|miserable)\b)|passed away|\bdied\b|broke up"),
-        ("tired", r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:tired|exhausted|sleepy|worn out)\b"),
-        ("stressed", r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:stressed|nervous|anxious|worried|overwhelmed|afraid|scared)\b"),
-        ("angry", r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:angry|annoyed|furious|mad|upset)\b"),
+        (
+            "sad",
+            r"\b(?:i(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:sad|down|"
+            r"depressed|unhappy|heartbroken|miserable)\b)|passed away|\bdied\b|broke up",
+        ),
+        (
+            "tired",
+            r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:tired|exhausted|"
+            r"sleepy|worn out)\b",
+        ),
+        (
+            "stressed",
+            r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:stressed|nervous|"
+            r"anxious|worried|overwhelmed|afraid|scared)\b",
+        ),
+        (
+            "angry",
+            r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:angry|annoyed|"
+            r"furious|mad|upset)\b",
+        ),
         ("bored", r"\b(?:bored|boring)\b"),
-        ("happy", r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:happy|glad|excited|great|wonderful|thrilled|proud|fantastic)\b"),
+        (
+            "happy",
+            r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:happy|glad|excited|"
+            r"great|wonderful|thrilled|proud|fantastic)\b",
+        ),
     )
-)  # fmt: skip
+)
 GREETING = re.compile(
     r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day))\b", re.I
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 
 from msgspec import Struct, field
 
@@ -29,11 +30,12 @@ class Facts(Struct):
 
 
 _EN_END = r"(?=[.,;!?\n]|\s+(?:and i|but|because|since|so|when|while|though|what|do you)\b|$)"
-_EN_NOT_NAMES = frozenset(
-    "a an the so not very just really from here sure sorry fine good ok okay happy sad tired "
-    "going in on at back done new glad afraid bored angry hungry lonely home working trying "
-    "looking thinking feeling your you".split()
-)
+_EN_NO_NAME_WORDS = """
+a afraid an angry at back bored done feeling fine from glad going good happy here home hungry
+in just lonely looking new not ok okay on really sad so sorry sure the thinking tired trying
+very working you your
+"""
+_EN_NOT_NAMES = frozenset(_EN_NO_NAME_WORDS.split())
 _EN_JOB = (
     r"(?:[a-z-]+\s){0,2}(?:[a-z]+(?:er|or|ist|ian|ant|eer)|nurse|student|chef|cook|artist|"
     r"scientist|pilot|vet|judge|architect|athlete|coach|clerk|dentist|surgeon|parent|poet)"
@@ -64,7 +66,8 @@ _EN = {
         re.I,
     ),
     "dislike": re.compile(
-        rf"\bi (?:really )?(?:don't like|do not like|hate|dislike|can't stand) ([\w' -]+?){_EN_END}",
+        rf"\bi (?:really )?(?:don't like|do not like|hate|dislike|can't stand) ([\w' "
+        rf"-]+?){_EN_END}",
         re.I,
     ),
     "own": re.compile(
@@ -82,17 +85,23 @@ _EN_EMPTY = re.compile(
 
 _ZH_END = r"(?=[，。！？；、,.!?;\s]|但|因为|所以|不过|$)"
 _ZH_ASKS = re.compile(r"什么|谁|哪|几[岁点个]|多少|多大|吗|啥|怎么|呢")
-_SURNAMES = "赵钱孙李周吴郑王冯陈蒋沈韩杨朱秦许何吕张孔曹严华金魏陶姜谢邹喻苏潘葛范彭鲁韦马方俞任袁柳史唐薛雷贺罗毕郝安常傅康余顾孟黄萧尹姚邵汪毛米戴宋庞熊纪舒项祝董梁杜阮蓝贾江童颜郭梅林徐邱高夏蔡田胡霍万卢莫房丁邓洪石崔龚程陆段侯武刘龙叶白蒲温庄曾关易廖"  # noqa: E501 - a table
+_SURNAMES = (
+    "赵钱孙李周吴郑王冯陈蒋沈韩杨朱秦许何吕张孔曹严华金魏陶姜谢邹喻苏潘葛范彭鲁韦马"
+    "方俞任袁柳史唐薛雷贺罗毕郝安常傅康余顾孟黄萧尹姚邵汪毛米戴宋庞熊纪舒项祝董梁杜"
+    "阮蓝贾江童颜郭梅林徐邱高夏蔡田胡霍万卢莫房丁邓洪石崔龚程陆段侯武刘龙叶白蒲温庄"
+    "曾关易廖"
+)
 _ZH = {
     "name": re.compile(
         r"(?:我(?:的名字)?叫(?:做)?|我的名字是|(?:你)?(?:可以|就)?叫我)"
         r"([\u4e00-\u9fff·]{1,4}|[A-Za-z][\w-]*)(?:吧|哦|呀|啊)?(?=[，。！？；、,.!?;\s]|$)"
     ),
     "name_am": re.compile(
-        rf"我是((?:[小阿老]|[{_SURNAMES}])[\u4e00-\u9fff]{{1,2}}|[A-Z][a-z]+)(?=[，。！？；、,.!?;\s]|$)"
+        rf"我是((?:[小阿老]|[{_SURNAMES}])[\u4e00-\u9fff]{{1,2}}|[A-Z][a-z]+)(?=[，。！？"
+        rf"；、,.!?;\s]|$)"
     ),
     "home": re.compile(
-        rf"我(?:现在|目前|一直)?(?:住在?|家在|来自)([\u4e00-\u9fffA-Za-z ]{{2,12}}?){_ZH_END}|"
+        rf"(?:我|[，,。！!\s]|并且|也)(?:现在|目前|一直)?(?:住在|家在|来自)([\u4e00-\u9fffA-Za-z ]{{2,12}}?){_ZH_END}|"
         r"我是([\u4e00-\u9fff]{2,5})人(?=[，。！？；、,.!?;\s]|$)"
     ),
     "job": re.compile(
@@ -108,7 +117,8 @@ _ZH = {
         r"[^，。！？；,.!?;\n]{1,20})"
     ),
     "like": re.compile(
-        rf"我(?:很|最|特别|非常|比较|也|超级?|都|一直|还)*(?:喜欢|热爱|爱)([^，。！？；,.!?;\n]{{1,14}}?){_ZH_END}"
+        rf"我(?:很|最|特别|非常|比较|也|超级?|都|一直|还)*(?:喜欢|热爱|爱)([^，。！？；"
+        rf",.!?;\n]{{1,14}}?){_ZH_END}"
     ),
     "dislike": re.compile(
         rf"我(?:很|最|特别|非常|真的)*(?:不喜欢|讨厌|不爱)([^，。！？；,.!?;\n]{{1,14}}?){_ZH_END}"
@@ -125,9 +135,9 @@ _ZH = {
 _ZH_EMPTY = re.compile(r"^(?:你|它|他|她|这|那|问|知道|说|看看你|聊天$)")
 
 
-def learn(sentences: Iterable[str]) -> Facts:
-    """Collect the facts of one person's messages, oldest first."""
-    facts = Facts()
+def learn(sentences: Iterable[str], known: Facts | None = None) -> Facts:
+    """Collect the facts of one person's messages, oldest first, on top of what is known."""
+    facts = Facts() if known is None else deepcopy(known)
     for text in sentences:
         _learn_english(facts, text)
         _learn_chinese(facts, text)
@@ -136,7 +146,8 @@ def learn(sentences: Iterable[str]) -> Facts:
 
 def _learn_english(facts: Facts, text: str) -> None:
     text = text.replace("\u2019", "'")
-    statements = " ".join(part for part in re.split(r"(?<=[.!?\n])\s+", text) if "?" not in part)
+    sentences = re.split(r"(?<=[.!?\n])\s+", text)
+    statements = " ".join(sentence for sentence in sentences if "?" not in sentence)
     if match := _EN["name"].search(statements):
         facts.name = _as_name(match[1])
     elif (match := _EN["name_am"].search(statements)) and match[1].lower() not in _EN_NOT_NAMES:
@@ -159,7 +170,9 @@ def _learn_chinese(facts: Facts, text: str) -> None:
     statements = "".join(clauses)
     if not statements:
         return
-    match = _ZH["name"].search(statements) or _ZH["name_am"].search(statements)
+    match = _ZH["name"].search(statements)
+    if match is None and not _ZH["job"].search(statements):  # "我是老师" is no name
+        match = _ZH["name_am"].search(statements)
     if match:
         facts.name = match[1].rstrip("吧哦呀啊")
     for slot in ("home", "job", "age", "plan"):

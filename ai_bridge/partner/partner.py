@@ -21,8 +21,9 @@ from ai_bridge.partner.topics import reflect_en, reflect_zh, topic_en, topic_zh
 from ai_bridge.partner.voice import Voice
 from ai_bridge.types import Role, TurnRequest
 
-MAX_READ_CHARS = 2_000
+MAX_READ_CHARS = 600
 """Rules read this much of a message: nobody says their name after that."""
+MAX_READ_MESSAGES = 60
 
 _TIME = re.compile(
     r"what(?:'s| is) the time|what time is it|current time|几点|什么时间|什么时候了", re.I
@@ -44,12 +45,12 @@ class Talk:
             message.text[:MAX_READ_CHARS].strip()
             for message in request.history
             if message.role is Role.USER and message.name == asker
-        ]
+        ][-MAX_READ_MESSAGES:]
         self.text = self.said[-1] if self.said else ""
         self.lang: Lang = language_of(self.said, request.lang)
         self.now = now
         self.before = learn(self.said[:-1])
-        self.facts = learn(self.said)
+        self.facts = learn(self.said[-1:], self.before)
         answers = [message.text for message in request.history if message.role is Role.ASSISTANT]
         seed = f"{request.conv}:{request.persona.id}:{len(self.said)}:{self.text}"
         self.voice = Voice(self.lang, request.persona, answers, seed)

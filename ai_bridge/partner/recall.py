@@ -13,35 +13,76 @@ _Slot = tuple[str, re.Pattern[str]]
 _EN: tuple[_Slot, ...] = tuple(
     (slot, re.compile(pattern, re.I))
     for slot, pattern in (
-        ("all", r"what (?:else )?(?:do|did) you (?:know|remember|learn) (?:about|of) me|"
-                r"what have i told you|do you remember me|tell me about me\b"),
-        ("name", r"what(?:'s| is| was) my name|who am i\b|(?:know|remember|forg[eo]t(?:ten)?) my name|say my name"),
+        (
+            "all",
+            r"what (?:else )?(?:do|did) you (?:know|remember|learn) (?:about|of) me|"
+            r"what have i told you|do you remember me|tell me about me\b",
+        ),
+        (
+            "name",
+            r"what(?:'s| is| was) my name|who am i\b|(?:know|remember|forg[eo]t(?:ten)?) "
+            r"my name|say my name",
+        ),
         ("age", r"how old am i|(?:what(?:'s| is)|remember) my age"),
         ("home", r"where (?:do|did) i (?:live|come from)|where am i from|where(?:'s| is) my home"),
-        ("job", r"what do i do(?: for (?:a living|work))?\s*\?|what(?:'s| is) my (?:job|work|profession)|where do i work"),
+        (
+            "job",
+            r"what do i do(?: for (?:a living|work))?\s*\?|what(?:'s| is) my (?:job|work|"
+            r"profession)|where do i work",
+        ),
         ("dislikes", r"what (?:do|did) i (?:hate|dislike|not like)|what don'?t i like"),
-        ("likes", r"what (?:do|did|else do) i (?:say i )?(?:like|love|enjoy)|what(?:'s| is| are) my (?:hobb\w+|interests?|likes)"),
-        ("plan", r"what (?:am i|was i) (?:planning|going to)|what(?:'s| is| are) my plans?|what do i (?:plan|want) to do|(?:remember|know) my plans?"),
+        (
+            "likes",
+            r"what (?:do|did|else do) i (?:say i )?(?:like|love|enjoy)|what(?:'s| is| are) "
+            r"my (?:hobb\w+|interests?|likes)",
+        ),
+        (
+            "plan",
+            r"what (?:am i|was i) (?:planning|going to)|what(?:'s| is| are) my plans?|what "
+            r"do i (?:plan|want) to do|(?:remember|know) my plans?",
+        ),
     )
-)  # fmt: skip
+)
 _EN_OWN = re.compile(
-    r"(?:what|who)(?:'s| is| are| was) my ((?:favou?rite )?[a-z]+(?: [a-z]+)?)(?:'s name| called)?\s*\??\s*$|"
-    r"(?:know|remember) (?:what|who)? ?my ((?:favou?rite )?[a-z]+)(?:'s name)?(?: is)?(?: called)?\s*\??\s*$",
+    r"(?:what|who)(?:'s| is| are| was) my ((?:favou?rite )?[a-z]+(?: "
+    r"[a-z]+)?)(?:'s name| called)?\s*\??\s*$|"
+    r"(?:know|remember) (?:what|who)? ?my ((?:favou?rite )?[a-z]+)(?:'s name)?(?: "
+    r"is)?(?: called)?\s*\??\s*$",
     re.I,
 )
 _ZH: tuple[_Slot, ...] = tuple(
     (slot, re.compile(pattern))
     for slot, pattern in (
-        ("all", r"(?:记得|知道|了解)(?:关于)?我(?:什么|哪些|多少|的(?:什么|哪些|事))|我(?:都)?(?:跟|和|对)?你?说过(?:什么|哪些)|(?:还)?记得我吗|关于我[，,]?你"),
-        ("name", r"我(?:的名字)?叫(?:什么|啥)|我是谁|我的名字(?:是什么|吗|呢)|(?:记得|知道|忘了?)我(?:的名字|叫)|我姓什么"),
+        (
+            "all",
+            r"(?:记得|知道|了解)(?:关于)?我(?:什么|哪些|多少|的(?:什么|哪些|事))|"
+            r"我(?:都)?(?:跟|和|对)?你?说过(?:什么|哪些)|(?:还)?记得我吗|关于我[，,]?你",
+        ),
+        (
+            "name",
+            r"我(?:的名字)?叫(?:什么|啥)|我是谁|我的名字(?:是什么|吗|呢)|(?:记得|知道|"
+            r"忘了?)我(?:的名字|叫)|我姓什么",
+        ),
         ("age", r"我(?:今年)?(?:多大|几岁|多少岁)"),
         ("home", r"我(?:现在)?(?:住|家)在?(?:哪|什么地方)|我(?:是|从|来自)(?:哪里|哪儿|什么地方)"),
-        ("job", r"我(?:的(?:工作|职业)是什么|是做什么(?:工作)?的|做什么工作|在哪(?:里|儿)?(?:上班|工作|上学))"),
+        (
+            "job",
+            r"我(?:的(?:工作|职业)是什么|是做什么(?:工作)?的|做什么工作|在哪(?:里|"
+            r"儿)?(?:上班|工作|上学))",
+        ),
         ("dislikes", r"我(?:不喜欢|讨厌)(?:什么|哪)"),
-        ("likes", r"我(?:都)?(?:喜欢|爱)(?:做|吃|玩|看)?(?:什么|哪|啥)|我(?:有)?(?:什么|哪些)?(?:爱好|兴趣)(?:是什么|有哪些|吗)?[？?]?$"),
-        ("plan", r"我(?:的)?(?:计划|打算|安排)(?:是什么|做什么|去哪|干什么|是啥|呢)|我(?:打算|准备|计划|想|要)(?:做|干|去|学)?(?:什么|哪|啥)"),
+        (
+            "likes",
+            r"我(?:都)?(?:喜欢|爱)(?:做|吃|玩|看)?(?:什么|哪|啥)|我(?:有)?(?:什么|"
+            r"哪些)?(?:爱好|兴趣)(?:是什么|有哪些|吗)?[？?]?$",
+        ),
+        (
+            "plan",
+            r"我(?:的)?(?:计划|打算|安排)(?:是什么|做什么|去哪|干什么|是啥|呢)|我(?:打算|"
+            r"准备|计划|想|要)(?:做|干|去|学)?(?:什么|哪|啥)",
+        ),
     )
-)  # fmt: skip
+)
 _ZH_OWN = re.compile(
     r"我(?:的|家的?|最喜欢的)([\u4e00-\u9fff]{1,6}?)(?:的名字)?(?:叫|是)(?:什么|谁|啥)"
 )
@@ -49,7 +90,7 @@ _ZH_OWN = re.compile(
 _EN_KNOWN = {
     "name": "Your name is {}.",
     "age": "You are {}, you said.",
-    "home": "You told me about {}: that's your place.",
+    "home": "Home, for you, is {}.",
     "job": "Your work: {}.",
     "dislikes": "You don't like {}.",
     "likes": "You like {}.",
@@ -68,7 +109,7 @@ _EN_UNKNOWN = {
 _ZH_KNOWN = {
     "name": "你叫{}。",
     "age": "你说过，你{}岁。",
-    "home": "你在{}，我记得。",
+    "home": "你说过，{}是你的家。",
     "job": "你的工作：{}。",
     "dislikes": "你不喜欢{}。",
     "likes": "你喜欢{}。",

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 
-_EN_STOP = frozenset(
-    "a about after again all also am an and any are as at be because been before being but by can "
-    "could did do does doing done for from get go goes going gone got had has have having he her "
-    "here him his how i if i'd i'll i'm i've in into is it it's its just know let like little lot "
-    "lots made make many maybe me more most much my need new no not now of off ok okay on one only "
-    "or other our out over please quite really right said say see she should so some something "
-    "still such take tell than that that's the their them then there these they thing things think "
-    "this those to today tomorrow too try up us use very want was way we well went were what when "
-    "where which while who why will with would yes yesterday yet you you'd you're your yeah hi "
-    "hello hey thanks thank good bad nice great talk feel felt feeling love enjoy hate day time "
-    "don't didn't can't won't isn't wasn't first last next every always never often sometimes bit "
-    "looking trying working thinking write give show explain describe help anything everything "
-    "nothing someone people week weekend morning evening night currently recently actually "
-    "interesting best favorite favourite does your's mine ours live lives work works".split()
-)
+_EN_STOP_WORDS = """
+a about actually after again all also always am an and any anything are as at bad be because
+been before being best bit but by can can't could currently day describe did didn't do does
+doing don't done enjoy evening every everything explain favorite favourite feel feeling felt
+first for from get give go goes going gone good got great had has hate have having he hello
+help her here hey hi him his how i i'd i'll i'm i've if in interesting into is isn't it it's
+its just know last let like little live lives looking lot lots love made make many maybe me
+mine more morning most much my need never new next nice night no not nothing now of off often
+ok okay on one only or other our ours out over people please quite really recently right said
+say see she should show so some someone something sometimes still such take talk tell than
+thank thanks that that's the their them then there these they thing things think thinking this
+those time to today tomorrow too try trying up us use very want was wasn't way we week weekend
+well went were what when where which while who why will with won't work working works would
+write yeah yes yesterday yet you you'd you're your your's
+"""
+_EN_STOP = frozenset(_EN_STOP_WORDS.split())
 _EN_OWN = re.compile(r"\b(?:my|our) ((?:[a-z'-]+ )?[a-z'-]+)", re.I)
 _EN_WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")
+_EN_PREDICATE = re.compile(  # "it was windy": nothing to ask about
+    r"\b(?:is|was|are|were|be|feels?|felt|so|too|very|quite|pretty|rather)"
+    r"(?: (?:so|too|very|quite|pretty|rather|a bit))? [a-z]+\b(?=[.,;!?\n]|$)",
+    re.I,
+)
 _EN_SWAPS = {
     "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "am": "are",
     "i'm": "you're", "i've": "you've", "i'll": "you'll", "i'd": "you'd", "we": "you", "us": "you",
@@ -29,9 +35,12 @@ _EN_SWAPS = {
 
 _ZH_SPLIT = re.compile(
     r"[^\u4e00-\u9fffA-Za-z0-9]+|我们|你们|他们|她们|咱们|自己|昨天|今天|明天|后天|前天|刚才|现在|"
-    r"最近|以前|周末|早上|晚上|下午|中午|觉得|认为|知道|喜欢|讨厌|希望|准备|打算|想要|可以|应该|能够|"
-    r"什么|怎么|怎样|为什么|哪里|哪个|多少|一个|一些|一下|一点|一起|很多|非常|特别|比较|有点|有些|真的|"
-    r"还是|但是|因为|所以|如果|虽然|而且|或者|然后|已经|正在|一直|总是|经常|没有|不是|就是|这个|那个|"
+    r"最近|以前|周末|早上|晚上|下午|中午|觉得|认为|知道|喜欢|讨厌|希望|准备|打算|"
+    r"想要|可以|应该|能够|"
+    r"什么|怎么回事|怎么|怎样|为什么|哪里|哪个|多少|一个|一些|一下|一点|一起|很多|非常|特别|"
+    r"比较|有点|有些|真的|"
+    r"还是|但是|因为|所以|如果|虽然|而且|或者|然后|已经|正在|一直|总是|经常|没有|"
+    r"不是|就是|这个|那个|"
     r"这些|那些|这样|那样|这里|那里|关于|告诉|帮我|请问|谢谢|看看|聊聊|说说|觉|得|"
     r"[我你您他她它的了在是有和与跟就都也很吗呢吧啊呀哦嘛要想去来会能把被给让从到对向为着过再还又才"
     r"不没别这那哪谁几个只条位件次看吃喝做玩买学写听读拍说讲聊用]"
@@ -46,7 +55,8 @@ def topic_en(text: str) -> str:
         words = [word for word in own[1].split() if word.lower() not in _EN_STOP]
         if words:
             return "your " + " ".join(words).lower()
-    words = [word for word in _EN_WORD.findall(text) if word.lower() not in _EN_STOP]
+    nouns = _EN_PREDICATE.sub(" ", text)
+    words = [word for word in _EN_WORD.findall(nouns) if word.lower() not in _EN_STOP]
     words = [word for word in words if len(word) > 3 and not word.endswith(("ly", "ed"))]
     return words[-1] if words else ""
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import uvloop
 
 from ai_bridge.bridge import Bridge
-from ai_bridge.config import BridgeConfig
+from ai_bridge.config import BridgeConfig, Quirks
 from ai_bridge.config import ProviderConfig as BridgeProvider
-from ai_bridge.config import Quirks
 from ai_bridge.secrets import Secret as BridgeSecret
 from protocol.codes import Code
 from server.accounts import Accounts
@@ -84,6 +83,14 @@ def store_options(config: Config) -> StoreOptions:
     )
 
 
+async def fill_personas(core: Core, store: Store) -> None:
+    """Load all personas, a page at a time."""
+    after = 0
+    while page := await store.read(all_personas(after)):
+        core.personas.fill(page)
+        after = page[-1].row.id or 0
+
+
 class App:
     """One server process, from its start to its end.
 
@@ -93,6 +100,8 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._data_dir = Path(config.server.data_dir).expanduser()
+        self._data_dir.mkdir(parents=True, exist_ok=True)
         self._listener: asyncio.Server | None = None
         self._seconds: asyncio.Task[None] | None = None
         self._accounts: Accounts | None = None
@@ -113,11 +122,9 @@ class App:
         """
         config = self._config
         loop = asyncio.get_running_loop()
-        data_dir = Path(config.server.data_dir).expanduser()
-        data_dir.mkdir(parents=True, exist_ok=True)
         self._socket = open_socket(config.server.host, config.server.port, config.server.backlog)
         self.port = self._socket.getsockname()[1]
-        tokens = make_tokens(config.auth, data_dir)
+        tokens = make_tokens(config.auth, self._data_dir)
         store = self._store = await Store.open(store_options(config))
         bridge = self._bridge = Bridge(bridge_config(config.ai))
         await bridge.start()
@@ -126,8 +133,8 @@ class App:
             config, loop, store, bridge, tokens, node, lambda: self._lag.recent_ms
         )
         await install_builtins(store)
-        core.personas.fill(await store.read(all_personas()))
-        self._accounts = Accounts(store, tokens, config)
+        await fill_personas(core, store)
+        self._accounts = Accounts(store, tokens, config.auth)
         self._http = HttpServer(HttpParts(config, core, self._accounts, self._lag))
         await self._http.start()
         core.http_factory = self._http.factory

@@ -1,4 +1,4 @@
-"""Read cursors: gathered for a second, highest value wins, written together (docs/protocol.md, receipts)."""
+"""Read cursors: gathered for a second, highest value wins, written together."""
 
 import logging
 from typing import TYPE_CHECKING, Final
@@ -64,7 +64,7 @@ class Marks:
         users = sorted({mark.user for mark in marks if not mark.silent})
         try:
             await self._core.store.change(
-                users, lambda tx: write_marks(tx, marks), publish=self._publish
+                users, lambda tx: write_marks(tx, marks), self._publish
             )
         except StorageError as exc:
             log.warning("marks.lost", extra={"marks": len(marks), "reason": str(exc)})

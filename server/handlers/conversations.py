@@ -43,7 +43,7 @@ from storage.conversations import (
     member_page,
     set_member,
 )
-from storage.people import tenant_members
+from storage.people import users_of_tenant
 from storage.rows import (
     AddedMember,
     CreatedConversation,
@@ -88,7 +88,7 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
         raise invalid("kind")
     if len(others) >= core.policy.members:
         raise ServiceError(Code.SIZE_LIMIT, "too many members")
-    if others and len(await core.store.read(tenant_members(caller.tenant, others))) != len(others):
+    if others and len(await core.store.read(users_of_tenant(caller.tenant, others))) != len(others):
         raise not_found("user")
     change_set = None if f.set is None else _clean_set(f.set)
     new = NewConversation(
@@ -303,7 +303,7 @@ async def add(core: "Core", caller: Caller, f: MemberAdd) -> Changed:
     if (entry.row.flags or 0) & FLAG_ADMINS_INVITE:
         _require_role(entry, caller, Role.ADMIN)
     users = list(dict.fromkeys(f.users))
-    if len(await core.store.read(tenant_members(caller.tenant, users))) != len(users):
+    if len(await core.store.read(users_of_tenant(caller.tenant, users))) != len(users):
         raise not_found("user")
 
     def publish(added: list[AddedMember]) -> None:

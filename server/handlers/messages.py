@@ -15,7 +15,7 @@ from protocol.envelopes import (
     Typing,
     TypingAt,
 )
-from protocol.rows import MsgX, SendX
+from protocol.rows import Msg, MsgX, SendX
 from protocol.text import clean_text
 from server.delivery import PendingMessage, Sender, publish_row
 from server.directory import Conversation
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 KINDS = frozenset({MsgKind.TEXT, MsgKind.CARD})
 """What a client may send today; the kinds with files come with the files."""
+PAGE_BYTES = 384 * 1024
+"""Text of one page of history; clients accept frames of 1 MiB."""
+ROW_BYTES = 200
 TYPING_EVERY_S = 4.0
 TYPING_MEMBERS = 200
 
@@ -99,7 +102,7 @@ def submit(
 
 
 def _options(entry: Conversation, role: int, x: SendX) -> MsgX:
-    if x.quote is not None and not 0 < x.quote:
+    if x.quote is not None and x.quote < 1:
         raise invalid("quote")
     mentions = x.mentions
     if mentions and 0 in mentions and role < Role.ADMIN and entry.kind is ConvKind.GROUP:
@@ -115,7 +118,7 @@ def _options(entry: Conversation, role: int, x: SendX) -> MsgX:
 
 
 def _turn_for(core: "Core", entry: Conversation, sender: Caller, f: Send) -> NewTurn | None:
-    """Return the turn this message asks for: always in an AI conversation, when called in a group."""
+    """Return the turn a message asks for: in an AI conversation always, in a group when called."""
     x = f.x
     persona = (x.persona if x is not None else None) or entry.row.persona or 0
     if not persona:
@@ -153,10 +156,10 @@ async def recall(core: "Core", caller: Caller, f: Recall) -> Changed:
     by_admin = entry.members[caller.user].role >= Role.ADMIN
     window_s = core.config.messages.recall_window_s
 
-    def publish(result: "tuple[object, bool]") -> None:
+    def publish(result: tuple[Msg, bool]) -> None:
         row, changed = result
         if changed:
-            publish_row(core, core.directory.changed(entry.id) or entry, row)  # type: ignore[arg-type]
+            publish_row(core, core.directory.changed(entry.id) or entry, row)
 
     row, changed = await core.store.change(
         (entry.id,),
@@ -172,7 +175,18 @@ async def read_history(core: "Core", caller: Caller, f: History) -> Page:
     msgs, more = await core.store.read(
         history(entry.id, f.anchor, f.back, f.limit, entry.floor(caller.user))
     )
-    return Page(f.rid, entry.id, msgs, more)
+    fitting = _fit_page(msgs, f.back)
+    return Page(f.rid, entry.id, fitting, more or len(fitting) < len(msgs))
+
+
+def _fit_page(msgs: list[Msg], back: bool) -> list[Msg]:
+    """Return as many messages as one frame should hold, from the end nearest to the anchor."""
+    size = 0
+    for count, msg in enumerate(reversed(msgs) if back else msgs):
+        size += len(msg.text.encode()) + ROW_BYTES
+        if size > PAGE_BYTES and count:
+            return msgs[-count:] if back else msgs[:count]
+    return msgs
 
 
 async def get(core: "Core", caller: Caller, f: Get) -> Page:

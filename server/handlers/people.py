@@ -19,7 +19,7 @@ from protocol.rows import Device, User
 from protocol.text import clean_name, clean_text
 from server.errors import invalid
 from server.router import Caller, Router
-from storage.people import devices, drop_device, find_users, get_users, set_profile, tenant_members
+from storage.people import devices, drop_device, find_users, set_profile, users_of_tenant
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -36,9 +36,7 @@ def register(router: Router) -> None:
 
 async def get(core: "Core", caller: Caller, f: UserGet) -> Users:
     """Return people of the caller's tenant by id; those who do not exist are left out."""
-    wanted = sorted(set(f.users))
-    known = await core.store.read(tenant_members(caller.tenant, wanted))
-    items = await core.store.read(get_users(known)) if known else []
+    items = await core.store.read(users_of_tenant(caller.tenant, sorted(set(f.users))))
     return Users(f.rid, [shown_to(caller.user, item) for item in items], "")
 
 

@@ -43,16 +43,13 @@ async def save(core: "Core", caller: Caller, f: PersonaSave) -> PersonaInfo:
         raise invalid("name", "A persona needs a name.")
     if wanted.opt is not None and wanted.opt.model and not core.knows_model(wanted.opt.model):
         raise ServiceError(Code.INVALID, "model", "Known models: " + core.model_names()[:400])
-    new_id = core.new_id()
 
     def publish(result: tuple[Persona, int]) -> None:
         _publish(core, caller.tenant, caller.user, *result)
 
     saved, rev = await core.store.change(
         (caller.user,),
-        lambda tx: save_persona(
-            tx, caller.tenant, caller.user, wanted.id, f.cid, wanted, new_id=new_id
-        ),
+        lambda tx: save_persona(tx, caller.tenant, caller.user, wanted.id, f.cid, wanted),
         publish=publish,
     )
     return PersonaInfo(f.rid, saved, rev)

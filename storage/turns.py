@@ -1,0 +1,226 @@
+"""AI turns: one record each, from the question to a final state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from storage.ops import Op, Row, Statement, in_list
+from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
+from storage.writes import Tx
+
+_MAX_ERROR: Final = 500
+_PIECE: Final = 256
+
+_COLUMNS: Final = (
+    "id",
+    "tenant",
+    "conv",
+    "ask_seq",
+    "user",
+    "persona",
+    "cid",
+    "mode",
+    "status",
+    "reason",
+    "lease_until",
+    "node",
+    "attempts",
+    "provider",
+    "model",
+    "tokens_in",
+    "tokens_out",
+    "cost_micro",
+    "usage_source",
+    "ttft_ms",
+    "duration_ms",
+    "error_code",
+    "error_message",
+    "partial",
+    "answer_seq",
+    "created",
+    "started",
+    "finished",
+)
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM ai_turn"
+_END_COLUMNS: Final = (
+    "id",
+    "status",
+    "reason",
+    "provider",
+    "model",
+    "tokens_in",
+    "tokens_out",
+    "cost_micro",
+    "usage_source",
+    "ttft_ms",
+    "duration_ms",
+    "error_code",
+    "error_message",
+    "answer_seq",
+    "finished",
+)
+_NOT_FINAL: Final = f"AND t.status < {TurnStatus.DONE:d}"
+
+
+def insert_turns(tx: Tx, turns: Sequence[tuple[NewTurn, int, int, bytes]]) -> Op[None]:
+    """Store new turns, each with its conversation, the question's number and the cid."""
+    rows = [_new_row(tx, turn, conv, ask_seq, cid) for turn, conv, ask_seq, cid in turns]
+    yield tx.dialect.insert("ai_turn", _COLUMNS, rows)
+
+
+def create_turn(
+    tx: Tx, turn: NewTurn, conv: int, ask_seq: int, cid: bytes
+) -> Op[tuple[TurnRow, bool]]:
+    """Store a turn that no message starts (`gen`); return it and whether it is new.
+
+    The same (conv, user, cid) gives the turn that was created first.
+    """
+    rows = yield Statement(
+        f"{_SELECT} WHERE conv = ? AND user = ? AND cid = ?{tx.dialect.for_update}",
+        (conv, turn.user, cid),
+    )
+    if rows:
+        return _turn(rows[0]), False
+    row = _new_row(tx, turn, conv, ask_seq, cid)
+    yield tx.dialect.insert("ai_turn", _COLUMNS, [row])
+    return _turn(row), True
+
+
+def end_turn(tx: Tx, end: EndTurn) -> Op[None]:
+    """Give a turn without an answer its final state; the first end wins."""
+    yield from end_turns(tx, [(end, 0)])
+
+
+def end_turns(tx: Tx, ends: Sequence[tuple[EndTurn, int]]) -> Op[None]:
+    """Give turns their final state and the number of their answer; the first end wins."""
+    rows = [
+        (
+            end.sid,
+            int(end.status),
+            int(end.reason),
+            end.provider,
+            end.model,
+            end.tokens_in,
+            end.tokens_out,
+            end.cost_micro,
+            end.usage_source,
+            end.ttft_ms,
+            end.duration_ms,
+            end.error_code,
+            end.error_message[:_MAX_ERROR],
+            answer_seq,
+            tx.ts,
+        )
+        for end, answer_seq in ends
+    ]
+    yield tx.dialect.update("ai_turn", _END_COLUMNS, rows, where=_NOT_FINAL)
+
+
+def start_turns(tx: Tx, turns: Sequence[TurnCheckpoint], node: str) -> Op[None]:
+    """Mark turns as running on node, one more attempt each; final turns stay as they are."""
+    marks, args = in_list(turn.sid for turn in turns)
+    rows = yield Statement(
+        f"SELECT id, attempts FROM ai_turn WHERE id IN ({marks}){tx.dialect.for_update}", args
+    )
+    attempts = {row[0]: row[1] for row in rows}
+    columns = ("id", "status", "node", "attempts", "lease_until", "provider", "model", "started")
+    yield tx.dialect.update(
+        "ai_turn",
+        columns,
+        [
+            (
+                turn.sid,
+                int(TurnStatus.RUNNING),
+                node,
+                attempts.get(turn.sid, 0) + 1,
+                turn.lease_until,
+                turn.provider,
+                turn.model,
+                tx.ts,
+            )
+            for turn in turns
+        ],
+        where=_NOT_FINAL,
+    )
+
+
+def checkpoint_turns(tx: Tx, turns: Sequence[TurnCheckpoint]) -> Op[None]:
+    """Renew leases and keep partial texts; final turns stay as they are.
+
+    One statement for those with text and one for those without, whatever their number.
+    """
+    texts = [
+        (t.sid, int(TurnStatus.RUNNING), t.lease_until, t.partial, t.provider, t.model)
+        for t in turns
+        if t.partial is not None
+    ]
+    plain = [
+        (t.sid, int(TurnStatus.RUNNING), t.lease_until, t.provider, t.model)
+        for t in turns
+        if t.partial is None
+    ]
+    base = ("id", "status", "lease_until")
+    tail = ("provider", "model")
+    if texts:
+        yield tx.dialect.update("ai_turn", (*base, "partial", *tail), texts, where=_NOT_FINAL)
+    if plain:
+        yield tx.dialect.update("ai_turn", (*base, *tail), plain, where=_NOT_FINAL)
+
+
+def orphan_turns(node: str, now_ms: int, limit: int) -> Op[list[TurnRow]]:
+    """Return unfinished turns of node, or of anybody whose lease has lapsed."""
+    found: dict[int, TurnRow] = {}
+    for status in (TurnStatus.QUEUED, TurnStatus.RUNNING):
+        # One status at a time walks the index by lease; unfinished turns are few.
+        rows = yield Statement(
+            f"{_SELECT} WHERE status = ? AND (lease_until < ? OR node = ?)"
+            " ORDER BY lease_until, id LIMIT ?",
+            (int(status), now_ms, node, limit),
+        )
+        found.update((row[0], _turn(row)) for row in rows)
+    return sorted(found.values(), key=lambda turn: turn.sid)[:limit]
+
+
+def get_turn(sid: int) -> Op[TurnRow | None]:
+    rows = yield Statement(f"{_SELECT} WHERE id = ?", (sid,))
+    return _turn(rows[0]) if rows else None
+
+
+def turns_of(conv: int, limit: int) -> Op[list[TurnRow]]:
+    """Return the newest turns of a conversation, newest first."""
+    rows = yield Statement(f"{_SELECT} WHERE conv = ? ORDER BY id DESC LIMIT ?", (conv, limit))
+    return [_turn(row) for row in rows]
+
+
+def _new_row(tx: Tx, turn: NewTurn, conv: int, ask_seq: int, cid: bytes) -> Row:
+    return (
+        turn.sid,
+        turn.tenant,
+        conv,
+        ask_seq,
+        turn.user,
+        turn.persona,
+        cid,
+        int(turn.mode),
+        int(TurnStatus.QUEUED),
+        0,
+        turn.lease_until,
+        turn.node,
+        0,
+        "",
+        turn.model,
+        *(0,) * 3,
+        "",
+        *(0,) * 2,
+        *("",) * 3,
+        0,
+        tx.ts,
+        0,
+        0,
+    )
+
+
+def _turn(row: Row) -> TurnRow:
+    values = (*row[:6], bytes(row[6]), *row[7:])
+    return TurnRow(*values)

@@ -104,7 +104,8 @@ def test_an_allocation_bomb_in_json_stays_small(name: str) -> None:
     assert peak_bytes(f"{head}{items}{tail}".encode(), JSON) < 8 * FRAME_BYTES
 
 
-@pytest.mark.parametrize("depth", [2_000, 20_000, FRAME_BYTES - 10])
+# Python 3.11 gives up near 1,000 levels, 3.12 near 10,000.
+@pytest.mark.parametrize("depth", [40_000, FRAME_BYTES - 10])
 @pytest.mark.parametrize(
     "opening", [b"\x91", b"\x81\xa0", b"\x81\x91"], ids=["lists", "maps", "keys"]
 )
@@ -117,7 +118,7 @@ def test_deep_nesting_is_told_apart(opening: bytes, depth: int) -> None:
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_deep_nesting_in_json_is_told_apart(opening: str) -> None:
     with pytest.raises(TooDeep):
-        JSON.decode_client(b'{"t":"ping","n":1,"z":' + opening.encode() * 10_000)
+        JSON.decode_client(b'{"t":"ping","n":1,"z":' + opening.encode() * 30_000)
 
 
 def test_honest_nesting_passes() -> None:

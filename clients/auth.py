@@ -1,0 +1,219 @@
+"""Accounts over HTTP: sign up, sign in, guests, and tokens that renew themselves.
+
+Passwords travel here only, never on the chat connection (docs/protocol.md §2).
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from clients.address import Address, parse_address
+from clients.errors import SignInFailed
+from protocol.codes import Code
+from protocol.errors import ProtocolError
+from protocol.http_head import HeadReader, join_head, parse_fields, split_head
+from protocol.rows import User
+
+MAX_BODY_BYTES: Final = 256 * 1024
+TIMEOUT_S: Final = 15.0
+RENEW_BEFORE_MS: Final = 60_000
+
+
+class Tokens(Struct):
+    """What the account service answers to every sign-in.
+
+    Attributes:
+        access_token: for `hello`; until `expires_ms` (Unix milliseconds).
+        refresh_token: good for one `refresh`; keep it as safe as a password.
+    """
+
+    user: User
+    tenant: int
+    access_token: str
+    expires_ms: int
+    refresh_token: str = ""
+
+
+class _Refusal(Struct):
+    """The body of an HTTP error, in any of the shapes that proxies and servers give it."""
+
+    code: int = 0
+    reason: str = ""
+    error: Any = None
+    detail: str | None = None
+
+
+class Account:
+    """One account's tokens; `token` is a client's token source.
+
+    Args:
+        url: of the server, as for `Client`.
+        tokens: from an earlier sign-in, to go on with.
+        changed: told about new tokens at once, so that they can be kept: a refresh token that
+            was used is worth nothing.
+        now_ms: clock, in Unix milliseconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tokens: Tokens | None = None,
+        changed: Callable[[Tokens], None] | None = None,
+        tls: ssl.SSLContext | None = None,
+        now_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self._address = parse_address(url)
+        self._tls = tls
+        self._changed = changed
+        self._now_ms = now_ms or _now_ms
+        self._lock = asyncio.Lock()
+        self.tokens = tokens
+
+    async def register(self, name: str, password: str, nick: str = "") -> Tokens:
+        """Make an account and sign in.
+
+        Raises:
+            SignInFailed: the name is taken or not allowed, or the password too weak.
+            OSError: the server cannot be reached, or asks to come back later.
+        """
+        body = {"name": name, "password": password}
+        if nick:
+            body["nick"] = nick
+        return await self._sign_in("register", body)
+
+    async def login(self, name: str, password: str) -> Tokens:
+        """Sign in; raises as `register`."""
+        return await self._sign_in("login", {"name": name, "password": password})
+
+    async def guest(self, nick: str = "") -> Tokens:
+        """Make a fresh account without a password; raises as `register`."""
+        return await self._sign_in("guest", {"nick": nick} if nick else {})
+
+    async def token(self, renew: bool = False) -> str:
+        """Return an access token that is good for a while, refreshing it if need be.
+
+        Raises:
+            SignInFailed: the refresh token is no good either: sign in again.
+            OSError: the server cannot be reached.
+        """
+        async with self._lock:
+            tokens = self.tokens
+            if tokens is None:
+                raise SignInFailed("not signed in")
+            if not renew and tokens.expires_ms - self._now_ms() > RENEW_BEFORE_MS:
+                return tokens.access_token
+            if not tokens.refresh_token:
+                raise SignInFailed("signed out: sign in again")
+            fresh = await self._sign_in("refresh", {"refresh_token": tokens.refresh_token})
+            return fresh.access_token
+
+    async def _sign_in(self, door: str, body: dict[str, str]) -> Tokens:
+        status, answer = await post_json(self._address, f"/api/v1/auth/{door}", body, tls=self._tls)
+        if status >= 400:
+            raise _refusal(status, answer)
+        try:
+            tokens = msgspec.json.decode(answer, type=Tokens)
+        except msgspec.DecodeError:
+            raise ConnectionError("the account service answered something else") from None
+        if not tokens.refresh_token and self.tokens is not None and door == "refresh":
+            tokens.refresh_token = self.tokens.refresh_token
+        self.tokens = tokens
+        if self._changed is not None:
+            self._changed(tokens)
+        return tokens
+
+
+def _refusal(status: int, answer: bytes) -> Exception:
+    try:
+        body = msgspec.json.decode(answer, type=_Refusal)
+    except msgspec.DecodeError:
+        body = _Refusal()
+    if isinstance(body.error, dict):
+        body = msgspec.convert(body.error, _Refusal, strict=False)
+    said = body.detail or body.reason or (body.error if isinstance(body.error, str) else "")
+    if status in (408, 425, 429) or status >= 500:
+        return ConnectionError(said or f"the account service is busy (status {status})")
+    if status == 404:
+        return SignInFailed(said or "this server has no such sign-in", int(Code.NOT_FOUND))
+    return SignInFailed(said or f"refused (status {status})", body.code or Code.BAD_CREDENTIALS)
+
+
+async def post_json(
+    address: Address, path: str, body: Any, *, tls: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
+    """POST a JSON body on a connection of its own; return the status and the answer's body.
+
+    Raises:
+        OSError: no connection, no HTTP, or no answer in `TIMEOUT_S`.
+    """
+    content = msgspec.json.encode(body)
+    request = join_head(
+        f"POST {path} HTTP/1.1",
+        ("Host", address.authority),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(content))),
+        ("Accept", "application/json"),
+        ("Connection", "close"),
+    )
+    context = (tls or ssl.create_default_context()) if address.tls else None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+            try:
+                writer.write(request + content)
+                return await _read_answer(reader)
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise TimeoutError(f"no answer from {address.authority}") from None
+    except (ProtocolError, asyncio.IncompleteReadError, ValueError):
+        raise ConnectionError(f"{address.authority} does not answer in HTTP") from None
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = HeadReader()
+    while not head.feed(data := await reader.read(4096)):
+        if not data:
+            raise asyncio.IncompleteReadError(head.head, None)
+    lines = split_head(head.head)
+    status = int(lines[0].split(" ", 2)[1])
+    fields = parse_fields(lines)
+    body = bytearray(head.rest)
+    if fields.has("transfer-encoding", "chunked"):
+        return status, await _read_chunks(reader, body)
+    length = next(iter(fields.values("content-length")), None)
+    wanted = MAX_BODY_BYTES if length is None else int(length)
+    if wanted > MAX_BODY_BYTES:
+        raise ValueError("answer too large")
+    while len(body) < wanted and (data := await reader.read(wanted - len(body))):
+        body += data
+    if length is not None and len(body) < wanted:
+        raise asyncio.IncompleteReadError(bytes(body), wanted)
+    return status, bytes(body)
+
+
+async def _read_chunks(reader: asyncio.StreamReader, held: bytearray) -> bytes:
+    """Return the joined chunks of a body (RFC 9112 §7.1); the connection closes after it."""
+    while data := await reader.read(4096):
+        held += data
+        if len(held) > 2 * MAX_BODY_BYTES:
+            raise ValueError("answer too large")
+    body = bytearray()
+    at = 0
+    while True:
+        end = held.index(b"\r\n", at)
+        size = int(held[at:end].split(b";")[0], 16)
+        if not size:
+            return bytes(body)
+        body += held[end + 2 : end + 2 + size]
+        at = end + 2 + size + 2
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

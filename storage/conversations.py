@@ -704,8 +704,10 @@ def set_member(
     return member.member(), rev
 
 
-def write_marks(tx: Tx, marks: Sequence[MarkRow]) -> Op[list[tuple[MyConv, int]]]:
-    """Raise read and received marks; the highest wins. Return the views that changed aloud.
+def write_marks(tx: Tx, marks: Sequence[MarkRow]) -> Op[list[tuple[int, MyConv, int]]]:
+    """Raise read and received marks; the highest wins.
+
+    Return (user, view, rev of the user's feed) of those that changed aloud.
 
     The change must declare the users of all marks that are not silent. Marks never pass the
     last message; unknown members are left out.
@@ -725,7 +727,7 @@ def write_marks(tx: Tx, marks: Sequence[MarkRow]) -> Op[list[tuple[MyConv, int]]
         return []
     members = yield from _members_for_marks(tx, wanted)
     rows: list[Row] = []
-    told: list[tuple[MyConv, int]] = []
+    told: list[tuple[int, MyConv, int]] = []
     for key in sorted(wanted):
         if (entry := members.get(key)) is None:
             continue
@@ -737,7 +739,7 @@ def write_marks(tx: Tx, marks: Sequence[MarkRow]) -> Op[list[tuple[MyConv, int]]
         member.read, member.recv = read, recv
         if not mark.silent:
             member.my_rev = tx.bump(mark.user)
-            told.append((member.mine(), member.my_rev))
+            told.append((mark.user, member.mine(), member.my_rev))
         rows.append((*key, read, recv, member.my_rev))
     if rows:
         columns = ("conv", "user", "read_seq", "recv_seq", "my_rev")

@@ -19,7 +19,7 @@ SCHEMA_DIR: Final = Path(__file__).parent / "schema"
 
 _FILE_NAME: Final = re.compile(r"(\d{4})_(\w+)\.(\w+)\.sql")
 _LOCK_WAIT_S: Final = 60
-_LOCK: Final = "CONCAT('parlance:', MD5(DATABASE()))"
+_LOCK: Final = "LEFT(CONCAT('parlance:', DATABASE()), 64)"
 _FIND_TABLE: Final = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
     "mysql": "SELECT 1 FROM information_schema.tables"

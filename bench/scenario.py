@@ -3,7 +3,7 @@
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -54,7 +54,7 @@ class Scenario:
 
     @contextmanager
     def server(
-        self, users: int, groups: Sequence[Group] = (), **overrides: dict[str, object]
+        self, users: int, groups: Sequence[Group] = (), **overrides: Mapping[str, object]
     ) -> Iterator[tuple[ServerUnderTest, Seeded]]:
         """Run a server on a fresh database with users and groups in it."""
         setup = Setup(self.args.store, overrides, self._profile(), self.args.data_parent)

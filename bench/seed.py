@@ -7,10 +7,12 @@ from functools import partial
 from typing import Final
 
 from bench.fixture import TENANT
-from protocol.codes import ConvKind, UserKind
+from protocol.codes import ConvKind, Scope, UserKind
+from protocol.rows import Persona
 from storage.conversations import create_conversation
 from storage.ids import new_id
 from storage.people import create_user
+from storage.personas import save_persona
 from storage.rows import NewConversation
 from storage.store import Store, StoreOptions
 
@@ -20,11 +22,13 @@ AT_ONCE: Final = 2000
 
 @dataclass(frozen=True)
 class Group:
-    """A conversation to be made: member numbers count the seeded users; the first one makes it."""
+    """A conversation to be made: member numbers count the seeded users; the first one makes it.
+
+    Those of kind AI all get the same persona.
+    """
 
     members: Sequence[int]
     kind: ConvKind = ConvKind.GROUP
-    persona: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,13 @@ async def _seed(url: str, users: int, groups: Sequence[Group]) -> Seeded:
         ids = [new_id() for _ in range(users)]
         await _in_slices(partial(_make_user, store, i, one) for i, one in enumerate(ids))
         convs = [new_id() for _ in groups]
+        persona = 0
+        if any(group.kind is ConvKind.AI for group in groups):
+            persona = await _make_persona(store, ids[0])
         await _in_slices(
-            partial(_make_conversation, store, conv, group, [ids[i] for i in group.members])
+            partial(
+                _make_conversation, store, conv, group, [ids[i] for i in group.members], persona
+            )
             for conv, group in zip(convs, groups, strict=True)
         )
         return Seeded(ids, convs)
@@ -68,7 +77,17 @@ async def _make_user(store: Store, number: int, user: int) -> None:
     )
 
 
-async def _make_conversation(store: Store, conv: int, group: Group, members: list[int]) -> None:
+async def _make_persona(store: Store, owner: int) -> int:
+    given = Persona(name="Bench", prompt="You answer briefly.", scope=Scope.TENANT)
+    saved, _ = await store.change(
+        (owner,), lambda tx: save_persona(tx, TENANT, owner, None, owner.to_bytes(16, "big"), given)
+    )
+    return saved.id or 0
+
+
+async def _make_conversation(
+    store: Store, conv: int, group: Group, members: list[int], persona: int
+) -> None:
     new = NewConversation(
         id=conv,
         tenant=TENANT,
@@ -77,6 +96,6 @@ async def _make_conversation(store: Store, conv: int, group: Group, members: lis
         cid=conv.to_bytes(16, "big"),
         title="" if group.kind is ConvKind.DIRECT else f"bench {conv}",
         members=members,
-        persona=group.persona,
+        persona=persona if group.kind is ConvKind.AI else 0,
     )
     await store.change((conv, *members), lambda tx: create_conversation(tx, new))

@@ -129,10 +129,10 @@ class Committer:
         return heads
 
     def _find_stored(self, appends: Sequence[Append]) -> Op[dict[Key, Found]]:
-        keys, args = in_rows({(a.conv, a.sender, a.cid) for a in appends})
+        keys, args = in_rows({(a.cid, a.conv, a.sender) for a in appends})
         rows = yield Statement(
             "SELECT conv, sender, cid, seq, ts FROM message"
-            f" WHERE (conv, sender, cid) IN ({_values(self._dialect, keys)})",
+            f" WHERE (cid, conv, sender) IN ({_values(self._dialect, keys)})",
             args,
         )
         if not rows:

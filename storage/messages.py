@@ -130,6 +130,8 @@ def _update(tx: Tx, conv: int, msg: Msg, text: str, x: MsgX) -> Op[Msg]:
         "UPDATE message SET rev = ?, text = ?, ext = ? WHERE conv = ? AND seq = ?",
         (rev, text, encode_ext(x), conv, msg.seq),
     )
+    row = (conv, msg.seq, rev)
+    yield tx.dialect.upsert("message_change", ("conv", "seq", "rev"), [row], keys=2)
     return Msg(msg.seq, rev, msg.ts, msg.sender, msg.kind, text, x)
 
 

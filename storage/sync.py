@@ -7,7 +7,7 @@ with what changed, never with the size of the account.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,8 @@ _RECEIPT_MEMBERS: Final = 50
 _ME_ITEMS: Final = 500
 _ROWS_PER_STATEMENT: Final = 400
 _CONVS_PER_STATEMENT: Final = 32
+
+_M_COLUMNS: Final = ", ".join(f"m.{name}" for name in COLUMNS.split(", "))
 
 _MIN_BUDGET: Final = 4_096
 _ITEM_BYTES: Final = 60
@@ -238,36 +240,46 @@ def _answer_portion(
 
 
 def _changed_messages(part: Sequence[_Wanted], row_limit: int) -> Op[dict[int, list[Msg]]]:
-    """Return rows with rev above what is known, up to one more than the limit, by seq."""
-    picks = [(w.id, (w.id, w.known, w.mine.floor, row_limit + 1)) for w in part if w.known >= 0]
+    """Return rows with rev above what is known, by seq; more than the limit if there are more.
+
+    New messages are among the last ones: each took a revision, so the distance bounds their
+    number. Older ones that changed since are in `message_change`.
+    """
     one = (
-        f"SELECT conv, {COLUMNS} FROM message WHERE conv = ? AND rev > ? AND seq > ?"
-        " ORDER BY rev LIMIT ?"
+        f"SELECT conv, {COLUMNS} FROM message WHERE conv = ? AND seq > ? AND rev > ?"
+        f" UNION ALL SELECT * FROM (SELECT m.conv, {_M_COLUMNS} FROM message_change AS c"
+        " JOIN message AS m ON m.conv = c.conv AND m.seq = c.seq"
+        " WHERE c.conv = ? AND c.rev > ? AND c.seq > ? ORDER BY c.rev LIMIT ?) AS t{i}"
     )
+    picks: list[Sequence[int]] = []
+    for w in part:
+        if w.known >= 0:
+            news = min(w.rev - w.known, row_limit + 1)
+            floor = w.mine.floor
+            first = max(floor, (w.conv.row.last_seq or 0) - news)
+            picks.append((w.id, first, w.known, w.id, w.known, floor, row_limit + 1))
     return (yield from _read_each(one, picks, part))
 
 
 def _newest_messages(part: Sequence[_Wanted], newest: int) -> Op[dict[int, list[Msg]]]:
-    picks = [(w.id, (w.id, w.mine.floor, newest)) for w in part]
     one = (
-        f"SELECT conv, {COLUMNS} FROM message WHERE conv = ? AND seq > ? ORDER BY seq DESC LIMIT ?"
+        f"SELECT * FROM (SELECT conv, {COLUMNS} FROM message WHERE conv = ? AND seq > ?"
+        " ORDER BY seq DESC LIMIT ?) AS t{i}"
     )
-    return (yield from _read_each(one, picks, part))
+    return (yield from _read_each(one, [(w.id, w.mine.floor, newest) for w in part], part))
 
 
 def _read_each(
-    one: str, picks: Sequence[tuple[int, Sequence[Any]]], part: Sequence[_Wanted]
+    one: str, picks: Sequence[Sequence[int]], part: Sequence[_Wanted]
 ) -> Op[dict[int, list[Msg]]]:
     """Read messages of several conversations with one statement, each with its own bounds."""
-    found: dict[int, list[Msg]] = {w.id: [] for w in part}
+    found: dict[int, dict[int, Msg]] = {w.id: {} for w in part}
     if picks:
-        sql = " UNION ALL ".join(f"SELECT * FROM ({one}) AS t{i}" for i in range(len(picks)))
-        rows = yield Statement(sql, [value for _, args in picks for value in args])
+        sql = " UNION ALL ".join(one.replace("{i}", str(i)) for i in range(len(picks)))
+        rows = yield Statement(sql, [value for args in picks for value in args])
         for row in rows:
-            found[row[0]].append(message_from(row[1:]))
-    for msgs in found.values():
-        msgs.sort(key=lambda msg: msg.seq)
-    return found
+            found[row[0]].setdefault(row[1], message_from(row[1:]))
+    return {conv: [msgs[seq] for seq in sorted(msgs)] for conv, msgs in found.items()}
 
 
 class _Mates(NamedTuple):

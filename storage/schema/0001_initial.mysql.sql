@@ -150,7 +150,8 @@ CREATE TABLE IF NOT EXISTS member (
   KEY member_my_rev (user, my_rev)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- ext: JSON of the sparse part, without cid.
+-- ext: JSON of the sparse part, without cid. One index only, by measurement
+-- (docs/decisions/0003): each page that a batch touches is written to the log.
 CREATE TABLE IF NOT EXISTS message (
   conv BIGINT NOT NULL,
   seq BIGINT NOT NULL,
@@ -162,8 +163,17 @@ CREATE TABLE IF NOT EXISTS message (
   ext MEDIUMTEXT NULL,
   cid BINARY(16) NOT NULL,
   PRIMARY KEY (conv, seq),
-  UNIQUE KEY message_cid (conv, sender, cid),
-  KEY message_rev (conv, rev)
+  UNIQUE KEY message_cid (cid, conv, sender)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- cid first: clients make it from the time (UUIDv7), so new entries share the last pages.
+-- Messages that changed after they were sent; the others are found by their number.
+CREATE TABLE IF NOT EXISTS message_change (
+  conv BIGINT NOT NULL,
+  seq BIGINT NOT NULL,
+  rev BIGINT NOT NULL,
+  PRIMARY KEY (conv, seq),
+  KEY message_change_rev (conv, rev)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- owner 0: built in. rev: the owner's feed at the last change.

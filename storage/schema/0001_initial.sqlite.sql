@@ -158,7 +158,8 @@ CREATE INDEX IF NOT EXISTS member_rev ON member (conv, rev);
 
 CREATE INDEX IF NOT EXISTS member_my_rev ON member (user, my_rev);
 
--- ext: JSON of the sparse part, without cid. WITHOUT ROWID was measured: docs/decisions/0003.
+-- ext: JSON of the sparse part, without cid. WITHOUT ROWID, and one index only, by measurement
+-- (docs/decisions/0003): each page that a batch touches is written to the log.
 CREATE TABLE IF NOT EXISTS message (
   conv INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -172,9 +173,18 @@ CREATE TABLE IF NOT EXISTS message (
   PRIMARY KEY (conv, seq)
 ) WITHOUT ROWID;
 
-CREATE UNIQUE INDEX IF NOT EXISTS message_cid ON message (conv, sender, cid);
+-- cid first: clients make it from the time (UUIDv7), so new entries share the last pages.
+CREATE UNIQUE INDEX IF NOT EXISTS message_cid ON message (cid, conv, sender);
 
-CREATE INDEX IF NOT EXISTS message_rev ON message (conv, rev);
+-- Messages that changed after they were sent; the others are found by their number.
+CREATE TABLE IF NOT EXISTS message_change (
+  conv INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  rev INTEGER NOT NULL,
+  PRIMARY KEY (conv, seq)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS message_change_rev ON message_change (conv, rev);
 
 -- owner 0: built in. rev: the owner's feed at the last change.
 CREATE TABLE IF NOT EXISTS persona (

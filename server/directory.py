@@ -29,10 +29,11 @@ class Conversation:
     Attributes:
         members: by user id; only those who are in it now (role above 0).
         floors: members who may not see messages up to a seq; empty for almost all conversations.
+        hidden: members of a direct conversation who have put it away.
         tokens, tokens_at: allowance of messages per second.
     """
 
-    __slots__ = ("floors", "id", "kind", "members", "row", "tenant", "tokens", "tokens_at")
+    __slots__ = ("floors", "hidden", "id", "kind", "members", "row", "tenant", "tokens", "tokens_at")
 
     def __init__(self, record: ConvRecord) -> None:
         self.row: Conv = record.row
@@ -41,15 +42,11 @@ class Conversation:
         self.tenant = record.tenant
         self.members: dict[int, MemberRow] = {m.user: m for m in record.members if m.role}
         self.floors: dict[int, int] = {}
+        self.hidden = {m.user for m in self.members.values() if m.left}
         for member in self.members.values():
             self._set_floor(member)
         self.tokens = -1.0
         self.tokens_at = 0.0
-
-    @property
-    def hidden(self) -> list[int]:
-        """Members of a direct conversation who have put it away."""
-        return [m.user for m in self.members.values() if m.left]
 
     def put_member(self, member: MemberRow) -> None:
         """Take a changed member row; role 0 removes it."""
@@ -59,6 +56,10 @@ class Conversation:
         else:
             self.members[member.user] = member
             self._set_floor(member)
+        if member.left and member.role:
+            self.hidden.add(member.user)
+        else:
+            self.hidden.discard(member.user)
 
     def floor(self, user: int) -> int:
         """Return the seq up to which this member sees nothing."""

@@ -30,16 +30,12 @@ class Marks:
     def __init__(self, core: "Core") -> None:
         self._core = core
         self._dirty: dict[tuple[int, int], MarkRow] = {}
+        self._sent: dict[tuple[int, int], int] = {}
         self._writing = False
 
     def sent(self, conv: int, user: int, seq: int) -> None:
         """A message of one's own counts as read; clients know that without being told."""
-        key = (conv, user)
-        mark = self._dirty.get(key)
-        if mark is None:
-            self._dirty[key] = MarkRow(conv, user, seq, 0, True)
-        elif mark.read < seq:
-            self._dirty[key] = mark._replace(read=seq)
+        self._sent[conv, user] = seq
 
     def marked(self, conv: int, user: int, read: int, recv: int) -> None:
         """A client says how far its user has read, and its device received."""
@@ -53,11 +49,12 @@ class Marks:
 
     def flush(self) -> None:
         """Write what was gathered. Called once a second."""
-        if not self._dirty or self._writing:
+        if self._writing or not (self._dirty or self._sent):
             return
         self._writing = True
         marks = list(self._dirty.values())
-        self._dirty = {}
+        marks += [MarkRow(conv, user, seq, 0, True) for (conv, user), seq in self._sent.items()]
+        self._dirty, self._sent = {}, {}
         self._core.spawn(self._write(marks))
 
     async def _write(self, marks: list[MarkRow]) -> None:

@@ -288,7 +288,7 @@ async def _hide(core: "Core", user: int, entry: Conversation, left: bool) -> int
 
 async def unhide(core: "Core", entry: Conversation) -> None:
     """Bring a direct conversation back for those who had put it away: something new was said."""
-    for user in entry.hidden:
+    for user in list(entry.hidden):
         await _hide(core, user, entry, False)
 
 

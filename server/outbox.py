@@ -163,8 +163,11 @@ class Outbox:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the transport has taken and the kernel has not, plus our own backlog."""
-        return self._transport.get_write_buffer_size() + self.backlog_bytes
+        """Bytes that the transport has taken and the kernel has not.
+
+        Our own backlog does not count: it grows while the peer reads what came before it.
+        """
+        return self._transport.get_write_buffer_size()
 
     def reply(self, frame: bytes) -> None:
         """Queue an answer."""

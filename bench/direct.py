@@ -12,33 +12,54 @@ import time
 
 from bench import loadgen
 from bench.fixture import ServerUnderTest
-from bench.report import Bar
+from bench.processes import SERVER_CORE, core_busy_s
+from bench.report import Bar, Report
 from bench.scenario import Scenario, main, parser
 from bench.seed import Group, Seeded
 from protocol.codes import ConvKind
 
+OTHERS_SHARE = 0.08
+"""Of the server's core; the kernel's own work stays below it."""
+
 
 class Shares:
-    """Processor time of server and database while the generator measures."""
+    """Who used the processors while the generator measured, as shares of one core.
+
+    Attributes:
+        others: what other programs took of the server's core; the figures suffer by it.
+    """
 
     def __init__(self, server: ServerUnderTest, bar: Bar) -> None:
         self._server = server
         self._bar = bar
-        self._first: tuple[float, float, float] | None = None
+        self._first: tuple[float, ...] = ()
         self.server = 0.0
         self.database = 0.0
+        self.others = 0.0
 
     def follow(self, progress: loadgen.Progress) -> None:
+        """Take a reading with each line of the generator."""
         self._bar.follow(progress)
         if progress.phase != "measure":
             return
-        now = time.monotonic(), self._server.cpu_s(), self._server.database_cpu_s()
-        if self._first is None:
+        server = self._server
+        busy_s = core_busy_s(SERVER_CORE)
+        now = (time.monotonic(), server.cpu_s(), server.database_cpu_s(), busy_s)
+        if not self._first:
             self._first = now
         elif now[0] > self._first[0]:
             seconds = now[0] - self._first[0]
             self.server = (now[1] - self._first[1]) / seconds
             self.database = (now[2] - self._first[2]) / seconds
+            self.others = max(0.0, (now[3] - self._first[3]) / seconds - self.server)
+
+    def add_to(self, report: Report, name: str) -> None:
+        """Report the shares; remark when the machine was not ours alone."""
+        report.add(f"CPU of the server, {name}", self.server * 100, "%")
+        if self._server.place.database:
+            report.add(f"CPU of the database, {name}", self.database * 100, "%")
+        if self.others > OTHERS_SHARE:
+            report.note(f"{name}: other programs took {self.others:.0%} of the server's core")
 
 
 def pairs_of(clients: int) -> list[Group]:
@@ -86,9 +107,7 @@ def measure_capacity(scenario: Scenario, bar: Bar) -> None:
             for kind, latency in (("ack", result.ack), ("delivery", result.delivery)):
                 report.add(f"{kind} p50, {name}", latency.p50_ms, "ms")
                 report.add(f"{kind} p99, {name}", latency.p99_ms, "ms")
-            report.add(f"CPU of the server, {name}", shares.server * 100, "%")
-            if server.place.database:
-                report.add(f"CPU of the database, {name}", shares.database * 100, "%")
+            shares.add_to(report, name)
             report.add(f"CPU of the generator, {name}", result.generator_cpu * 100, "%")
     report.add("acknowledged, best", best, "/s", 20_000)
 
@@ -127,7 +146,7 @@ def measure_latency(scenario: Scenario, bar: Bar) -> None:
     report.add(f"delivery p50 {name}", result.delivery.p50_ms, "ms")
     report.add(f"delivery p99 {name}", result.delivery.p99_ms, "ms", 50, "less")
     report.add(f"delivery max {name}", result.delivery.max_ms, "ms")
-    report.add(f"CPU of the server {name}", shares.server * 100, "%")
+    shares.add_to(report, name)
 
 
 def measure(scenario: Scenario) -> None:

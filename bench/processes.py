@@ -36,3 +36,13 @@ def cpu_s(pid: int) -> float:
     """Return the processor time of a process so far, all threads, in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def core_busy_s(core: int) -> float:
+    """Return how long a core has been busy, whoever used it."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            idle, waiting_for_disk = int(ticks[3]), int(ticks[4])
+            return (sum(map(int, ticks[:8])) - idle - waiting_for_disk) / _TICKS_PER_S
+    return 0.0

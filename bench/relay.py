@@ -1,6 +1,8 @@
 """A relay between clients and server that cuts connections when told to, as a bad network does.
 
-What is under way in either direction at that moment is lost, and neither side is told in advance.
+Neither side is told in advance. Half of the cuts come at once and lose what is under way; the other
+half wait until the client says something, hand that on and lose the answer: the hard case, where
+the client cannot know whether its message was stored.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ class _Side(asyncio.Protocol):
         self.peer = peer
         self.transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
+        self.doomed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -34,6 +37,8 @@ class _Side(asyncio.Protocol):
             peer._early.append(data)
         else:
             peer.transport.write(data)
+            if self.doomed:
+                self.abort_client()
 
     def pause_writing(self) -> None:
         if self.peer is not None and self.peer.transport is not None:
@@ -48,7 +53,13 @@ class _Side(asyncio.Protocol):
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.close()
 
+    def abort_client(self) -> None:
+        """Drop the client; what it said before still reaches the server."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def abort(self) -> None:
+        """Drop both sides at once."""
         for side in (self, self.peer):
             if side is not None and side.transport is not None:
                 side.transport.abort()
@@ -108,4 +119,7 @@ class Relay:
         links = list(self._links)
         for link in rng.sample(links, min(count, len(links))):
             self.cuts += 1
-            link.abort()
+            if rng.random() < 0.5:
+                link.abort()
+            else:
+                link.doomed = True

@@ -20,7 +20,8 @@ from bench import loadgen
 ROOT: Final = Path(__file__).parent.parent
 RESULTS: Final = Path(__file__).parent / "results"
 _FSYNC_ROUNDS: Final = 50
-console: Final = Console()
+# Rich takes 80 columns where there is no terminal, which breaks the tables.
+console: Final = Console(width=None if sys.stdout.isatty() else 110)
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Report:
         self.raw[name] = loadgen.as_json(result)
         self.faults += [f"{name}: {fault}" for fault in result.faults()]
         if result.generator_cpu > 0.9:
-            self.faults_note(f"{name}: the generator was busy {result.generator_cpu:.0%}")
+            self.note(f"{name}: the generator was busy {result.generator_cpu:.0%} of the time")
 
-    def faults_note(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Keep a remark that explains figures but is no fault."""
         self.raw.setdefault("notes", []).append(text)
 

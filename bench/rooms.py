@@ -48,7 +48,7 @@ def measure_many(scenario: Scenario, bar: Bar) -> None:
             report.add(f"acknowledged, {name}", result.acked_per_s, "/s")
             report.add(f"last member p50, {name}", result.last_member.p50_ms, "ms")
             report.add(f"last member p99, {name}", result.last_member.p99_ms, "ms")
-            report.add(f"CPU of the server, {name}", shares.server * 100, "%")
+            shares.add_to(report, name)
             report.add(f"CPU of the generator, {name}", result.generator_cpu * 100, "%")
 
 
@@ -58,6 +58,7 @@ def measure_large(scenario: Scenario, bar: Bar) -> None:
     bar.step(f"seeding one room of {size:,}")
     with scenario.server(size + 1, [Group(range(size))]) as (server, seeded):
         bar.step(f"one room of {size:,}")
+        shares = Shares(server, bar)
         result = loadgen.run(
             "send",
             server.port,
@@ -72,10 +73,11 @@ def measure_large(scenario: Scenario, bar: Bar) -> None:
                 "duration": 60,
                 "settle": 3,
             },
-            on_progress=bar.follow,
+            on_progress=shares.follow,
         )
     name = f"one room of {size:,}"
     report.load(name, result)
+    shares.add_to(report, name)
     report.add(f"last member p50, {name}", result.last_member.p50_ms, "ms", 60, "less")
     report.add(f"last member max, {name}", result.last_member.max_ms, "ms")
     report.add(f"first acknowledgement p50, {name}", result.ack.p50_ms, "ms")

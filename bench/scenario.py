@@ -70,7 +70,7 @@ class Scenario:
         folder: Path = self.args.results
         folder.mkdir(parents=True, exist_ok=True)
         name = f"profile-{self.report.scenario}-{self.args.store}-{self._profiles}.txt"
-        self.report.faults_note(f"the server ran under pyinstrument: slower; see {name}")
+        self.report.note(f"the server ran under pyinstrument: slower; see {name}")
         return folder / name
 
 

@@ -16,6 +16,8 @@ MAX_MARKS: Final = 30
 """Longest run of combining marks (UAX #15, Stream-Safe Text). Putting a run in order takes time
 quadratic in its length: one legal message of 32,000 marks held the event loop for 1.5 s."""
 
+MAX_KEY: Final = 255
+
 # U+0F73, U+0F75 and U+0F81 count as no marks themselves but fall apart into two.
 _MARKS: Final = "\u0f73\u0f75\u0f81" + "".join(
     chr(c) for c in range(0x300, 0x1F000) if unicodedata.combining(chr(c))
@@ -101,13 +103,14 @@ def name_key(name: str) -> str:
     """Return what must be unique where names must be: equal for names that differ only in case,
     width or form of their letters.
 
-    Expects a clean name. The key can be up to 18 times longer than the name.
+    Expects a clean name. Keys are cut at `MAX_KEY` code points: a name of 64 can unfold to 1,152.
     """
     if name.isascii():
-        return name.lower()
+        return name.lower()[:MAX_KEY]
     folded = unicodedata.normalize("NFKC", name).casefold()
     # Folding can undo the form, and some forms hold spaces: U+00A8 is a space and a mark.
-    return " ".join(unicodedata.normalize("NFKC", folded).translate(_INVISIBLE).split())
+    words = unicodedata.normalize("NFKC", folded).translate(_INVISIBLE).split()
+    return " ".join(words)[:MAX_KEY].rstrip()
 
 
 def _compose(text: str) -> str:

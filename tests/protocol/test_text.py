@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.codes import Code
 from protocol.errors import ProtocolError
-from protocol.text import MAX_MARKS, clean_name, clean_text, name_key
+from protocol.text import MAX_KEY, MAX_MARKS, clean_name, clean_text, name_key
 from protocol.types import MAX_TEXT
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
@@ -144,6 +144,12 @@ def test_names_that_look_alike_have_one_key(one: str, other: str) -> None:
 
 def test_different_names_have_different_keys() -> None:
     assert len({name_key(name) for name in ("Ada", "Eda", "小明", "小 明")}) == 4
+
+
+@pytest.mark.parametrize("name", ["\ufdfa" * 64, "x" * 400])
+def test_keys_have_a_greatest_length(name: str) -> None:
+    assert len(name_key(name)) in (MAX_KEY, MAX_KEY - 1)  # a space at the end is cut off
+    assert name_key(name_key(name)) == name_key(name)
 
 
 @given(ANY_TEXT)

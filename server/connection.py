@@ -42,13 +42,12 @@ class TcpConnection(asyncio.Protocol):
             if not data:
                 return
         decoder = self._decoder
-        payloads = decoder.feed(data)
         session = self._session
-        session.receive(payloads, len(data))
+        if session.user and decoder.max_payload_bytes == BEFORE_WELCOME_BYTES:
+            decoder.max_payload_bytes = self._core.policy.frame_bytes
+        session.receive(decoder.feed(data), len(data))
         if decoder.error is not None:
             session.protocol_error(decoder.error)
-        elif session.user and decoder.max_payload_bytes == BEFORE_WELCOME_BYTES:
-            decoder.max_payload_bytes = self._core.policy.frame_bytes
 
     def _take_preface(self, data: bytes) -> bytes:
         data = (self._preface or b"") + data

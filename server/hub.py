@@ -62,19 +62,24 @@ class Hub:
         for sessions in list(self._sessions.values()):
             yield from sessions
 
-    def attach(self, session: "Session") -> "Session | None":
-        """Route the user's pushes to session; return the one it replaces on the same device."""
+    def attach(self, session: "Session") -> None:
+        """Route the user's pushes to session as well.
+
+        One that it replaces stays attached until it is closed: the newcomer may yet fail.
+        """
         others = self._sessions.get(session.user, ())
-        replaced = next((s for s in others if s.device == session.device), None)
-        self._sessions[session.user] = (*(s for s in others if s is not replaced), session)
-        if replaced is None:
-            self.size += 1
+        self._sessions[session.user] = (*others, session)
+        self.size += 1
         if not others:
             self.on_presence(session.user, True)
-        return replaced
+
+    def replaced_by(self, session: "Session") -> "list[Session]":
+        """Return the other sessions on the same device."""
+        others = self._sessions.get(session.user, ())
+        return [s for s in others if s.device == session.device and s is not session]
 
     def detach(self, session: "Session") -> None:
-        """Forget session. Safe to call for one that was never attached or was replaced."""
+        """Forget session. Safe to call for one that was never attached."""
         self.watch(session, ())
         others = self._sessions.get(session.user, ())
         left = tuple(s for s in others if s is not session)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from protocol.codec import Codec
 from protocol.codes import WEBSOCKET_CLOSE_BASE, Code
 from protocol.envelopes import Bye, Err, Frame, GoAway, Hello, Notice, Reply, Resync
-from protocol.errors import FrameError, Malformed, ProtocolError
+from protocol.errors import FrameError, Malformed, ProtocolError, TooDeep
 from protocol.states import State, next_state
 from server.errors import INTERNAL, Failure, explain
 from server.outbox import Flusher, Join, Outbox
@@ -85,6 +85,7 @@ class Session:
         "_noticed",
         "_reading",
         "_ready",
+        "_resuming",
         "_stash",
         "_throttled",
         "_tokens",
@@ -132,6 +133,7 @@ class Session:
         self.stranger = True
         self._stash: deque[bytes] | None = None
         self._ready = False
+        self._resuming = False
         self._reading = True
         self._throttled = False
         self._tokens = core.policy.burst
@@ -182,7 +184,8 @@ class Session:
         outbox.flush()
 
     def _process(self, payloads: Sequence[bytes]) -> None:
-        if self._stash is not None or len(payloads) > TURN_FRAMES:
+        many = len(payloads) > TURN_FRAMES and self.state is not State.NEW
+        if self._stash is not None or many:
             self._stash_all(payloads)
             if not self._ready:
                 return
@@ -199,10 +202,12 @@ class Session:
             except Malformed as exc:
                 self._refuse_malformed(exc)
                 continue
-            if self._ready:
-                self._dispatch(handlers[type(frame)], frame)
-            else:
+            if not self._ready:
                 self._handshake(frame)
+            elif (handler := handlers.get(type(frame))) is not None:
+                self._dispatch(handler, frame)
+            else:
+                self.bye(Code.WRONG_STATE, "not now")
 
     def _dispatch(self, handler: "Handler", frame: Any) -> None:
         self._tokens -= handler.weight
@@ -247,7 +252,12 @@ class Session:
         else:
             self._stash.extend(payloads)
         self._update_reading()
-        if self._ready:
+        self._resume_soon()
+
+    def _resume_soon(self) -> None:
+        """Go on with the stash in the next tick: once, however many ask for it."""
+        if self._ready and self._stash is not None and not self._resuming:
+            self._resuming = True
             self._core.loop.call_soon(self._resume_stash)
 
     def _take_stash(self) -> list[bytes]:
@@ -260,12 +270,11 @@ class Session:
         return taken
 
     def _resume_stash(self) -> None:
+        self._resuming = False
         if not self._ready or self._stash is None:
             self._update_reading()
             return
         taken = self._take_stash()
-        if self._stash is not None:
-            self._core.loop.call_soon(self._resume_stash)
         rest, self._stash = self._stash, None
         self.outbox.corked = True
         self._process(taken)
@@ -281,8 +290,7 @@ class Session:
             and not self._throttled
             and self.inflight < self._core.policy.inflight
         )
-        if self._ready and self._stash is not None:
-            self._core.loop.call_soon(self._resume_stash)
+        self._resume_soon()
         self._update_reading()
 
     def _update_reading(self) -> None:
@@ -396,7 +404,7 @@ class Session:
         return self._misses > self._core.policy.lookups_per_min
 
     def _refuse_malformed(self, exc: Malformed) -> None:
-        if self.state is State.NEW:
+        if self.state is State.NEW or isinstance(exc, TooDeep):
             self.bye(exc.code, exc.reason)
             return
         if exc.code == Code.MALFORMED:
@@ -461,8 +469,9 @@ class Session:
         if self.stranger:
             self.stranger = False
             core.strangers.leave(self._carrier.address)
-        core.hub.detach(self)
         core.streams.forget(self)
+        core.presence.forget(self)
+        core.hub.detach(self)
         core.stats.closed(self._carrier.transport_name)
         if was_open:
             log.info(

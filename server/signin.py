@@ -77,7 +77,7 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     # Route first, then hold, then read: pushes that race with the snapshot are kept.
     session.outbox.hold_pushes()
     core.personas.choose(session.user, known.user.persona or 0)
-    replaced = core.hub.attach(session)
+    core.hub.attach(session)
     try:
         synced = None
         if hello.sync is not None:
@@ -100,10 +100,9 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     session.stranger = False
     core.strangers.leave(session.address)
     core.stats.sign_ins += 1
-    core.wheel.add(session, core.clock() + session.heartbeat_s)
     session.outbox.release_pushes()
     session.opened()
-    if replaced is not None:
+    for replaced in core.hub.replaced_by(session):
         replaced.bye(Code.REPLACED, "signed in again on this device", -1)
     if not known.device_known or known.device_revoked_at:
         core.spawn(_register_device(core, session, hello))
@@ -139,7 +138,7 @@ def _welcome(core: "Core", session: "Session", hello: Hello) -> Welcome:
 
 async def _register_device(core: "Core", session: "Session", hello: Hello) -> None:
     name, _, platform = hello.client.partition("/")
-    shown = clean_name(name or "device", 64)
+    shown, kind = _shown(name, 64) or "device", _shown(platform, 16)
 
     def publish(result: tuple[Device, int] | None) -> None:
         if result is not None and result[1]:
@@ -147,6 +146,14 @@ async def _register_device(core: "Core", session: "Session", hello: Hello) -> No
 
     await core.store.change(
         (session.user,),
-        lambda tx: touch_device(tx, session.user, session.device, shown, platform[:16]),
+        lambda tx: touch_device(tx, session.user, session.device, shown, kind),
         publish=publish,
     )
+
+
+def _shown(text: str, max_code_points: int) -> str:
+    """Return what a client calls itself, or nothing when that cannot be shown."""
+    try:
+        return clean_name(text, max_code_points)
+    except ProtocolError:
+        return ""

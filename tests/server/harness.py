@@ -436,9 +436,7 @@ async def start(config: Config, folder: Path) -> Server:
     store = await Store.open(store_options(config))
     bridge = Bridge(bridge_config(config.ai))
     await bridge.start()
-    core = Core(
-        config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0
-    )
+    core = Core(config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0)
     core.personas.fill(await store.read(all_personas(0)))
     port = listener.getsockname()[1]
     server = Server(core, await listen(core, listener), port)

@@ -68,6 +68,8 @@ class Report:
         """Keep all that the generator said, and whatever went wrong as faults."""
         self.raw[name] = loadgen.as_json(result)
         self.faults += [f"{name}: {fault}" for fault in result.faults()]
+        if result.retries:
+            self.note(f"{name}: {result.retries:,} sends were told to wait (err {result.errors})")
         if result.generator_cpu > 0.9:
             self.note(f"{name}: the generator was busy {result.generator_cpu:.0%} of the time")
 

@@ -277,6 +277,9 @@ async def compare(party: Party, url: str, convs: list[int], report_to: Scenario)
             messages = view.messages if view else {}
             if view is not None and view.seqs != sorted(set(view.seqs)):
                 verdict.differ("order", f"client {number} in {conv}")
+            if (known := guest.client.feeds.known(conv)) != stored[conv].rev:
+                behind = f"client {number} knows {conv} to {known} of {stored[conv].rev}"
+                verdict.differ("revisions missed", behind)
             rows += check_view(f"client {number}", conv, messages, stored[conv], verdict)
     if unfinished:
         verdict.differ("unfinished turns", f"{unfinished} in the store")

@@ -18,7 +18,11 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from protocol.codes import Code
+
 SOURCES: Final = Path(__file__).parent
+ASKED_TO_WAIT: Final = frozenset({Code.RATE, Code.IN_FLIGHT, Code.OVERLOADED, Code.DRAINING})
+"""Refusals with a wait: the generator sends the same message again. Expected under overload."""
 GENERATOR_CORE: Final = 1
 """The server has core 0 to itself; what makes load shares the other one with the database."""
 
@@ -126,7 +130,9 @@ class Result(msgspec.Struct):
             "pings unanswered": self.check_sent - self.check_pongs,
         }
         found = [f"{count:,} {what}" for what, count in problems.items() if count]
-        found += [f"{count:,} × err {code}" for code, count in self.errors.items()]
+        for code, count in self.errors.items():
+            if int(code) not in ASKED_TO_WAIT:
+                found.append(f"{count:,} × err {code}")
         return found + [f"{count:,} × bye {code}" for code, count in self.byes.items()]
 
 

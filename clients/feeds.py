@@ -184,7 +184,7 @@ class Feeds:
         """Return the question to send; the next `finish_sync` takes its answer."""
         self._wanted = False
         by_need = sorted(
-            (conv for conv, view in self.convs.items() if self._listed(conv, view)),
+            (conv for conv in self.convs if conv in self._cursors),
             key=lambda conv: (not self._cursors[conv].held, -self.convs[conv].updated),
         )
         strangers = [f for f, c in self._cursors.items() if f != ME and f not in self.convs]
@@ -200,9 +200,6 @@ class Feeds:
         # did not fit is asked for as what changed since the beginning.
         since = self._since or (1 if self._catching_up else 0)
         return Sync(asked[ME], since, heads, list(streams)[:16], budget)
-
-    def _listed(self, conv: int, view: ConvView) -> bool:
-        return conv in self._cursors and not view.role_gone
 
     def abandon_sync(self) -> None:
         """The answer will not come: the connection is gone or the request failed."""
@@ -270,8 +267,12 @@ class Feeds:
             self._put(delta.conv, view, msg, out)
         if delta.row is not None:
             view.put_row(delta.row, delta.rev)
-        for member in delta.members:
-            view.put_member(member, delta.rev)
+        if delta.gap:
+            view.replace_members(delta.members, delta.rev)
+        else:
+            view.members_whole = view.members_whole or not asked
+            for member in delta.members:
+                view.put_member(member, delta.rev)
         view.put_reads(delta.reads)
         out.append(ConvChanged(delta.conv))
         self._jump(delta.conv, cursor, delta.rev, now, out)
@@ -384,7 +385,10 @@ class Feeds:
             return
         if cursor is None:
             cursor = self._cursors[conv] = Cursor(UNKNOWN)
-        view.forget_messages()  # of an earlier stay: nobody said what changed since
+        # What is held from an earlier stay may have changed since, and nobody said so.
+        view.forget_messages()
+        view.members_whole = False
+        view.begun_seq = row.last_seq or 0
         view.put_row(row, rev)
         self._jump(conv, cursor, rev, now, out)
 

@@ -27,11 +27,27 @@ class ConvView:
         messages: by seq.
         seqs: of the messages held, ascending; older ones are loaded by pages of history.
         row, my: the conversation, and the user's own view of it; sparse until loaded.
-        members: those who are in, by user; may be incomplete in large groups.
+        members: those who are in or were, by user.
+        members_whole: False while the members from before the feed began are not loaded; then
+            and in large groups, `get_conversation` or `members` brings them.
+        begun_seq: messages up to this one were there before the feed began here; they are
+            loaded by pages of history.
         reads: user -> (read, received), highest known.
     """
 
-    __slots__ = ("conv", "members", "messages", "my", "my_rev", "reads", "row", "row_rev", "seqs")
+    __slots__ = (
+        "begun_seq",
+        "conv",
+        "members",
+        "members_whole",
+        "messages",
+        "my",
+        "my_rev",
+        "reads",
+        "row",
+        "row_rev",
+        "seqs",
+    )
 
     def __init__(self, conv: int) -> None:
         self.conv = conv
@@ -42,6 +58,8 @@ class ConvView:
         self.my = MyConv(conv=conv)
         self.my_rev = -1
         self.members: dict[int, StampedRow[Member]] = {}
+        self.members_whole = False
+        self.begun_seq = 0
         self.reads: dict[int, tuple[int, int]] = {}
 
     @property
@@ -71,13 +89,16 @@ class ConvView:
         return max(0, self.last_seq - max(self.my.read or 0, self.my.min_seq or 0))
 
     def whole_from(self) -> int:
-        """Return the lowest seq from which nothing is missing up to the newest; 0 when empty."""
-        at = 0
+        """Return the lowest seq from which nothing is missing up to the newest.
+
+        0 when the newest is not held: an older one can be here alone because it was edited.
+        """
+        at = self.last_seq + 1
         for seq in reversed(self.seqs):
-            if at and seq != at - 1:
+            if seq != at - 1:
                 break
             at = seq
-        return at
+        return at if at <= self.last_seq else 0
 
     def put_message(self, msg: Msg) -> None:
         """Hold a message, in place of the one with the same seq."""
@@ -105,6 +126,13 @@ class ConvView:
             return False
         self.members[user] = StampedRow(rev, member)
         return True
+
+    def replace_members(self, members: Iterable[Member], rev: int) -> None:
+        """Take everybody who is in at revision `rev`; who is not named has gone."""
+        self.members = {user: row for user, row in self.members.items() if row.rev > rev}
+        for member in members:
+            self.put_member(member, rev)
+        self.members_whole = True
 
     def present(self) -> list[Member]:
         """Return the members who are in, in the order of their ids."""

@@ -34,6 +34,15 @@ T = TypeVar("T")
 _BULK_SIZES: Final = (256, 64, 16, 4, 1)
 """Rows per piece of a Bulk: few sizes, so that the statements stay prepared."""
 
+_WRITER_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    # A commit that returned must survive a power cut: FULL syncs the log each time.
+    "synchronous = FULL",
+    # 32 MB instead of 4: pages that change in every batch are copied back less often. Measured
+    # at 400,000 messages: 15 instead of 19 µs of CPU per message.
+    "wal_autocheckpoint = 8000",
+    "cache_size = -65536",
+)
 _BUSY_MS: Final = 5_000
 _MIN_VERSION: Final = (3, 35, 0)
 """UPDATE … FROM is of 3.33, RETURNING of 3.35."""
@@ -85,12 +94,7 @@ class Connection:
             f"busy_timeout = {_BUSY_MS}",
             "foreign_keys = ON",
             "temp_store = MEMORY",
-            *(
-                # A commit that returned must survive a power cut: FULL syncs the log each time.
-                ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
-                if writer
-                else ("query_only = ON", "cache_size = -16384")
-            ),
+            *(_WRITER_PRAGMAS if writer else ("query_only = ON", "cache_size = -16384")),
         ):
             self._db.execute(f"PRAGMA {pragma}")
 

@@ -80,9 +80,12 @@ class RetryPlan:
         self._shrunk = self.shrink = True
         return 0.0
 
+    def _repeat(self) -> bool:
+        return self._lease.repeat(self._given_up, self.retries)
+
     def _pause_to_repeat(self, failure: ProviderFailure) -> float | None:
         asked_s = failure.retry_after_s or 0.0
-        if self._left == 0 or asked_s > self._max_s or not self._lease.rewind(self._given_up):
+        if self._left == 0 or asked_s > self._max_s or not self._repeat():
             return None
         self._left -= 1
         ceiling_s = min(self._max_s, self._base_s * 2**self.retries)

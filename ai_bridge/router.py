@@ -94,10 +94,14 @@ class SlotLease:
                 return True
         return False
 
-    def rewind(self, given_up: set[str]) -> bool:
-        """Start over with all candidates but those; False if none has room."""
-        self._untried = [slot for slot in self._candidates if slot.config.name not in given_up]
-        return self.move()
+    def repeat(self, given_up: set[str], number: int) -> bool:
+        """Take one slot again: those not given up, in turn; False if none is left with room."""
+        left = [slot for slot in self._candidates if slot.config.name not in given_up]
+        start = number % len(left) if left else 0
+        self._untried = left[start:] + left[:start]
+        moved = self.move()
+        self._untried = []
+        return moved
 
     def release(self) -> None:
         if self._slot is not None:

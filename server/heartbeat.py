@@ -18,7 +18,7 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Calls `check` of each entry in the second of its deadline. Driven by `turn`, once a second."""
+    """Calls `check` of each entry in the second of its deadline. `turn` it once a second."""
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, list[Timed]] = {}

@@ -37,6 +37,7 @@ MSGPACK_PROTOCOL: Final = "pwp1.msgpack"
 JSON_PROTOCOL: Final = "pwp1.json"
 ECHO_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 CLOSE_GRACE_S: Final = 5.0
+EVENT_BYTES: Final = 64
 
 
 def join_binary(frames: Sequence[bytes]) -> bytes:
@@ -75,7 +76,9 @@ class WebSocketConnection(asyncio.Protocol):
             decoder = self._decoder
             if not data or decoder is None:
                 return
-        self.receive(decoder.feed(data), len(data))
+        events = decoder.feed(data)
+        # Control frames are small but not free: a flood of them is charged like a flood of bytes.
+        self.receive(events, max(len(data), EVENT_BYTES * len(events)))
         if decoder.error is not None:
             self.broken(decoder.error)
 

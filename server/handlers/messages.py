@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from protocol.codes import AiMode, Code, ConvKind, MsgKind, Role, TypingState
+from protocol.codes import AiMode, Caps, Code, ConvKind, MsgKind, Role, TypingState
 from protocol.envelopes import (
     Changed,
     Edit,
@@ -225,6 +225,5 @@ def typing(core: "Core", session: "Session", f: Typing) -> None:
             return
         session.typing_at = now
     watchers = [s for s in core.hub.watchers_of(f.conv) if s.user != session.user]
-    core.hub.signal(
-        watchers, ("typing", f.conv, session.user), TypingAt(f.conv, session.user, f.state)
-    )
+    frame = TypingAt(f.conv, session.user, f.state)
+    core.hub.signal(watchers, ("typing", f.conv, session.user), frame, Caps.PRESENCE)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ def main(name: str, args: argparse.Namespace, measure: Callable[[Scenario], None
         os.sched_setaffinity(0, {OTHER_CORE})
     else:
         console.print("[yellow]fewer than two cores: nothing is pinned, figures mean little[/]")
+    # Ended from outside is ended like from the keyboard: servers and folders are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scenario = Scenario(name, args)
     try:
         loadgen.build()

@@ -53,7 +53,8 @@ def make_crowd(count: int, rng: random.Random) -> Crowd:
     for _ in range(users // 8):
         size = min(users, rng.choice((2, 3, 5, 8, 12, 20, 30)))
         groups.append(Group(rng.sample(range(users), size)))
-    pairs = {tuple(sorted(rng.sample(range(users), 2))) for _ in range(users)}
+    others = [(user, (user + rng.randrange(1, users)) % users) for user in range(users)]
+    pairs = {(min(pair), max(pair)) for pair in others}
     groups += [Group(pair, ConvKind.DIRECT) for pair in sorted(pairs)]
     groups += [Group((user,), ConvKind.AI) for user in range(0, users, 4)]
     return Crowd(users, groups, [i % users for i in range(count)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from protocol.codec import Codec
 from protocol.codes import WEBSOCKET_CLOSE_BASE, Code
 from protocol.envelopes import Bye, Err, Frame, GoAway, Hello, Notice, Reply, Resync
-from protocol.errors import FrameError, Malformed, ProtocolError, TooDeep, TooDeep
+from protocol.errors import FrameError, Malformed, ProtocolError, TooDeep
 from protocol.states import State, next_state
 from server.errors import INTERNAL, Failure, explain
 from server.outbox import Flusher, Join, Outbox

@@ -409,7 +409,7 @@ class Session:
             return
         if exc.code == Code.MALFORMED:
             self._bad_frames += 1
-            if self._bad_frames > MALFORMED_ALLOWED or isinstance(exc, TooDeep):
+            if self._bad_frames > MALFORMED_ALLOWED:
                 self.bye(exc.code, exc.reason)
                 return
         self._tokens -= 1

@@ -92,7 +92,7 @@ def answer_cid(sid: int) -> bytes:
 class Running:
     """One turn between its question and its answer; the bridge's watcher."""
 
-    __slots__ = ("_turns", "dirty", "entry", "new", "opt", "partial", "stream")
+    __slots__ = ("_turns", "cancelled", "dirty", "entry", "new", "opt", "partial", "stream")
 
     def __init__(
         self, turns: "Turns", entry: Conversation, new: NewTurn, stream: Stream, opt: GenOpt | None
@@ -104,6 +104,7 @@ class Running:
         self.opt = opt
         self.partial = ""
         self.dirty = True
+        self.cancelled = False
 
     def turn_started(self, turn: Turn) -> None:
         """The bridge let it in."""
@@ -173,6 +174,9 @@ class Turns:
 
     def cancel(self, sid: int) -> bool:
         """Stop a running turn; its text so far becomes the answer."""
+        running = self._running.get(sid)
+        if running is not None:
+            running.cancelled = True  # also when its question is still being read
         return self._bridge.cancel(sid)
 
     def grew(self, running: Running) -> None:
@@ -189,6 +193,8 @@ class Turns:
         try:
             request = await self._request(running)
             running.stream.turn = self._bridge.submit(request, running)
+            if running.cancelled:
+                self._bridge.cancel(running.new.sid)
         except BridgeError as exc:
             self.ended(running, _failed(exc.code, exc.text, exc.retry_ms))
         except StorageError as exc:

@@ -15,7 +15,10 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import StreamPos, Sync, Watch
+from protocol.states import State
+from server.errors import not_found
 from server.router import Caller, Router
+from storage.people import users_of_tenant
 from storage.sync import sync as read_changes
 
 if TYPE_CHECKING:
@@ -61,15 +64,21 @@ async def _watch(core: "Core", session: "Session", f: WatchRequest) -> Watching:
 async def apply_watch(
     core: "Core", session: "Session", wanted: Watch, rid: int, known: list[StreamPos] | None = None
 ) -> Watching:
-    """Watch the conversations of `wanted` that the user is in; the others are left out silently."""
+    """Watch what of `wanted` the user may see; the rest is left out silently.
+
+    That is conversations the user is in, and people of the same tenant.
+    """
     convs: list[int] = []
     for conv in dict.fromkeys(wanted.convs):
         entry = core.directory.get(conv) or await core.directory.fetch(conv)
         if entry is not None and entry.tenant == session.tenant and session.user in entry.members:
             convs.append(conv)
+    people = await core.store.read(users_of_tenant(session.tenant, wanted.users))
+    if session.state is State.CLOSED:
+        raise not_found("session")  # nothing would ever take it off the lists again
     core.hub.watch(session, tuple(convs))
     core.streams.follow(session, known or ())
-    presences = core.presence.watch(session, wanted.users)
+    presences = core.presence.watch(session, [user.id or 0 for user in people])
     return Watching(rid, presences, core.streams.positions(session, convs))
 
 

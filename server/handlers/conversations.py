@@ -308,7 +308,7 @@ async def add(core: "Core", caller: Caller, f: MemberAdd) -> Changed:
 
     def publish(added: list[AddedMember]) -> None:
         for item in added:
-            _publish_member(core, entry, item.member, item.rev)
+            _publish_member(core, entry, item.member, item.rev, item.my)
             row = (core.directory.peek(entry.id) or entry).row
             core.hub.publish((item.member.user or 0,), MyConvPush(item.my_rev, item.my, row))
 
@@ -377,10 +377,16 @@ async def set_role(core: "Core", caller: Caller, f: MemberSet) -> Changed:
     return Changed(f.rid, entry.id, rev, core.now_ms())
 
 
-def _publish_member(core: "Core", entry: Conversation, member: Member, rev: int) -> None:
+def _publish_member(
+    core: "Core", entry: Conversation, member: Member, rev: int, my: MyConv | None = None
+) -> None:
     user = member.user or 0
     before = (core.directory.peek(entry.id) or entry).members.get(user)
-    core.directory.set_members(entry.id, [member_row(member, before)])
+    row = member_row(member, before)
+    if my is not None:
+        # A newcomer's floor stands in the own view only; without it hidden history would show.
+        row = replace(row, joined_seq=my.joined_seq or 0, min_seq=my.min_seq or 0)
+    core.directory.set_members(entry.id, [row])
     if rev:
         now = core.directory.peek(entry.id) or entry
         publish_change(core, now, MemberPush(entry.id, rev, member), rev)

@@ -1,0 +1,198 @@
+"""What one message costs and whom it reaches, through the real store and server."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.codec import JsonCodec, MsgpackCodec
+from protocol.codes import Code, ConvKind
+from protocol.envelopes import (
+    Changed,
+    Err,
+    Frame,
+    MemberAdd,
+    MemberPush,
+    MsgPush,
+    Recall,
+    Reply,
+    Send,
+    Sent,
+    Skip,
+)
+from protocol.rows import ConvSet
+from storage.conversations import HIDE_HISTORY, change_conversation
+from storage.people import create_user
+from tests.server.harness import Peer, Person, Server, cid, serving
+
+
+@pytest.fixture
+def encodes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Count every encoding of every frame: (encoding, type of frame)."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for codec in (MsgpackCodec, JsonCodec):
+        plain = codec.encode
+
+        def counted(self: Any, frame: Frame, plain: Any = plain) -> Any:
+            counts[self.name, type(frame).__name__] += 1
+            return plain(self, frame)
+
+        monkeypatch.setattr(codec, "encode", counted)
+    return counts
+
+
+async def crowd(server: Server, count: int) -> list[Person]:
+    """Make many users at once."""
+
+    async def one(n: int) -> Person:
+        user = await server.store.change((), lambda tx: create_user(tx, 1, f"user{n}"))
+        return Person(user.id or 0, 1, f"user{n}")
+
+    return list(await asyncio.gather(*[one(n) for n in range(count)]))
+
+
+async def room_of(peer: Peer, people: list[Person]) -> int:
+    """Make a group with many members."""
+    conv = (await peer.create(ConvKind.GROUP, *people[:200])).row.id or 0
+    for at in range(200, len(people), 50):
+        await peer.ask(MemberAdd, conv, [p.id for p in people[at : at + 50]])
+    return conv
+
+
+async def cost_of_one_message(
+    folder: Path, members: int, connected: int, encodes: Counter[tuple[str, str]]
+) -> tuple[int, int, dict[tuple[str, str], int]]:
+    """Return (statements, batches, encodings of pushes) of one message to a room."""
+    async with serving(folder) as server:
+        ann = await server.person("ann")
+        pa = await server.connect(ann)
+        people = await crowd(server, members - 1)
+        conv = await room_of(pa, people)
+        kinds = ("tcp", "ws", "json")
+        peers = [
+            await server.connect(person, kinds[at % 3])
+            for at, person in enumerate(people[:connected])
+        ]
+        await pa.send_text(conv, "warm")
+        for peer in peers:
+            await peer.expect(MsgPush)
+        store, statements, batches = server.store, server.store.statements, server.store.stats
+        done = batches.batches
+        encodes.clear()
+        sent = await pa.send_text(conv, "counted")
+        texts = [(await peer.expect(MsgPush)).text for peer in peers]
+        assert texts == ["counted"] * connected
+        assert sent.seq == 2
+        pushes = {key: n for key, n in encodes.items() if key[1] == "MsgPush"}
+        return store.statements - statements, batches.batches - done, pushes
+
+
+async def test_one_message_costs_one_batch_and_one_encoding_each_whatever_the_members(
+    tmp_path: Path, encodes: Counter[tuple[str, str]]
+) -> None:
+    small = await cost_of_one_message(tmp_path / "small", 2, 1, encodes)
+    large = await cost_of_one_message(tmp_path / "large", 500, 30, encodes)
+    assert small[:2] == large[:2]
+    assert small[1] == 1
+    assert small[0] <= 6, "begin, version of the data, insert, heads, commit; once: lock heads"
+    assert small[2] == {("msgpack", "MsgPush"): 1}
+    assert large[2] == {("msgpack", "MsgPush"): 1, ("json", "MsgPush"): 1}
+
+
+async def test_messages_that_arrive_together_share_their_batch(tmp_path: Path) -> None:
+    async with serving(tmp_path, inflight=500) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        await pa.send_text(conv, "warm")
+        before, batches = server.store.statements, server.store.stats.batches
+        pa.send(*[Send(n, conv, cid(), 0, "x") for n in range(1000, 1064)])
+        seqs = [(await pa.expect(Sent)).seq for _ in range(64)]
+        assert seqs == list(range(2, 66))
+        made = server.store.stats.batches - batches
+        assert made <= 3
+        assert server.store.statements - before <= 8 * made
+        pushes = [await pb.expect(MsgPush) for _ in range(65)]
+        revs = [push.rev for push in pushes]
+        assert revs == list(range(revs[0], revs[0] + 65))
+
+
+async def test_the_other_devices_of_the_sender_learn_the_cid_and_nobody_else_does(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        tablet = await server.connect(ann, "ws", 2)
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        key = cid()
+        sent = await pa.ask(Send, conv, key, 0, "hello")
+        mine, theirs = await tablet.expect(MsgPush), await pb.expect(MsgPush)
+        assert mine.x is not None
+        assert mine.x.cid == key
+        assert theirs.x is None
+        assert (mine.rev, theirs.rev) == (sent.rev, sent.rev)
+        assert not [f for f in await pa.settled() if isinstance(f, MsgPush)]
+
+
+async def test_a_repeat_is_answered_with_the_first_result_and_told_to_nobody(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        key = cid()
+        first = await pa.ask(Send, conv, key, 0, "hello")
+        pa.send(Send(900, conv, key, 0, "hello"), Send(901, conv, key, 0, "another text"))
+        for _ in range(2):
+            again = await pa.expect(Sent)
+            assert (again.seq, again.ts, again.rev, again.dup) == (first.seq, first.ts, 0, True)
+        assert (await pa.send_text(conv, "next")).seq == first.seq + 1
+        await pb.expect(MsgPush)
+        assert (await pb.expect(MsgPush)).text == "next"
+        # The key includes the sender: somebody else's cid is not a repeat.
+        other = await pb.ask(Send, conv, key, 0, "mine")
+        assert (other.dup, other.seq) == (False, first.seq + 2)
+
+
+async def test_changes_of_messages_that_one_may_not_see_come_as_skip(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa = await server.connect(ann)
+        conv = (await pa.create(ConvKind.GROUP)).row.id or 0
+        await server.store.change(
+            (conv,), lambda tx: change_conversation(tx, conv, ConvSet(flags=HIDE_HISTORY))
+        )
+        await pa.send_text(conv, "before")
+        pb = await server.connect(bob)
+        await pa.ask(MemberAdd, conv, [bob.id])
+        await pb.expect(MemberPush)
+        await pa.send_text(conv, "after")
+        for seq in (1, 2):
+            assert isinstance(await pa.ask(Recall, conv, seq), Changed)
+        got = [f for f in await pb.settled() if isinstance(f, MsgPush | Skip)]
+        assert [type(f) for f in got] == [MsgPush, Skip, MsgPush]
+        assert [f.rev for f in got] == list(range(got[0].rev, got[0].rev + 3))
+
+
+async def test_a_full_store_refuses_with_a_wait_and_shows_nobody_anything(tmp_path: Path) -> None:
+    async with serving(tmp_path, inflight=1000) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        await pb.settled()
+        options = server.store._batcher._options
+        server.store._batcher._options = type(options)(url=options.url, queue_rows=5)
+        pa.send(*[Send(n, conv, cid(), 0, str(n)) for n in range(1000, 1040)])
+        replies = [await pa.expect(Reply) for _ in range(40)]
+        stored = [r for r in replies if isinstance(r, Sent)]
+        refused = [r for r in replies if isinstance(r, Err)]
+        assert len(stored) >= 3
+        assert refused
+        assert {r.code for r in refused} == {Code.OVERLOADED}
+        assert all(r.retry > 0 for r in refused)
+        pushes = [f for f in await pb.settled() if isinstance(f, MsgPush)]
+        assert [p.seq for p in pushes] == sorted(r.seq for r in stored)

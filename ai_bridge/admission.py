@@ -22,17 +22,18 @@ IDLE_RECORDS = 4_096
 RATE_SAMPLES = 64
 MIN_RATE_SAMPLES = 8
 DEFAULT_RETRY_MS = 2_000
+_NEVER_SERVED = 2**62
 MAX_RETRY_MS = 60_000
 
 
 class _User:
     __slots__ = ("queue", "running", "served", "tenant")
 
-    def __init__(self, tenant: _Tenant) -> None:
+    def __init__(self, tenant: _Tenant, served: int) -> None:
         self.tenant = tenant
         self.queue: deque[Turn] = deque()
         self.running = 0
-        self.served = 0
+        self.served = served
 
     @property
     def queued(self) -> int:
@@ -42,9 +43,9 @@ class _User:
 class _Tenant:
     __slots__ = ("queued", "served", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, served: int) -> None:
         self.queued = 0
-        self.served = 0
+        self.served = served
         self.waiting: dict[int, _User] = {}
 
 
@@ -68,6 +69,7 @@ class Admission:
         self._users: dict[tuple[int, int], _User] = {}
         self._tenants: dict[int, _Tenant] = {}
         self._services = 0
+        self._newcomers = 0
         self._finished: deque[float] = deque(maxlen=RATE_SAMPLES)
         self.running = 0
         self.queued = 0
@@ -195,8 +197,10 @@ class Admission:
         if user is None:
             if len(self._users) >= IDLE_RECORDS + self.queued + self.running:
                 self._drop_idle()
-            tenant = self._tenants.setdefault(key[0], _Tenant())
-            user = self._users[key] = _User(tenant)
+            self._newcomers += 1
+            served = self._newcomers - _NEVER_SERVED  # newcomers first, the oldest of them ahead
+            tenant = self._tenants.setdefault(key[0], _Tenant(served))
+            user = self._users[key] = _User(tenant, served)
         return user
 
     def _drop_idle(self) -> None:

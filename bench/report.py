@@ -52,6 +52,8 @@ class Report:
         self.faults: list[str] = []
         self.raw: dict[str, Any] = {}
         self._machine = machine(data_parent)
+        if self._machine["filesystem"] in ("tmpfs", "ramfs"):
+            self.note("the data is in memory, where durability costs nothing: see --data-parent")
 
     def add(
         self,
@@ -62,7 +64,7 @@ class Report:
         better: Literal["more", "less"] = "more",
     ) -> None:
         """Add a figure."""
-        self.figures.append(Figure(name, value, unit, target, better))
+        self.figures.append(Figure(name, round(value, 3), unit, target, better))
 
     def load(self, name: str, result: loadgen.Result) -> None:
         """Keep all that the generator said, and whatever went wrong as faults."""
@@ -153,9 +155,16 @@ def machine(data_parent: Path) -> dict[str, object]:
         "memory_mib": memory >> 20,
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "filesystem": _filesystem(data_parent),
         "fsync_ms": round(_fsync_ms(data_parent), 3),
         "load_before": os.getloadavg()[0],
     }
+
+
+def _filesystem(folder: Path) -> str:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [(at, kind) for at, kind in mounts if folder.resolve().is_relative_to(at)]
+    return max(above, key=lambda mount: len(mount[0]), default=("", "unknown"))[1]
 
 
 def _fsync_ms(parent: Path) -> float:
@@ -201,13 +210,11 @@ class Bar:
         """Begin the next step."""
         if self._step:
             self._progress.advance(self._task)
-        elif not console.is_terminal:
-            console.print("… ", end="")
         self._step = text
         if console.is_terminal:
             self._progress.update(self._task, description=text)
         else:
-            console.print(text)
+            console.print(f"… {text}")
 
     def follow(self, progress: loadgen.Progress) -> None:
         """Show what the generator is doing."""

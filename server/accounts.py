@@ -65,6 +65,13 @@ class SignIn(Struct, frozen=True):
     refresh_expires: int
 
 
+class NameTaken(ServiceError):
+    """Somebody of the tenant is called so already."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.INVALID, "name taken", "This name is taken, please choose another.")
+
+
 class Accounts:
     """Makes accounts and signs people in; owns the threads that hash passwords.
 
@@ -72,7 +79,8 @@ class Accounts:
     after the same time.
 
     Args:
-        revoked: called on the loop with the user whose tokens have just become void.
+        revoked: called on the loop with the user whose tokens have just become void; also an
+            attribute, because who must be told is built later.
         clock: seconds, monotonic. now_ms: wall clock.
 
     All methods raise ServiceError with a text for the user, or StorageError.
@@ -92,7 +100,7 @@ class Accounts:
         self._store = store
         self._tokens = tokens
         self._config = config
-        self._revoked = revoked
+        self.revoked = revoked
         self._now_ms = now_ms
         self.passwords = passwords or Passwords(config.hash_workers)
         self.api_keys = ApiKeys(store, now_ms)
@@ -209,7 +217,7 @@ class Accounts:
         self.guesses_anywhere.forgive(account)
         hashed = await self.passwords.hash(new)
         await self._store_password(claims.user, hashed, revoke=True)
-        self._revoked(claims.user)
+        self.revoked(claims.user)
         return await self._sign_in(user, claims.tenant, known.token_epoch + 1, device)
 
     # for other doors and for the command line
@@ -224,8 +232,12 @@ class Accounts:
         state = await self._store.read(login_state(claims.user, device))
         if state is None or state.tenant != claims.tenant:
             raise ServiceError(Code.BAD_CREDENTIALS, "token of nobody", "Please sign in again.")
-        old = claims.epoch is not None and claims.epoch != state.token_epoch
-        if old or state.disabled or state.device_revoked_at > claims.issued_ms:
+        old = claims.epoch is not None and claims.epoch < state.token_epoch
+        if (
+            old
+            or state.disabled
+            or (state.device_revoked_at and state.device_revoked_at >= claims.issued_ms)
+        ):
             raise ServiceError(Code.REVOKED, "token revoked", "Please sign in again.")
         return claims
 
@@ -240,13 +252,13 @@ class Accounts:
                 lambda tx: create_user(tx, tenant, name, nick, int(kind), password_hash, user),
             )
         except Exists:
-            raise invalid("name taken", "This name is taken, please choose another.") from None
+            raise NameTaken from None
 
     async def set_password(self, user: int, password: str) -> None:
         """Set a password without asking for the old one; every sign-in of the user ends."""
         hashed = await self.passwords.hash(clean_password(password))
         await self._store_password(user, hashed, revoke=True)
-        self._revoked(user)
+        self.revoked(user)
 
     # parts
 
@@ -269,7 +281,7 @@ class Accounts:
     async def _create_or_find(self, tenant: int, name: str, nick: str) -> User:
         try:
             return await self.create_user(tenant, name, nick, UserKind.PERSON, None)
-        except ServiceError:
+        except NameTaken:
             user = await self._store.read(user_by_name(tenant, name))
             if user is None:
                 raise

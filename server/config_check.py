@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
+from protocol.handshake import OriginPolicy
 from server.config_sections import Config, KeyConfig
 
 _MIN_HS256_BYTES: Final = 32  # RFC 7518 §3.2
@@ -73,27 +76,15 @@ def _check_listener(config: Config) -> list[Problem]:
 def _check_origins(config: Config) -> list[Problem]:
     found = []
     for origin in config.websocket.origins:
-        if origin == "*":
-            found.append(
-                Problem("websocket.origins", "'*' lets every web page call this server", False)
-            )
-        elif origin != "same-origin" and not _is_origin(origin):
-            found.append(
-                Problem(
-                    "websocket.origins",
-                    f"{origin!r} is not an origin; write it like https://chat.example.org",
-                )
-            )
+        try:
+            OriginPolicy([origin])
+        except ValueError:
+            text = f"{origin!r} is not an origin; write it like https://chat.example.org"
+            found.append(Problem("websocket.origins", text))
+        if origin == "null":
+            text = "'null' lets every sandboxed page call this server"
+            found.append(Problem("websocket.origins", text, False))
     return found
-
-
-def _is_origin(text: str) -> bool:
-    parts = urlsplit(text)
-    return bool(
-        parts.scheme in ("http", "https")
-        and parts.hostname
-        and not (parts.path or parts.query or parts.fragment or parts.username)
-    )
 
 
 def _check_limits(config: Config) -> list[Problem]:
@@ -178,7 +169,19 @@ def _check_providers(config: Config) -> list[Problem]:
             found.append(Problem(where, "base_url is missing, such as http://127.0.0.1:11434/v1"))
         elif provider.base_url and urlsplit(provider.base_url).scheme not in ("http", "https"):
             found.append(Problem(where, "base_url must begin with http:// or https://"))
+        found += _check_quirks(where, provider.quirks)
     return found
+
+
+def _check_quirks(where: str, given: dict[str, str | int | float | bool]) -> list[Problem]:
+    from ai_bridge.config import Quirks
+
+    try:
+        msgspec.convert(given, Quirks)
+    except msgspec.ValidationError as error:
+        names = ", ".join(Quirks.__struct_fields__)
+        return [Problem(where, f"quirks: {error}; there are {names}")]
+    return []
 
 
 def _repeated(names: list[str]) -> list[str]:

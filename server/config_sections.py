@@ -67,8 +67,8 @@ class WebSocketConfig(Section, frozen=True):
     origins: Annotated[
         list[str],
         _about(
-            "Pages that may connect and call the HTTP API: `same-origin`, `*`, or origins such "
-            "as `https://chat.example.org`."
+            "Pages that may connect and call the HTTP API: `same-origin`, and others such as "
+            "`https://chat.example.org`."
         ),
     ] = field(default_factory=lambda: ["same-origin"])
     json: Annotated[bool, _about("Offer the readable JSON subprotocol, for debugging.")] = False

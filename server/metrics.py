@@ -56,7 +56,7 @@ Source = Callable[[], Iterable[Figure | Spread]]
 
 
 class CoreFigures(NamedTuple):
-    """What the core counts. Mappings go from a name of a closed set to a number."""
+    """What the core counts; None is not shown. Mappings go from names of a closed set."""
 
     connections: Mapping[str, int] = {}
     sessions: int = 0
@@ -65,7 +65,7 @@ class CoreFigures(NamedTuple):
     frames_in: Mapping[str, int] = {}
     frames_out: int = 0
     pushes: int = 0
-    bytes_in: int = 0
+    bytes_in: int | None = None
     bytes_out: int = 0
     writes: int = 0
     outbox_bytes: int = 0
@@ -78,7 +78,10 @@ class CoreFigures(NamedTuple):
     turns_queued: int = 0
     streams: int = 0
     stream_deltas: int = 0
-    log_dropped: int = 0
+    log_dropped: int | None = None
+    messages: int = 0
+    sign_ins: int = 0
+    refused_rate: int = 0
 
 
 def core_figures(read: Callable[[], CoreFigures]) -> Source:
@@ -90,10 +93,14 @@ def core_figures(read: Callable[[], CoreFigures]) -> Source:
         yield Figure("gauge", "sessions", "Signed-in sessions.", core.sessions)
         yield Figure("gauge", "strangers", "Connections not signed in.", core.strangers)
         yield Figure("counter", "strangers_refused", "Refused at once.", core.strangers_refused)
+        yield Figure("counter", "messages", "Messages stored and pushed.", core.messages)
+        yield Figure("counter", "sign_ins", "Sessions that signed in.", core.sign_ins)
+        yield Figure("counter", "refused_rate", "Requests over the rate.", core.refused_rate)
         yield Figure("counter", "frames_in", "Frames from clients.", core.frames_in, "type")
         yield Figure("counter", "frames_out", "Frames written to clients.", core.frames_out)
         yield Figure("counter", "pushes", "Deliveries of pushes to sessions.", core.pushes)
-        yield Figure("counter", "bytes_in", "Bytes from clients.", core.bytes_in)
+        if core.bytes_in is not None:
+            yield Figure("counter", "bytes_in", "Bytes from clients.", core.bytes_in)
         yield Figure("counter", "bytes_out", "Bytes to clients.", core.bytes_out)
         yield Figure("counter", "writes", "Writes to sockets.", core.writes)
         yield Figure("gauge", "outbox_bytes", "Bytes waiting for readers.", core.outbox_bytes)
@@ -106,7 +113,8 @@ def core_figures(read: Callable[[], CoreFigures]) -> Source:
         yield Figure("gauge", "turns_queued", "AI answers waiting.", core.turns_queued)
         yield Figure("gauge", "streams", "Streams open to watchers.", core.streams)
         yield Figure("counter", "stream_deltas", "Pieces streamed.", core.stream_deltas)
-        yield Figure("counter", "log_dropped", "Log lines dropped.", core.log_dropped)
+        if core.log_dropped is not None:
+            yield Figure("counter", "log_dropped", "Log lines dropped.", core.log_dropped)
 
     return figures
 

@@ -1,0 +1,125 @@
+"""The HTTP application, joined; and the protocol factory that the one port hands connections to."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from protocol.codes import Code
+from server.http import accounts_routes, avatars, health, page
+from server.http.context import PARTS, HttpParts
+from server.http.guard import GuardedHandler
+from server.http.middleware import cors, set_hsts, trace
+from server.metrics import CoreFigures, Metrics, bridge_figures, core_figures, store_figures
+from server.version import VERSION
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+__all__ = ["HttpParts", "HttpServer"]
+
+_MAX_LINE_BYTES: Final = 8190
+_MAX_HEADERS: Final = 64
+_LINGER_S: Final = 2.0
+
+
+class HttpServer:
+    """Serves connections whose first byte says HTTP; owns no listener.
+
+    Use `factory` from `start` to `stop`: hand the protocol its transport by `set_protocol`, then
+    call its `connection_made` and `data_received` with what was read already.
+    """
+
+    def __init__(self, parts: HttpParts) -> None:
+        self._parts = parts
+        self._runner = web.AppRunner(
+            build_application(parts), access_log=None, handle_signals=False, shutdown_timeout=2.0
+        )
+
+    async def start(self) -> None:
+        """Make the application ready."""
+        await self._runner.setup()
+        self._parts.accounts.revoked = self._end_sessions
+
+    async def stop(self) -> None:
+        """Finish the requests in progress, for two seconds at most, and close connections."""
+        await self._runner.cleanup()
+
+    def factory(self) -> asyncio.Protocol:
+        """Return the protocol for one more connection."""
+        server = self._runner.server
+        assert server is not None, "start comes first"
+        limits = self._parts.config.limits
+        return GuardedHandler(
+            server,
+            loop=asyncio.get_running_loop(),
+            header_s=limits.http_header_s,
+            stats=self._parts.core.stats,
+            keepalive_timeout=limits.http_keepalive_s,
+            access_log=None,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
+            lingering_time=_LINGER_S,
+            # A few bytes could unpack into gigabytes; nobody has to send compressed bodies.
+            auto_decompress=False,
+        )
+
+    def _end_sessions(self, user: int) -> None:
+        for session in self._parts.core.hub.sessions_of(user):
+            session.bye(Code.REVOKED, "signed out everywhere", -1)
+
+
+def build_application(parts: HttpParts) -> web.Application:
+    """Return the application with all routes of the server."""
+    app = web.Application(
+        middlewares=[trace, cors], client_max_size=parts.config.limits.http_body_bytes
+    )
+    app[PARTS] = parts
+    app[avatars.UPLOADS] = avatars.make_uploads(parts.clock)
+    app[health.CHECK] = health.HealthCheck(parts, parts.clock)
+    app[health.METRICS] = build_metrics(parts)
+    set_hsts(app, bool(parts.config.server.tls_cert))
+    for subject in (page, health, accounts_routes, avatars):
+        app.router.add_routes(subject.routes())
+    return app
+
+
+def build_metrics(parts: HttpParts) -> Metrics:
+    """Return the page of figures of one server."""
+    core = parts.core
+    sources = [
+        core_figures(lambda: _read_core(core)),
+        store_figures(core.store.stats),
+        bridge_figures(core.bridge.stats),
+        parts.lag.figures,
+    ]
+    return Metrics(sources, VERSION)
+
+
+def _read_core(core: "Core") -> CoreFigures:
+    stats, flusher = core.stats, core.flusher
+    return CoreFigures(
+        connections=stats.connections,
+        sessions=core.hub.size,
+        strangers=core.strangers.open,
+        strangers_refused=core.strangers.refused,
+        frames_in={kind.__name__: row.count for kind, row in core.router.handlers.items()},
+        frames_out=flusher.frames_out,
+        pushes=core.hub.pushes,
+        bytes_out=flusher.bytes_out,
+        writes=flusher.writes,
+        outbox_bytes=flusher.backlog_bytes,
+        outbox_dropped=flusher.dropped_frames,
+        outbox_resyncs=flusher.resyncs,
+        slow_closed=flusher.slow_closed,
+        errors=stats.errors,
+        closes=stats.closes,
+        turns_running=core.bridge.running,
+        turns_queued=core.bridge.queued,
+        streams=len(core.streams),
+        stream_deltas=core.streams.deltas,
+        messages=stats.messages,
+        sign_ins=stats.sign_ins,
+        refused_rate=stats.refused_rate,
+    )

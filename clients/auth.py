@@ -4,6 +4,8 @@ Passwords travel here only, never on the chat connection (docs/protocol.md §2).
 """
 
 import asyncio
+import base64
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -39,13 +41,28 @@ class Tokens(Struct):
     refresh_token: str = ""
 
 
-class _Refusal(Struct):
-    """The body of an HTTP error, in any of the shapes that proxies and servers give it."""
+class _SignedIn(Struct):
+    """What the account service answers."""
 
+    user: User
+    tenant: int
+    refresh_token: str = ""
+    token: str = ""
+    expires: int = 0
+    access_token: str = ""
+    expires_ms: int = 0
+
+
+class _Error(Struct):
     code: int = 0
     reason: str = ""
-    error: Any = None
-    detail: str | None = None
+    message: str = ""
+
+
+class _Refusal(Struct):
+    """The body of an HTTP error of the server."""
+
+    error: _Error
 
 
 class Account:
@@ -73,6 +90,7 @@ class Account:
         self._changed = changed
         self._now_ms = now_ms or _now_ms
         self._lock = asyncio.Lock()
+        self._attempt = ""
         self.tokens = tokens
 
     async def register(self, name: str, password: str, nick: str = "") -> Tokens:
@@ -110,7 +128,12 @@ class Account:
                 return tokens.access_token
             if not tokens.refresh_token:
                 raise SignInFailed("signed out: sign in again")
-            fresh = await self._sign_in("refresh", {"refresh_token": tokens.refresh_token})
+            # The same attempt until there is an answer: a refresh token is good for one answer,
+            # and only a repeat of the attempt may ask for a lost one again.
+            self._attempt = self._attempt or base64.b64encode(os.urandom(16)).decode()
+            body = {"refresh_token": tokens.refresh_token, "attempt": self._attempt}
+            fresh = await self._sign_in("refresh", body)
+            self._attempt = ""
             return fresh.access_token
 
     async def _sign_in(self, door: str, body: dict[str, str]) -> Tokens:
@@ -118,11 +141,16 @@ class Account:
         if status >= 400:
             raise _refusal(status, answer)
         try:
-            tokens = msgspec.json.decode(answer, type=Tokens)
+            done = msgspec.json.decode(answer, type=_SignedIn)
         except msgspec.DecodeError:
             raise ConnectionError("the account service answered something else") from None
-        if not tokens.refresh_token and self.tokens is not None and door == "refresh":
-            tokens.refresh_token = self.tokens.refresh_token
+        tokens = Tokens(
+            done.user,
+            done.tenant,
+            done.access_token or done.token,
+            done.expires_ms or done.expires,
+            done.refresh_token,
+        )
         self.tokens = tokens
         if self._changed is not None:
             self._changed(tokens)
@@ -131,17 +159,15 @@ class Account:
 
 def _refusal(status: int, answer: bytes) -> Exception:
     try:
-        body = msgspec.json.decode(answer, type=_Refusal)
+        error = msgspec.json.decode(answer, type=_Refusal).error
     except msgspec.DecodeError:
-        body = _Refusal()
-    if isinstance(body.error, dict):
-        body = msgspec.convert(body.error, _Refusal, strict=False)
-    said = body.detail or body.reason or (body.error if isinstance(body.error, str) else "")
+        error = _Error()
+    said = error.message or error.reason
     if status in (408, 425, 429) or status >= 500:
         return ConnectionError(said or f"the account service is busy (status {status})")
     if status == 404:
         return SignInFailed(said or "this server has no such sign-in", int(Code.NOT_FOUND))
-    return SignInFailed(said or f"refused (status {status})", body.code or Code.BAD_CREDENTIALS)
+    return SignInFailed(said or f"refused (status {status})", error.code or Code.BAD_CREDENTIALS)
 
 
 async def post_json(

@@ -115,6 +115,7 @@ class StreamEnded(Event, frozen=True):
         seq: its message, which is in the view or about to come; 0 when nothing was stored.
         reason: None when the end was missed; the message, if any, says more.
         detail: what a person may do about an error.
+        text: of the answer, as far as it had arrived.
     """
 
     sid: int
@@ -123,6 +124,7 @@ class StreamEnded(Event, frozen=True):
     reason: EndReason | None
     code: int = 0
     detail: str = ""
+    text: str = ""
 
 
 class TypingSeen(Event, frozen=True):

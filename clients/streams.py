@@ -119,7 +119,7 @@ class Streams:
         for sid in self._listed - alive:
             stream = self.running.pop(sid, None)
             if stream is not None:
-                out.append(StreamEnded(sid, stream.conv, 0, None))
+                out.append(StreamEnded(sid, stream.conv, 0, None, text=stream.text()))
         self._listed = frozenset()
         return [*out, *self.join(positions)]
 
@@ -179,12 +179,12 @@ class Streams:
         """
         stream = self.running.pop(f.sid, None)
         reason = EndReason(f.reason) if f.reason in set(EndReason) else EndReason.ERROR
-        ended = StreamEnded(f.sid, f.conv, f.seq, reason, f.code or 0, f.detail or "")
+        text = "" if stream is None else stream.text()
+        ended = StreamEnded(f.sid, f.conv, f.seq, reason, f.code or 0, f.detail or "", text)
         if not f.rev:
             return [ended], None, False
         if stream is None or stream.size() != f.total:
             return [ended], None, True
-        text = stream.text()
         if zlib.crc32(text.encode()) != f.crc:
             return [ended], None, True
         persona = stream.persona or None

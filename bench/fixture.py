@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from bench.processes import OTHER_CORE, SERVER_CORE, can_pin, cpu_s, pin, rss_bytes
 from protocol.codec import MSGPACK
@@ -27,6 +27,9 @@ from protocol.frames import PREFACE, FrameDecoder
 from server.auth import Tokens
 from server.config_sections import KeyConfig
 from server.secrets import Secret
+
+if TYPE_CHECKING:
+    from tests.support.servers import ServerHandle
 
 StoreKind = Literal["sqlite", "mysql", "mariadb"]
 STORES: Final[tuple[StoreKind, ...]] = ("sqlite", "mysql", "mariadb")
@@ -129,10 +132,13 @@ def _toml(value: object) -> str:
 class Database:
     """A private database server, on the core of the load generator."""
 
-    def __init__(self, kind: Literal["mysql", "mariadb"], url: str, pid: int) -> None:
+    def __init__(
+        self, kind: Literal["mysql", "mariadb"], url: str, pid: int, handle: "ServerHandle"
+    ) -> None:
         self.kind = kind
         self.url = url
         self.pid = pid
+        self.handle = handle
 
 
 class ServerUnderTest:
@@ -209,6 +215,11 @@ class ServerUnderTest:
         self.stopped = True
         self._process.kill()
         self._process.wait()
+
+    def start_again(self) -> None:
+        """Start it once more after `kill`, on the same port and data; returns at once."""
+        self._process = self._spawn()
+        self.stopped = False
 
     @property
     def _is_profiled(self) -> bool:
@@ -297,7 +308,7 @@ def _database(kind: Literal["mysql", "mariadb"]) -> Iterator[Database]:
         if (pid := handle.pid) is None:
             raise ServerFailed(f"{kind} ended by itself")
         pin(pid, OTHER_CORE)
-        yield Database(kind, url, pid)
+        yield Database(kind, url, pid, handle)
 
 
 @contextmanager

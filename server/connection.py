@@ -42,12 +42,9 @@ class TcpConnection(asyncio.Protocol):
             if not data:
                 return
         decoder = self._decoder
-        session = self._session
-        if session.user and decoder.max_payload_bytes == BEFORE_WELCOME_BYTES:
-            decoder.max_payload_bytes = self._core.policy.frame_bytes
-        session.receive(decoder.feed(data), len(data))
+        self._session.receive(decoder.feed(data), len(data))
         if decoder.error is not None:
-            session.protocol_error(decoder.error)
+            self._session.protocol_error(decoder.error)
 
     def _take_preface(self, data: bytes) -> bytes:
         data = (self._preface or b"") + data
@@ -86,6 +83,10 @@ class TcpConnection(asyncio.Protocol):
         self._session.lost()
 
     # Carrier
+
+    def signed_in(self) -> None:
+        """Take frames of full size."""
+        self._decoder.max_payload_bytes = self._core.policy.frame_bytes
 
     def pause_reading(self) -> None:
         """Stop taking bytes from the peer."""

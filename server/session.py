@@ -47,6 +47,9 @@ class Carrier(Protocol):
     @property
     def address(self) -> str: ...
 
+    def signed_in(self) -> None:
+        """The peer is known now: take frames of full size from it."""
+
     def pause_reading(self) -> None:
         """Stop taking bytes from the peer."""
 
@@ -240,6 +243,7 @@ class Session:
     def opened(self) -> None:
         """Sign-in is complete: requests are handled from now on, stashed ones first."""
         self.state = State.OPEN
+        self._carrier.signed_in()
         self._update_ready()
 
     # stash: payloads that must wait for a slot, for sign-in, or for their turn

@@ -38,6 +38,8 @@ JSON_PROTOCOL: Final = "pwp1.json"
 ECHO_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 CLOSE_GRACE_S: Final = 5.0
 EVENT_BYTES: Final = 64
+MESSAGE_FRAMES: Final = 4
+"""Frames of full size that one message may hold."""
 
 
 def join_binary(frames: Sequence[bytes]) -> bytes:
@@ -176,7 +178,8 @@ class PwpWebSocket(WebSocketConnection):
         """Begin the session."""
         core = self._core
         is_text = upgrade.subprotocol == JSON_PROTOCOL
-        self._decoder = WebSocketDecoder(core.policy.frame_bytes * 4, unmask=apply_mask)
+        # Room for a hello and some requests behind it, no more: a stranger's message is held whole.
+        self._decoder = WebSocketDecoder(2 * BEFORE_WELCOME_BYTES, unmask=apply_mask)
         join = join_text if is_text else join_binary
         self._session = Session(
             core,
@@ -213,8 +216,10 @@ class PwpWebSocket(WebSocketConnection):
     def _cut(self, session: Session, message: bytes, payloads: list[bytes]) -> FrameError | None:
         limit = self._core.policy.frame_bytes if session.user else BEFORE_WELCOME_BYTES
         if session.codec is JSON:
+            if len(message) > limit:
+                return FrameError("frame too large", Code.TOO_LARGE)
             payloads.append(message)
-            return FrameError("frame too large", Code.TOO_LARGE) if len(message) > limit else None
+            return None
         # The commonest message by far: exactly one frame.
         if int.from_bytes(message[:4], "big") == len(message) - 4 and 4 < len(message) <= limit:
             payloads.append(message[4:])
@@ -230,6 +235,11 @@ class PwpWebSocket(WebSocketConnection):
         self.send_close(error.close_code, error.reason)
         if self._session is not None:
             self._session.lost()
+
+    def signed_in(self) -> None:
+        """Take messages of full size: several frames each."""
+        if self._decoder is not None:
+            self._decoder.max_message_bytes = self._core.policy.frame_bytes * MESSAGE_FRAMES
 
     def ping(self) -> bool:
         """Send a protocol-level ping, which browsers answer even when their page sleeps."""

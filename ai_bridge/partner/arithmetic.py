@@ -7,13 +7,14 @@ from fractions import Fraction
 
 MAX_EXPRESSION_CHARS = 80
 MAX_POWER = 64
+MAX_BITS = 4_096
 MAX_DIGITS = 40
 
 _WORDS = (
-    (re.compile(r"\bmultiplied by\b|\btimes\b|乘以|乘", re.I), "*"),
-    (re.compile(r"\bdivided by\b|\bover\b|除以", re.I), "/"),
-    (re.compile(r"\bplus\b|加上|加", re.I), "+"),
-    (re.compile(r"\bminus\b|减去|减", re.I), "-"),
+    (re.compile(r"\bmultiplied by\b|\btimes\b|乘以|乘", re.I), " * "),
+    (re.compile(r"\bdivided by\b|\bover\b|除以", re.I), " / "),
+    (re.compile(r"\bplus\b|加上|加", re.I), " + "),
+    (re.compile(r"\bminus\b|减去|减", re.I), " - "),
     (re.compile(r"\bto the power of\b|的?次方|\*\*", re.I), "^"),
     (re.compile(r"(\d)\s*(?:%|percent)\s*of\s*(?=\d)", re.I), r"\1/100*"),
     (re.compile(r"\bsquared\b|的?平方", re.I), "^2"),
@@ -34,8 +35,10 @@ _CHINESE_NUMBER = re.compile(
     r"[零一二两三四五六七八九十百]+(?=\s*[-+*/^()=等是])|"
     r"(?<=[-+*/^(])\s*[零一二两三四五六七八九十百]+"
 )
-_EXPRESSION = re.compile(r"[\d(][\d\s.+\-*/^()]*[\d)]")
-_DATE = re.compile(r"^\d{1,4}[-/]\d{1,2}([-/]\d{1,4})?$")
+_EXPRESSION = re.compile(r"(?:(?<![\w)])-)?[\d(][\d\s.+\-*/^()]*[\d)]")
+_DATE = re.compile(r"^\d{1,4}[-/]\d{1,2}[-/]\d{1,4}$|^\d{4}[-/]\d{1,2}$")
+_RANGE = re.compile(r"^\d+[-/]\d+$")  # "24/7", "5-10 people": a sum only where it is asked for
+_ASKS = re.compile(r"[?？=]|what|how much|calculate|compute|多少|等于|几", re.I)
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/^()])")
 
 
@@ -48,6 +51,7 @@ def solve(text: str) -> tuple[str, str] | None:
 
     The result is exact, or rounded to six places, or "" for a division by zero.
     """
+    asked = text.strip()
     for pattern, sign in _WORDS:
         text = pattern.sub(sign, text)
     text = _ENGLISH_NUMBER.sub(lambda match: _SMALL_ENGLISH[match[1].lower()], text)
@@ -55,7 +59,9 @@ def solve(text: str) -> tuple[str, str] | None:
     for match in _EXPRESSION.finditer(text):
         shown = " ".join(_TOKEN.findall(match[0]))
         bare = match[0].strip()
-        if not re.search(r"[-+*/^]", bare) or _DATE.match(bare) or len(bare) > MAX_EXPRESSION_CHARS:
+        if not re.search(r"[\d)]\s*[-+*/^]", bare) or len(bare) > MAX_EXPRESSION_CHARS:
+            continue
+        if _DATE.match(bare) or (_RANGE.match(bare) and bare != asked and not _ASKS.search(asked)):
             continue
         try:
             return shown, _show(_Sum(bare).value())
@@ -131,6 +137,8 @@ class _Sum:
         self._next()
         exponent = self._atom()
         if exponent.denominator != 1 or not 0 <= exponent <= MAX_POWER:
+            raise Unsolvable
+        if max(base.numerator.bit_length(), base.denominator.bit_length()) * exponent > MAX_BITS:
             raise Unsolvable
         return Fraction(base ** int(exponent))
 

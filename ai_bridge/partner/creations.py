@@ -42,11 +42,12 @@ _ZH_ABOUT = tuple(
         r"(?:关于|有关)([\u4e00-\u9fffA-Za-z ]{1,16}?)(?:的|[，。！？,.!?]|$)",
         r"以([\u4e00-\u9fffA-Za-z ]{1,16}?)为(?:主?题)",
         r"[条个点份些]([\u4e00-\u9fffA-Za-z ]{1,12}?)的(?:建议|想法|办法|点子|主意|清单|理由)",
+        r"[个份]([\u4e00-\u9fff]{1,8}?)的?清单",
         r"[个首段篇]([\u4e00-\u9fff]{1,8}?)的(?:故事|童话|诗|小诗)",
     )
 )
 _COUNT = re.compile(
-    r"\b(\d{1,2})\b|([一二三四五六七八九十])(?=[个条点])|\b(three|five|seven|ten)\b", re.I
+    r"\b(\d{1,2})\b|([二三四五六七八九十])(?=[个条点])|\b(three|five|seven|ten)\b", re.I
 )
 _WORD_COUNTS = {"three": 3, "five": 5, "seven": 7, "ten": 10}
 _ZH_COUNTS = {char: value for value, char in enumerate("一二三四五六七八九十", 1)}

@@ -171,8 +171,9 @@ def _joined(things: list[str], lang: Lang) -> str:
 
 
 def _thing(thing: str, lang: Lang, facts: Facts) -> str:
+    thing = re.sub(r" (?:name|named|called)$", "", thing, flags=re.I)
     key = thing.lower().replace("favourite", "favorite")
-    value = facts.own.get(key) or facts.own.get(key.removesuffix(" name"))
+    value = facts.own.get(key)
     if lang == "zh":
         return f"你的{thing}是{value}。" if value else f"你还没跟我说过你的{thing}呢，说说看？"
     if value:

@@ -33,7 +33,13 @@ _EN_SWAPS = {
     "our": "your", "you": "me", "your": "my", "yours": "mine", "yourself": "myself",
 }  # fmt: skip
 
-_ZH_SPLIT = re.compile(
+_ZH_KEPT = (  # words that contain a character at which sentences are cut
+    "作用|应用|费用|信用|用户|大学|学校|学生|同学|数学|科学|文学|化学|哲学|小说|梦想|理想|思想|想法|"
+    "机会|社会|会议|音乐会|演唱会|功能|能力|能源|智能|小吃|玩具|做法|写作|读书|看法|家具|工具|对象|"
+    "方向|过程|过年|目的|重要|主要|个人|个性|条件|位置|件事|买卖|听力|传说|电话|聊天|可能|回来|将来|"
+    "未来|来源|去年|分别|特点|经过|学习|练习"
+)
+_ZH_CUT = (
     r"[^\u4e00-\u9fffA-Za-z0-9]+|我们|你们|他们|她们|咱们|自己|昨天|今天|明天|后天|前天|刚才|现在|"
     r"最近|以前|周末|早上|晚上|下午|中午|觉得|认为|知道|喜欢|讨厌|希望|准备|打算|"
     r"想要|可以|应该|能够|"
@@ -45,6 +51,7 @@ _ZH_SPLIT = re.compile(
     r"[我你您他她它的了在是有和与跟就都也很吗呢吧啊呀哦嘛要想去来会能把被给让从到对向为着过再还又才"
     r"不没别这那哪谁几个只条位件次看吃喝做玩买学写听读拍说讲聊用]"
 )
+_ZH_WORD = re.compile(rf"({_ZH_KEPT})|({_ZH_CUT})|(.)", re.S)
 _ZH_SWAP = str.maketrans({"我": "你", "你": "我", "您": "我"})
 
 
@@ -67,7 +74,13 @@ def topic_zh(text: str) -> str:
     Without a dictionary: function words and common verbs cut the sentence, what is left between
     them is mostly nouns.
     """
-    pieces = [piece for piece in _ZH_SPLIT.split(text) if piece and 2 <= len(piece) <= 8]
+    pieces = [""]
+    for kept, cut, char in _ZH_WORD.findall(text):
+        if cut:
+            pieces.append("")
+        else:
+            pieces[-1] += kept or char
+    pieces = [piece for piece in pieces if 2 <= len(piece) <= 8]
     return pieces[-1] if pieces else ""
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from ai_bridge.partner.partner import answer
 from ai_bridge.providers.base import CallEnd, CallSink, ModelCall
+from ai_bridge.tokens import estimate_tokens
 from protocol.codes import EndReason
 
 DEMO_MODEL = "demo"
@@ -28,12 +29,17 @@ class DemoBackend:
     async def stream(self, call: ModelCall, sink: CallSink) -> CallEnd:
         text = answer(call.request, now=datetime.now().astimezone())
         dice = random.Random(call.request.turn_id)
+        finish = EndReason.STOP
+        limit = call.request.params.max_tokens
+        if limit is not None and estimate_tokens(text) > limit:
+            text = text[: len(text) * limit // estimate_tokens(text)]
+            finish = EndReason.LENGTH
         for piece in _pieces(text, dice):
             if self._words_per_s > 0:
                 await asyncio.sleep(self._pause_s(piece) * dice.uniform(0.6, 1.4))
             sink.text(piece)
             sink.flush()
-        return CallEnd(EndReason.STOP)
+        return CallEnd(finish)
 
     async def aclose(self) -> None:
         """Nothing is open."""

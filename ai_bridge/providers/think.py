@@ -40,9 +40,8 @@ class ThinkSplitter:
             if bare.startswith(opener):
                 self._held = ""
                 self._closer = _CLOSERS[opener]
-                self._state = self._thinking
-                if rest := bare[len(opener) :].lstrip("\n"):
-                    self._thinking(rest)
+                self._state = self._opened
+                self._opened(bare[len(opener) :])
                 return
         if any(opener.startswith(bare) for opener in _OPENERS) and len(held) < 256:
             self._held = held  # perhaps the beginning of a tag
@@ -50,6 +49,13 @@ class ThinkSplitter:
         self._held = ""
         self._state = self._text
         self._text(held)
+
+    def _opened(self, piece: str) -> None:
+        """Drop the line breaks between the tag and the thoughts."""
+        bare = piece.lstrip("\n")
+        if bare:
+            self._state = self._thinking
+            self._thinking(bare)
 
     def _thinking(self, piece: str) -> None:
         held = self._held + piece

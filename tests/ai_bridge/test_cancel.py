@@ -208,12 +208,15 @@ async def test_a_turn_does_not_wait_for_ever(provider: ScriptedProvider, make_ri
     assert (outcome.reason, outcome.code) == (EndReason.ERROR, Code.BUSY)
 
 
-async def test_the_sweep_runs_by_itself(provider: ScriptedProvider, make_rig: MakeRig) -> None:
+async def test_the_sweep_runs_by_itself(
+    provider: ScriptedProvider, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ai_bridge.bridge.SWEEP_S", 0.02)
     rig = await make_rig(provider, max_retries=0)
     _, watcher = rig.ask(model="silent")
     await provider.arrived.wait()
     rig.clock.advance(21)
-    assert (await watcher.end()).code is Code.TIMEOUT  # within the second between two sweeps
+    assert (await watcher.end()).code is Code.TIMEOUT
 
 
 # --- the end of the process ----------------------------------------------------------------------

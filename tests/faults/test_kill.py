@@ -28,7 +28,6 @@ Store = Literal["sqlite", "mysql", "mariadb"]
 KILLS = 20
 GUESTS = 24
 RATE = 8.0
-SETTINGS: dict[str, dict[str, object]] = {"ai": {"demo_words_per_s": 60.0, "detect": False}}
 
 
 def needs(store: Store) -> "pytest.MarkDecorator":
@@ -37,10 +36,13 @@ def needs(store: Store) -> "pytest.MarkDecorator":
 
 
 @contextmanager
-def running(store: Store, crowd: Crowd) -> Iterator[tuple[ServerUnderTest, Seeded, Place]]:
+def running(
+    store: Store, crowd: Crowd, words_per_s: float = 60.0
+) -> Iterator[tuple[ServerUnderTest, Seeded, Place]]:
     """A server of its own process on a fresh database with the crowd's conversations."""
+    settings: dict[str, dict[str, object]] = {"ai": {"demo_words_per_s": words_per_s}}
     try:
-        with place(Setup(store, SETTINGS)) as where:
+        with place(Setup(store, settings)) as where:
             seeded = seed(where.url, crowd.users, crowd.groups)
             with serving(where, seeded.users[-1]) as server:
                 yield server, seeded, where

@@ -350,9 +350,13 @@ def test_chinese_statements_are_turned_around() -> None:
 
 @pytest.mark.parametrize(
     ("text", "topic"),
-    [("I repaired my old bike", "your old bike"), ("It was windy", ""), ("Tell me about volcanoes", "volcanoes"),
-     ("ok", "")],
-)  # fmt: skip
+    [
+        ("I repaired my old bike", "your old bike"),
+        ("It was windy", ""),
+        ("Tell me about volcanoes", "volcanoes"),
+        ("ok", ""),
+    ],
+)
 def test_english_topics(text: str, topic: str) -> None:
     assert topic_en(text) == topic
 
@@ -370,14 +374,12 @@ def test_whatever_is_said_gets_an_answer(lines: list[str]) -> None:
     assert all(talk.say(line).strip() for line in lines)
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            "I you my 我 你 喜欢 like is 叫 what {x} {} {0} 3 + * ( ) ? 。 story 故事 of".split(" ")
-        ),
-        max_size=25,
-    )
-)
+SALAD = """
+I you my 我 你 喜欢 like is 叫 what {x} {} {0} 3 + * ( ) ? 。 story 故事 of 9 ^ 1/0 住在 code list
+"""
+
+
+@given(st.lists(st.sampled_from(SALAD.split()), max_size=25))
 def test_odd_word_salads_get_an_answer(words: list[str]) -> None:
     talk = Talk()
     talk.say("My name is {x} and I like {user}")

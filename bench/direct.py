@@ -8,58 +8,12 @@ latency: the same pairs at a fixed rate while many more connections idle; the ti
 a message was due.
 """
 
-import time
-
 from bench import loadgen
-from bench.fixture import ServerUnderTest
-from bench.processes import SERVER_CORE, core_busy_s
-from bench.report import Bar, Report
+from bench.report import Bar
 from bench.scenario import Scenario, main, parser
 from bench.seed import Group, Seeded
+from bench.shares import Shares
 from protocol.codes import ConvKind
-
-OTHERS_SHARE = 0.08
-"""Of the server's core; the kernel's own work stays below it."""
-
-
-class Shares:
-    """Who used the processors while the generator measured, as shares of one core.
-
-    Attributes:
-        others: what other programs took of the server's core; the figures suffer by it.
-    """
-
-    def __init__(self, server: ServerUnderTest, bar: Bar) -> None:
-        self._server = server
-        self._bar = bar
-        self._first: tuple[float, ...] = ()
-        self.server = 0.0
-        self.database = 0.0
-        self.others = 0.0
-
-    def follow(self, progress: loadgen.Progress) -> None:
-        """Take a reading with each line of the generator."""
-        self._bar.follow(progress)
-        if progress.phase != "measure":
-            return
-        server = self._server
-        busy_s = core_busy_s(SERVER_CORE)
-        now = (time.monotonic(), server.cpu_s(), server.database_cpu_s(), busy_s)
-        if not self._first:
-            self._first = now
-        elif now[0] > self._first[0]:
-            seconds = now[0] - self._first[0]
-            self.server = (now[1] - self._first[1]) / seconds
-            self.database = (now[2] - self._first[2]) / seconds
-            self.others = max(0.0, (now[3] - self._first[3]) / seconds - self.server)
-
-    def add_to(self, report: Report, name: str) -> None:
-        """Report the shares; remark when the machine was not ours alone."""
-        report.add(f"CPU of the server, {name}", self.server * 100, "%")
-        if self._server.place.database:
-            report.add(f"CPU of the database, {name}", self.database * 100, "%")
-        if self.others > OTHERS_SHARE:
-            report.note(f"{name}: other programs took {self.others:.0%} of the server's core")
 
 
 def pairs_of(clients: int) -> list[Group]:
@@ -84,7 +38,7 @@ def measure_capacity(scenario: Scenario, bar: Bar) -> None:
         tokens = server.place.tokens(seeded.users[: args.clients])
         for window in args.window:
             bar.step(f"{args.store}: {window} under way each")
-            shares = Shares(server, bar)
+            shares = Shares(bar, server.pid, server.database_pid)
             result = loadgen.run(
                 "send",
                 server.port,
@@ -119,7 +73,7 @@ def measure_latency(scenario: Scenario, bar: Bar) -> None:
     bar.step(f"{args.store}: seeding {connections:,} users")
     with scenario.server(connections + 1, groups) as (server, seeded):
         bar.step(f"{args.store}: {args.rate:,.0f}/s, {args.idle:,} idle")
-        shares = Shares(server, bar)
+        shares = Shares(bar, server.pid, server.database_pid)
         result = loadgen.run(
             "send",
             server.port,

@@ -174,9 +174,10 @@ class ServerUnderTest:
         self.check()
         return cpu_s(self.pid)
 
-    def database_cpu_s(self) -> float:
-        """Return the processor time that its database server has used; 0 for SQLite."""
-        return cpu_s(self.place.database.pid) if self.place.database else 0.0
+    @property
+    def database_pid(self) -> int | None:
+        """The process of its database server; None for SQLite."""
+        return self.place.database.pid if self.place.database else None
 
     def metrics(self) -> str:
         """Return what `/metrics` says, "" when it does not answer."""

@@ -7,10 +7,10 @@ them under way: a burst). large: one message at a time, the next one after the l
 """
 
 from bench import loadgen
-from bench.direct import Shares
 from bench.report import Bar
 from bench.scenario import Scenario, main, parser
 from bench.seed import Group
+from bench.shares import Shares
 
 
 def measure_many(scenario: Scenario, bar: Bar) -> None:
@@ -23,7 +23,7 @@ def measure_many(scenario: Scenario, bar: Bar) -> None:
         tokens = server.place.tokens(seeded.users[:clients])
         for window, target in zip(args.window, (100_000, 300_000), strict=False):
             bar.step(f"{count} rooms of {size}, {window} under way each")
-            shares = Shares(server, bar)
+            shares = Shares(bar, server.pid, server.database_pid)
             result = loadgen.run(
                 "send",
                 server.port,
@@ -58,7 +58,7 @@ def measure_large(scenario: Scenario, bar: Bar) -> None:
     bar.step(f"seeding one room of {size:,}")
     with scenario.server(size + 1, [Group(range(size))]) as (server, seeded):
         bar.step(f"one room of {size:,}")
-        shares = Shares(server, bar)
+        shares = Shares(bar, server.pid, server.database_pid)
         result = loadgen.run(
             "send",
             server.port,

@@ -56,7 +56,8 @@ class PresenceBoard:
             self._announce(user)
 
     def _moved(self, user: int, online: bool) -> None:
-        self._core.personas.forget_user(user) if not online else None
+        if not online:
+            self._core.personas.forget_user(user)
         if user not in self._watchers:
             return
         if online:

@@ -12,7 +12,7 @@ from typing import Any
 from ai_bridge.admission import Admission
 from ai_bridge.backends import build_slots
 from ai_bridge.config import BridgeConfig
-from ai_bridge.detect import with_detected
+from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, Job
 from ai_bridge.engines.chat_engine import ChatEngine
 from ai_bridge.errors import BridgeError
@@ -61,10 +61,18 @@ class Bridge:
     # --- life --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Make ready for turns. Looks for local providers (300 ms at most) if so configured."""
+        """Make ready for turns.
+
+        Looks for local providers (300 ms at most) if so configured, and asks providers that name
+        no models for their list (1 s at most).
+
+        Raises:
+            ValueError: a provider is not usable as configured; the text says why.
+        """
         config = self._config
         if config.detect:
-            config = self._config = await with_detected(config)
+            config = await with_detected(config)
+        config = self._config = await with_listed(config)
         slots = build_slots(config, self._clock)
         router = Router(
             slots, default_model=config.default_model, window_tokens=config.window_tokens

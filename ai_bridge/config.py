@@ -30,7 +30,8 @@ class ProviderConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One AI service.
 
     `base_url` ends before `/chat/completions` (for OpenAI: https://api.openai.com/v1).
-    An empty `models` list accepts every model name; then name `default_model`.
+    An empty `models` list is filled from the service's own list on start; if the service does
+    not tell, every model name is accepted and `default_model` should be set.
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""Finds AI services that a newcomer already has: a local Ollama, keys in the environment."""
+"""Finds AI services that a newcomer already has, and the models that a service offers."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 
@@ -14,6 +15,10 @@ from ai_bridge.secrets import Secret
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 DETECT_S = 0.3
+LIST_S = 1.0
+MAX_LISTED = 200
+
+log = logging.getLogger("parlance.ai")
 
 
 class _Model(msgspec.Struct):
@@ -22,6 +27,14 @@ class _Model(msgspec.Struct):
 
 class _Tags(msgspec.Struct):
     models: list[_Model] = []
+
+
+class _Listed(msgspec.Struct):
+    id: str
+
+
+class _List(msgspec.Struct):
+    data: list[_Listed] = []
 
 
 async def detect_providers(
@@ -57,6 +70,55 @@ async def with_detected(config: BridgeConfig) -> BridgeConfig:
     return msgspec.structs.replace(config, providers=await detect_providers())
 
 
+async def with_listed(config: BridgeConfig, *, timeout_s: float = LIST_S) -> BridgeConfig:
+    """Fill in the models of providers that name none, asking all of them at once.
+
+    A provider that does not tell within `timeout_s` stays as it is and accepts any model name.
+    """
+    listed = await asyncio.gather(
+        *(_listed_models(provider, timeout_s) for provider in config.providers)
+    )
+    providers = tuple(
+        msgspec.structs.replace(provider, models=models or provider.models)
+        for provider, models in zip(config.providers, listed, strict=True)
+    )
+    return msgspec.structs.replace(config, providers=providers)
+
+
+async def _listed_models(provider: ProviderConfig, timeout_s: float) -> tuple[str, ...]:
+    if provider.models or provider.kind == "demo":
+        return ()
+    headers = dict(provider.headers)
+    if provider.api_key:
+        headers["authorization"] = f"Bearer {provider.api_key.reveal()}"
+    body = await _get(f"{provider.base_url.rstrip('/')}/models", headers, timeout_s)
+    try:
+        names = [model.id for model in msgspec.json.decode(body or b"{}", type=_List).data]
+    except msgspec.MsgspecError:
+        names = []
+    if not names:
+        log.warning("provider.models_unknown", extra={"provider": provider.name})
+    return tuple(name for name in names if _can_talk(name))[:MAX_LISTED]
+
+
+def _can_talk(model: str) -> bool:
+    """Leave out models that embed, transcribe, speak or draw."""
+    return not any(word in model for word in ("embed", "whisper", "tts", "dall-e", "moderation"))
+
+
+async def _get(url: str, headers: dict[str, str], timeout_s: float) -> bytes | None:
+    """Return the body of a 200, None for anything else."""
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            aiohttp.ClientSession(trust_env=False) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            return await response.read() if response.status == 200 else None
+    except (TimeoutError, OSError, aiohttp.ClientError, ValueError):
+        return None
+
+
 def _with_keys(env: Mapping[str, str]) -> list[ProviderConfig]:
     found = []
     if key := env.get("OPENAI_API_KEY", "").strip():
@@ -85,17 +147,9 @@ def _with_keys(env: Mapping[str, str]) -> list[ProviderConfig]:
 
 
 async def _ollama_models(url: str, timeout_s: float) -> tuple[str, ...]:
+    body = await _get(f"{url}/api/tags", {}, timeout_s)
     try:
-        async with (
-            asyncio.timeout(timeout_s),
-            aiohttp.ClientSession(trust_env=False) as session,
-            session.get(f"{url}/api/tags", allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                return ()
-            body = await response.read()
-            tags = msgspec.json.decode(body, type=_Tags)
-    except (TimeoutError, OSError, aiohttp.ClientError, msgspec.MsgspecError):
+        tags = msgspec.json.decode(body or b"{}", type=_Tags)
+    except msgspec.MsgspecError:
         return ()
-    # Models that only embed text cannot talk.
-    return tuple(model.name for model in tags.models if "embed" not in model.name)
+    return tuple(model.name for model in tags.models if _can_talk(model.name))

@@ -148,10 +148,10 @@ class Router:
         return slot.config.window_tokens or self._window_tokens
 
     def models(self) -> list[ModelInfo]:
-        """Return every named model once, in configured order."""
+        """Return every model once, in configured order; "*" for a provider that takes any name."""
         found: dict[str, ModelInfo] = {}
         for slot in self.slots:
-            for model in slot.config.models:
+            for model in slot.config.models or ("*",):
                 if model not in found:
                     found[model] = ModelInfo(
                         id=model,

@@ -109,7 +109,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """A model that may be named in `GenParams.model`. `demo`: the built-in offline partner."""
+    """A model that may be named in `GenParams.model`; the id "*" stands for any name.
+
+    `demo`: the built-in offline partner.
+    """
 
     id: str
     provider: str

@@ -197,6 +197,10 @@ SAYINGS: dict[str, tuple[str, ...]] = {
     "sum_zero": ("{user}除以零可不行，再大的模型也算不出来。",),
     "time": ("按服务器的时钟，现在是{time}。", "服务器这边是{time}。"),
     "date": ("今天是{date}。", "按服务器的日历，是{date}。"),
+    "continue": (
+        "{user}刚才的已经讲完啦。要不要来点别的？",
+        "{user}后面没有了。想听长的，就让我讲个故事吧。",
+    ),
     "empty": ("{user}你发来的是空消息，想说什么呢？",),
 }
 
@@ -232,6 +236,9 @@ SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("bored", r"无聊|没意思"),
         ("happy", r"(?:好|很|真|太|特别|非常)(?:开心|高兴|快乐|激动|兴奋|幸福)|开心[！!。]?$"),
     )
+)
+CONTINUE = re.compile(
+    r"^\W*(?:请)?(?:继续|接着)(?:说|讲|写)?(?:吧|啊|呀)?\W*$|where you stopped", re.I
 )
 GREETING = re.compile(
     r"^\W*(?:你好|您好|嗨|哈喽|哈罗|早上好|早安|中午好|下午好|晚上好|在吗|在不在|hi\b|hello\b)",

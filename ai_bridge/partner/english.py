@@ -213,6 +213,10 @@ SAYINGS: dict[str, tuple[str, ...]] = {
     "sum_zero": ("Nobody can divide by zero{user}, not even a big model.",),
     "time": ("By this server's clock it is {time}.", "It's {time} here, where the server runs."),
     "date": ("Today is {date}.", "It's {date}, by this server's calendar."),
+    "continue": (
+        "That was all of it{user}. Shall I tell you something else?",
+        "There is no more to it{user}. Ask for a story, if you like long answers.",
+    ),
     "empty": ("You sent me an empty message{user}. What did you want to say?",),
 }
 
@@ -277,6 +281,9 @@ SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             r"great|wonderful|thrilled|proud|fantastic)\b",
         ),
     )
+)
+CONTINUE = re.compile(
+    r"^\W*(?:please )?(?:continue|go on|keep going|carry on)\b[^?]{0,30}$|where you stopped", re.I
 )
 GREETING = re.compile(
     r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day))\b", re.I

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from types import ModuleType
 
+from msgspec import structs
+
 from ai_bridge.partner import chinese, english
 from ai_bridge.partner.arithmetic import solve
 from ai_bridge.partner.creations import create
@@ -49,6 +51,7 @@ class Talk:
         self.text = self.said[-1] if self.said else ""
         self.lang: Lang = language_of(self.said, request.lang)
         self.now = now
+        self.request = request
         self.before = learn(self.said[:-1])
         self.facts = learn(self.said[-1:], self.before)
         answers = [message.text for message in request.history if message.role is Role.ASSISTANT]
@@ -93,6 +96,20 @@ def answer(request: TurnRequest, *, now: datetime) -> str:
 
 def _empty(talk: Talk) -> str | None:
     return talk.say("empty") if not talk.text else None
+
+
+def _continue(talk: Talk) -> str | None:
+    """Say the rest of an answer that was cut off."""
+    if not talk.matches("CONTINUE"):
+        return None
+    history = talk.request.history
+    if len(history) >= 3 and history[-2].role is Role.ASSISTANT:
+        # The same talk goes the same way, so the whole answer can be made again.
+        earlier = structs.replace(talk.request, history=history[:-2])
+        whole, part = answer(earlier, now=talk.now), history[-2].text
+        if whole.startswith(part) and len(whole) > len(part):
+            return whole[len(part) :].lstrip()
+    return talk.say("continue")
 
 
 def _recall(talk: Talk) -> str | None:
@@ -217,6 +234,7 @@ def _follow_up(talk: Talk) -> str:
 
 _SKILLS: tuple[Callable[[Talk], str | None], ...] = (
     _empty,
+    _continue,
     _recall,
     _calculate,
     _clock,

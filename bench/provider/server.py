@@ -46,6 +46,7 @@ class ScriptedProvider:
         requests: the last hundred, for tests that look at what was sent.
         arrived: set by each request; clear it before waiting.
         changed: set whenever a stream ends or a connection closes.
+        models: what `/v1/models` lists.
         tags: models that `/api/tags` lists (as a local Ollama would).
     """
 
@@ -55,6 +56,7 @@ class ScriptedProvider:
         self.arrived = asyncio.Event()
         self.changed = asyncio.Event()
         self.tags: list[str] = []
+        self.models = ["fake"]
         self.connections: set[Connection] = set()
         self.tries: dict[str, int] = {}
         self._server: asyncio.Server | None = None
@@ -169,7 +171,8 @@ class Connection(asyncio.Protocol):
         elif path == "/api/tags":
             self._respond(200, {"models": [{"name": name} for name in self._provider.tags]})
         elif path == "/v1/models":
-            self._respond(200, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
+            listed = [{"id": name, "object": "model"} for name in self._provider.models]
+            self._respond(200, {"object": "list", "data": listed})
         else:
             self._respond(404, {"error": {"type": "not_found_error"}})
 

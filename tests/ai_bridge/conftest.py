@@ -18,6 +18,7 @@ from tests.ai_bridge.fakes import Clock, Sleeps, Watcher, request
 @pytest.fixture
 async def provider() -> AsyncIterator[ScriptedProvider]:
     provider = ScriptedProvider()
+    provider.models = []  # so that the bridge takes any model name, and with it any behaviour
     await provider.start()
     yield provider
     await provider.aclose()
@@ -26,6 +27,7 @@ async def provider() -> AsyncIterator[ScriptedProvider]:
 @pytest.fixture
 async def second_provider() -> AsyncIterator[ScriptedProvider]:
     provider = ScriptedProvider()
+    provider.models = []
     await provider.start()
     yield provider
     await provider.aclose()

@@ -323,6 +323,18 @@ def test_the_same_talk_goes_the_same_way() -> None:
     assert [first.say(line) for line in lines] == [second.say(line) for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("asked", "more"), [("tell me a story", "please continue"), ("讲个故事", "继续")]
+)
+def test_an_answer_that_was_cut_off_is_continued(asked: str, more: str) -> None:
+    talk = Talk()
+    talk.say("ok")
+    whole = talk.say(asked)
+    talk.history[-1] = ChatMessage(Role.ASSISTANT, whole[:100])
+    assert whole[:100] + talk.say(more) == whole
+    assert len(talk.say(more)) < 80  # then there is no more
+
+
 def test_the_persona_keeps_its_tone() -> None:
     cat = Talk(PersonaSpec(2, "阿喵", "你是一只猫"))
     assert any(sound in cat.say("你好") for sound in ("喵", "尾巴"))

@@ -9,7 +9,7 @@ import pytest
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig, ProviderConfig
-from ai_bridge.detect import detect_providers, with_detected
+from ai_bridge.detect import detect_providers, with_detected, with_listed
 from bench.provider.server import ScriptedProvider
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -62,6 +62,25 @@ async def test_a_silent_listener_holds_nobody_up() -> None:
 async def test_what_is_configured_is_never_overridden() -> None:
     config = BridgeConfig(providers=(ProviderConfig(name="own", base_url="http://x"),), detect=True)
     assert await with_detected(config) is config
+
+
+async def test_a_provider_that_names_no_models_is_asked_for_them(
+    provider: ScriptedProvider,
+) -> None:
+    provider.models = ["fake", "text-embedding-9"]
+    own = ProviderConfig(name="own", base_url=provider.base_url)
+    gone = ProviderConfig(name="gone", base_url=NOWHERE)
+    named = ProviderConfig(name="named", base_url=NOWHERE, models=("m",))
+    config = await with_listed(BridgeConfig(providers=(own, gone, named)))
+    assert [one.models for one in config.providers] == [("fake",), (), ("m",)]
+
+
+async def test_a_provider_that_takes_any_model_is_shown_as_a_star() -> None:
+    gone = ProviderConfig(name="gone", base_url=NOWHERE)
+    bridge = Bridge(BridgeConfig(providers=(gone,), default_model="some-model"))
+    await bridge.start()
+    assert [model.id for model in bridge.models()] == ["*"]
+    await bridge.aclose()
 
 
 async def test_with_nothing_found_the_demo_answers(monkeypatch: pytest.MonkeyPatch) -> None:

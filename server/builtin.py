@@ -1,5 +1,6 @@
 """The personas that come with the server, so that a newcomer has somebody to talk to."""
 
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,9 @@ import msgspec
 
 from protocol.codes import Scope
 from protocol.rows import GenOpt, Persona
+from storage.ops import Op
 from storage.personas import upsert_builtin
+from storage.writes import Tx
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -49,5 +52,8 @@ def read_builtins() -> list[BuiltinPersona]:
 async def install_builtins(store: "Store") -> None:
     """Store the built-in personas, new or changed; others are left alone."""
     for persona in read_builtins():
-        row = persona.row()
-        await store.change((), lambda tx, slug=persona.id, row=row: upsert_builtin(tx, slug, row))
+        await store.change((), partial(_upsert, slug=persona.id, row=persona.row()))
+
+
+def _upsert(tx: Tx, slug: str, row: Persona) -> Op[Persona]:
+    return upsert_builtin(tx, slug, row)

@@ -6,6 +6,8 @@ owns, and their replies come back through `settle`.
 """
 
 import logging
+import math
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,6 +30,9 @@ TURN_FRAMES: Final = 64
 """Frames handled for one connection before others get their turn."""
 MALFORMED_ALLOWED: Final = 2
 _WORKING: Final = (State.OPEN, State.DRAINING)
+MOVE_AFTER_S: Final = (12 * 3600.0, 24 * 3600.0)
+"""Age at which a connection is asked to reconnect, so that a node never collects them all."""
+MOVE_WITHIN_MS: Final = 600_000
 CLOSE_GRACE_S: Final = 5.0
 EXPIRY_NOTICE_S: Final = 120.0
 PROBE_S: Final = 15.0
@@ -83,6 +88,7 @@ class Session:
         "_carrier",
         "_core",
         "_excess_since",
+        "_leave_at",
         "_misses",
         "_misses_at",
         "_noticed",
@@ -146,6 +152,7 @@ class Session:
         self._misses = 0
         self._misses_at = 0.0
         self._noticed = False
+        self._leave_at = now + random.uniform(*MOVE_AFTER_S)
         core.wheel.add(self, now + core.policy.hello_s)
         core.stats.opened(carrier.transport_name)
 
@@ -495,6 +502,9 @@ class Session:
         if self.expires and now >= self.expires:
             self.bye(Code.EXPIRED, "token expired")
             return None
+        if now >= self._leave_at:
+            self._leave_at = math.inf
+            self.go_away(Code.DRAINING, "time to move", MOVE_WITHIN_MS, MOVE_WITHIN_MS // 2)
         if not self._reading:
             self.last_rx = now
         silent_at = self.last_rx + 2.5 * self.heartbeat_s

@@ -133,6 +133,8 @@ class Batcher:
         """Queue one write; see Store.submit."""
         if self._closing:
             raise StoreUnavailable("the store is closing")
+        if not isinstance(write, (Append, Change)):
+            raise TypeError("a write is an Append or a Change")
         stats = self.stats
         if stats.queued_rows >= self._options.queue_rows or (
             stats.queued_rows and stats.queued_bytes + write.cost_bytes > self._options.queue_bytes

@@ -19,13 +19,14 @@ from storage.dead_letters import (
     append_from,
     append_to_file,
     letter_from,
+    list_dead,
     mark_replayed,
     read_file,
     remove_file,
     unplayed_dead,
 )
 from storage.engine import Engine
-from storage.errors import OpenFailed, StorageError
+from storage.errors import OpenFailed, Poison, StorageError
 from storage.migrate import SCHEMA_DIR, load_migrations, prepare_schema
 from storage.ops import Op
 from storage.rows import DeadLetter, StoreHealth, StoreOptions
@@ -97,7 +98,7 @@ class Store:
         committer = Committer(
             engine.dialect, cache_heads=isinstance(engine, SqliteEngine), clock=clock
         )
-        morgue = _Morgue(engine, folder, clock)
+        morgue = Morgue(engine, folder, clock)
         batcher = Batcher(engine, committer, options, morgue.bury, sleep=sleep)
         store = cls(engine, batcher, epoch, folder)
         try:
@@ -171,29 +172,37 @@ class Store:
         )
 
     async def replay(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Submit dead messages again, in order, one batch at a time; return those that failed.
+        """Submit dead messages again, one after another; return those that failed.
 
-        A message that was stored meanwhile is recognised by its cid.
+        A message that was stored meanwhile is recognised by its cid. One that is refused again
+        has a new letter; the old one counts as replayed.
         """
         failed = []
         for letter in letters:
             append = append_from(letter, _Replayed)
             assert isinstance(append, _Replayed)
             self.submit(append)
-            if await append.future is None:
-                await self.change((), partial(mark_replayed, ids=[letter.id]))
-            else:
+            error = await append.future
+            if error is not None:
                 failed.append(letter)
+            if error is None or isinstance(error, Poison):
+                await self.change((), partial(mark_replayed, ids=[letter.id]))
         return failed
 
     async def replay_all(self) -> tuple[int, int]:
-        """Replay every dead message that was not replayed; return how many went and failed."""
+        """Replay the dead messages there are now; return how many went and how many failed."""
+        newest = await self.read(list_dead(1))
+        until = newest[0].id if newest else 0
         after = gone = failed = 0
         while letters := await self.read(unplayed_dead(_PAGE, after)):
             after = letters[-1].id
+            # Not the letters that failed replays leave behind.
+            letters = [letter for letter in letters if letter.id <= until]
             bad = await self.replay(letters)
             gone += len(letters) - len(bad)
             failed += len(bad)
+            if after >= until:
+                break
         return gone, failed
 
     async def close(self, deadline_s: float = 5.0) -> None:
@@ -245,10 +254,12 @@ class _Replayed(Append):
             self.future.set_result(error)
 
 
-class _Morgue:
+class Morgue:
     """Where the batcher leaves poison writes: the table, else the file, else the log."""
 
-    def __init__(self, engine: Engine, folder: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path | None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._engine = engine
         self._folder = folder
         self._clock = clock

@@ -91,6 +91,10 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
     if others and len(await core.store.read(users_of_tenant(caller.tenant, others))) != len(others):
         raise not_found("user")
     change_set = None if f.set is None else _clean_set(f.set)
+    if change_set is not None and f.kind == ConvKind.DIRECT:
+        raise invalid("set", "A direct conversation has no settings for both.")
+    if change_set is not None and change_set.persona:
+        core.personas.require(caller, change_set.persona)
     new = NewConversation(
         id=core.new_id(),
         tenant=caller.tenant,

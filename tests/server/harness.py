@@ -214,13 +214,18 @@ class Peer:
         return reply.code
 
     async def settled(self) -> list[Any]:
-        """Return what has arrived by the time of a pong: everything that was on its way."""
-        number = next(_numbers)
-        self.send(Ping(number))
-        await self.expect(Pong, lambda pong: pong.n == number)
+        """Return all that has come once the requests so far are done; it leaves the inbox."""
+        await self._pong()
+        await self._server.idle()
+        await self._pong()
         frames = list(self.inbox)
         self.inbox.clear()
         return frames
+
+    async def _pong(self) -> None:
+        number = next(_numbers)
+        self.send(Ping(number))
+        await self.expect(Pong, lambda pong: pong.n == number)
 
     async def end(self) -> list[Any]:
         """Read up to the server's end of the connection; return what came before it."""
@@ -305,7 +310,13 @@ class Server:
         assert not list(core.hub)
         assert core.flusher.backlog_bytes == 0
         assert not core.flusher.paused
-        await eventually(lambda: len(core.turns) > 0 or core.busy == 0)
+        await eventually(lambda: core.busy == 0)
+
+    async def idle(self) -> None:
+        """Wait until no request and no write is under way; running answers do not count."""
+        core = self.core
+        stats = self.store.stats
+        await eventually(lambda: not stats.queued_rows and not core.busy)
 
     @property
     def connections(self) -> int:
@@ -372,7 +383,6 @@ class Server:
         peer.welcome = await peer.expect(Welcome)
         if not options.get("sync"):
             # The device row is written behind the welcome; tests that count want it done.
-            await eventually(lambda: self.core.busy == 0 or len(self.core.turns) > 0)
             await peer.settled()
         return peer
 

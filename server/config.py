@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from msgspec import structs
 
@@ -56,6 +57,7 @@ __all__ = [
     "StorageConfig",
     "WebSocketConfig",
     "check",
+    "data_dir",
     "explain",
     "gather",
     "is_loopback",
@@ -191,9 +193,21 @@ def show(value: object) -> str:
             return str(value)
 
 
+def data_dir(config: Config) -> Path:
+    """Return the folder for everything that the server keeps, made when missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path = Path(config.server.data_dir).expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def storage_url(config: Config) -> str:
     """Return the address of the database, which may hold a password: never log it."""
     url = config.storage.url.reveal()
     if url:
         return url
-    return f"sqlite:///{Path(config.server.data_dir).expanduser().resolve() / 'parlance.db'}"
+    path = Path(config.server.data_dir).expanduser().resolve() / "parlance.db"
+    return f"sqlite:///{quote(str(path))}"

@@ -114,7 +114,7 @@ def _check_storage(config: Config) -> list[Problem]:
     storage = config.storage
     found = []
     url = storage.url.reveal()
-    if url and not url.startswith(("sqlite:///", "mysql://")):
+    if url and not url.startswith(("sqlite:///", "mysql://", "mariadb://")):
         found.append(
             Problem(
                 "storage.url",

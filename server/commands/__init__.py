@@ -1,0 +1,1 @@
+"""One file per subject of the command line; each adds its commands by `add_to`."""

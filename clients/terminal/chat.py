@@ -14,7 +14,7 @@ from clients.outbox import Outgoing
 from clients.streams import Stream
 from clients.terminal.words import Words
 from clients.views import ConvView
-from protocol.codes import ConvKind, EndReason, GenMode, MsgKind
+from protocol.codes import ConvKind, EndReason, GenMode, MsgKind, Scope
 from protocol.errors import ProtocolError
 from protocol.rows import ConvSet, Msg, Persona, SendX, User
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 REQUEST_S: Final = 10.0
 PAGE: Final = 50
+PERSONAS_MAX: Final = 500
+_GENERAL: Final = frozenset({"assistant", "助手", "陪伴"})
 
 
 class Refused(Exception):
@@ -151,10 +153,9 @@ class Chat:
     def _suited(self) -> Persona:
         """Return the first persona that speaks the language of the interface."""
         chinese = self.words.lang == "zh"
-        for persona in self.personas:
-            if _speaks_chinese(persona) == chinese:
-                return persona
-        return self.personas[0]
+        suited = [p for p in self.personas if _speaks_chinese(p) == chinese] or self.personas
+        helpers = [p for p in suited if _GENERAL.intersection(p.tags or ())]
+        return (helpers or suited)[0]
 
     def _by_id(self, persona: int) -> Persona | None:
         return next((p for p in self.personas if p.id == persona), None)
@@ -168,17 +169,25 @@ class Chat:
 
     async def list_personas(self, word: str = "") -> list[Persona]:
         """Read the personas; return those whose name or tags hold `word`."""
-        cursor, found = "", []
-        while True:
-            page = await self._ask(self.client.persona_page(0, cursor))
-            found += [p for p in page.items if not p.deleted]
-            cursor = page.cursor
-            if not cursor or len(found) >= 500:
-                break
+        found: list[Persona] = []
+        for scope in (Scope.PRIVATE, Scope.TENANT, Scope.PUBLIC):
+            found += await self._ask(self._personas_of(scope))
+        found = list({persona.id: persona for persona in found}.values())
+        # Those of one's own first, then those that speak one's language.
+        chinese = self.words.lang == "zh"
+        found.sort(key=lambda p: (p.owner != self.client.user, _speaks_chinese(p) != chinese, p.id))
         self.personas = found
         self._persona_names.update({p.id or 0: p.name or "" for p in found})
         folded = word.casefold()
         return [p for p in found if folded in " ".join([p.name or "", *(p.tags or ())]).casefold()]
+
+    async def _personas_of(self, scope: Scope) -> list[Persona]:
+        found: list[Persona] = []
+        async for persona in self.client.personas(scope):
+            found.append(persona)
+            if len(found) >= PERSONAS_MAX:
+                break
+        return found
 
     def find_persona(self, name: str) -> Persona:
         """Return the persona of this number in the list, or whose name begins so.

@@ -225,9 +225,11 @@ def test_every_environment_variable_that_is_named_is_read(page: Path) -> None:
 def test_every_configuration_that_is_shown_is_accepted(page: Path, tmp_path: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
+            (tmp_path / "secret").write_text("a secret", encoding="utf-8")
             file = tmp_path / "parlance.toml"
-            file.write_text(block.text, encoding="utf-8")
-            secrets = dict.fromkeys(re.findall(r'"env:(\w+)"', block.text), "a secret")
+            text = re.sub(r'"file:[^"]+"', '"file:secret"', block.text)
+            file.write_text(text, encoding="utf-8")
+            secrets = dict.fromkeys(re.findall(r'"env:(\w+)"', text), "a secret")
             assert gather(file, secrets).sources
 
 

@@ -189,14 +189,14 @@ def _poem_en(topic: str, dice: random.Random) -> str:
 
 def _poem_zh(topic: str, dice: random.Random) -> str:
     first = dice.choice(
-        (f"我向夜晚借一点{topic}，\n它只给了我半片天空。", f"风和我之间，\n留着一个{topic}的位置。")
+        (f"我向远山借一点{topic}，\n它只给了我半片云。", f"风和我之间，\n留着一个{topic}的位置。")
     )
     middle = dice.choice(
         ("另外半片还在睡，\n不肯告诉我缘由。", "没有门，也没有号码，\n每个孩子却都看得见。")
     )
     last = dice.choice(
         (
-            f"于是我写下“{topic}”两个轻轻的音，\n折好，放进口袋，\n像一小块温热的光。",
+            f"于是我轻轻写下“{topic}”，\n折好，放进口袋，\n像一小块温热的光。",
             f"日子变沉的时候，\n我就低声念一遍{topic}，\n让它绕过灯，绕过窗，\n让安静也开始歌唱。",
         )
     )

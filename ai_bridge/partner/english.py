@@ -18,6 +18,12 @@ SAYINGS: dict[str, tuple[str, ...]] = {
         "Hey{user}! It's {name}. What shall we talk about?",
         "Welcome{user}. I'm {name}, and I have all the time in the world. What's new?",
     ),
+    "hello_trade": ("Hello{user}! I'm {name}.", "Good to see you{user}. I'm {name}."),
+    "advice": (
+        "I would sleep on it and look again tomorrow{user}. Which way do you lean?",
+        "I'd begin with the smallest step that can be undone. Which one is that?",
+        "Write three lines for each choice; the answer often shows by itself. Shall we try?",
+    ),
     "hello_again": (
         "Hello again{user}! Where were we?",
         "Still here{user}. Shall we go on, or start something new?",
@@ -220,6 +226,13 @@ SAYINGS: dict[str, tuple[str, ...]] = {
     "empty": ("You sent me an empty message{user}. What did you want to say?",),
 }
 
+OFFERS: dict[str, tuple[str, str]] = {  # by trade: the offer, and what a yes to it asks for
+    "code": ("Shall I show you a piece of code?", "show me some code"),
+    "poem": ("Would you like a short poem?", "write a poem"),
+    "story": ("Shall I tell you a story?", "tell me a story"),
+    "lesson": ("What are you learning at the moment?", ""),
+}
+
 SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (key, re.compile(pattern, re.I))
     for key, pattern in (
@@ -247,7 +260,11 @@ SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             r"\bi (?:love|like) (?:you|talking (?:to|with) you)\b|you(?:'re| are) (?:great|"
             r"nice|sweet|cool|awesome)",
         ),
-        ("thanks", r"^\W*(?:thanks?|thank you|thx|cheers|much appreciated)\b"),
+        (
+            "thanks",
+            r"^\W*(?:(?:ok|okay|great|cool|good|fine)\W+)?"
+            r"(?:thanks?|thank you|thx|cheers|much appreciated)\b",
+        ),
         (
             "bye",
             r"^\W*(?:bye|goodbye|good night|see you|see ya|farewell|talk (?:to you )?later|"
@@ -273,6 +290,10 @@ SMALL_TALK: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             "angry",
             r"\bi(?:'m| am| feel|'m feeling| am feeling)\b.{0,20}\b(?:angry|annoyed|"
             r"furious|mad|upset)\b",
+        ),
+        (
+            "advice",
+            r"what (?:would|should|could) (?:you|i) do\b|what do you think\W*$|any advice",
         ),
         ("bored", r"\b(?:bored|boring)\b"),
         (

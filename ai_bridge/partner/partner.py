@@ -20,7 +20,7 @@ from ai_bridge.partner.facts import Facts, learn
 from ai_bridge.partner.language import Lang, language_of
 from ai_bridge.partner.recall import recall
 from ai_bridge.partner.topics import reflect_en, reflect_zh, topic_en, topic_zh
-from ai_bridge.partner.voice import Voice
+from ai_bridge.partner.voice import Voice, trade_of
 from ai_bridge.types import Role, TurnRequest
 
 MAX_READ_CHARS = 600
@@ -187,7 +187,25 @@ def _turned(talk: Talk, value: str) -> str:
 def _greeting(talk: Talk) -> str | None:
     if not talk.matches("GREETING") or len(talk.text) > 60:
         return None
-    return talk.voice.signed(talk.say("hello" if talk.is_first else "hello_again"))
+    if not talk.is_first:
+        return talk.voice.signed(talk.say("hello_again"))
+    trade = trade_of(talk.request.persona)
+    if trade is None:
+        return talk.voice.signed(talk.say("hello"))
+    joint = "" if talk.lang == "zh" else " "
+    offer: str = talk.words.OFFERS[trade][0]
+    return talk.voice.signed(talk.say("hello_trade") + joint + offer)
+
+
+def _offered(talk: Talk) -> str | None:
+    """Keep an offer that was just made, if the person says yes to it."""
+    history = talk.request.history
+    if len(history) < 2 or len(talk.text) > 30 or not talk.matches("YES"):
+        return None
+    for offer, wish in talk.words.OFFERS.values():
+        if wish and offer in history[-2].text:
+            return create(wish, talk.lang, talk.facts.name, talk.voice.dice)
+    return None
 
 
 def _question(talk: Talk) -> str | None:
@@ -235,6 +253,7 @@ def _follow_up(talk: Talk) -> str:
 _SKILLS: tuple[Callable[[Talk], str | None], ...] = (
     _empty,
     _continue,
+    _offered,
     _recall,
     _calculate,
     _clock,

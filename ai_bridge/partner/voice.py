@@ -10,10 +10,14 @@ from typing import Literal
 from ai_bridge.partner.language import Lang
 from ai_bridge.types import PersonaSpec
 
+Trade = Literal["code", "poem", "story", "lesson"]
 Tone = Literal["warm", "playful", "formal", "brief", "cat"]
 
 _TONES: tuple[tuple[Tone, re.Pattern[str]], ...] = (
-    ("cat", re.compile(r"\b(?:cat|kitten)\b|猫|喵", re.I)),
+    (
+        "cat",
+        re.compile(r"you(?:'re| are) an? (?:\w+ )?(?:cat|kitten)\b|你是[^。，]{0,6}猫|喵", re.I),
+    ),
     ("brief", re.compile(r"\b(?:brief|terse|concise|short answers)\b|简短|简洁|话少|寡言", re.I)),
     (
         "playful",
@@ -23,6 +27,12 @@ _TONES: tuple[tuple[Tone, re.Pattern[str]], ...] = (
         "formal",
         re.compile(r"\b(?:formal|professional|expert|butler|polite)\b|正式|专业|严谨|管家", re.I),
     ),
+)
+_TRADES: tuple[tuple[Trade, re.Pattern[str]], ...] = (
+    ("code", re.compile(r"\b(?:engineer|programmer|developer)\b|工程师|程序员", re.I)),
+    ("poem", re.compile(r"\bpoet\b|诗人|词人", re.I)),
+    ("story", re.compile(r"\b(?:storyteller|novelist|fiction)\b|讲故事|小说家|说书", re.I)),
+    ("lesson", re.compile(r"\b(?:teacher|tutor|coach)\b|老师|教师|导师", re.I)),
 )
 _SIGNATURES: dict[Lang, dict[Tone, tuple[str, ...]]] = {
     "en": {"cat": ("Meow.", "Purr.", "*tail swish*"), "playful": ("😄", "😉", "Ha!")},
@@ -35,6 +45,11 @@ def tone_of(persona: PersonaSpec) -> Tone:
     """Read the manner of a persona from its prompt; warm unless it says otherwise."""
     described = f"{persona.name} {persona.prompt}"
     return next((tone for tone, words in _TONES if words.search(described)), "warm")
+
+
+def trade_of(persona: PersonaSpec) -> Trade | None:
+    """Read from a persona's prompt what it is good at, as far as the partner can play it."""
+    return next((trade for trade, words in _TRADES if words.search(persona.prompt)), None)
 
 
 class Voice:

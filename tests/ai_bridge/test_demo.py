@@ -342,6 +342,23 @@ def test_the_persona_keeps_its_tone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "hello", "offer", "yes", "sign"),
+    [
+        ("You are a senior software engineer.", "hi", "code", "yes please", "```"),
+        ("You are a storyteller.", "hello", "story", "sure", "at the End of the Road"),
+        ("你是一位宋代女词人。", "你好", "诗", "好啊", "\n\n"),
+        ("你是一位资深工程师", "你好", "代码", "要", "```python"),
+    ],
+)
+def test_a_persona_offers_what_it_is_good_at_and_keeps_its_word(
+    prompt: str, hello: str, offer: str, yes: str, sign: str
+) -> None:
+    talk = Talk(PersonaSpec(3, "Max", prompt))
+    assert offer in talk.say(hello)
+    assert sign in talk.say(yes)
+
+
+@pytest.mark.parametrize(
     ("text", "turned"),
     [
         ("I miss my dog.", "you miss your dog"),

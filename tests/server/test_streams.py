@@ -1,0 +1,591 @@
+"""Answers of a persona, from the question to the stored text, as people see them arrive."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from protocol.codec import MsgpackCodec
+from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamState
+from protocol.envelopes import (
+    Cancel,
+    Done,
+    Err,
+    Frame,
+    Gen,
+    GenOk,
+    History,
+    MsgPush,
+    Open,
+    Opened,
+    Send,
+    StreamDelta,
+    StreamEnd,
+    StreamStart,
+    Synced,
+    SyncRequest,
+    Watching,
+    WatchRequest,
+)
+from protocol.rows import SendX, StreamPos
+from server.config_sections import AiConfig
+from storage.rows import TurnStatus
+from storage.turns import get_turn, turns_of
+from tests.server.harness import (
+    Peer,
+    Person,
+    Server,
+    cid,
+    fresh_sync,
+    serving,
+    watching,
+)
+from tests.server.model import Model
+from tests.support.eventually import eventually
+
+
+async def ask(peer: Peer, conv: int, text: str = "How are you?") -> int:
+    """Send a question; return the id of the answer's stream."""
+    sent = await peer.send_text(conv, text)
+    assert sent.sid is not None
+    return sent.sid
+
+
+async def talk(server: Server, *others: Person, watch: bool = True) -> tuple[Person, Peer, int]:
+    """Return Ann, her connection and her conversation with a persona."""
+    ann = await server.person("ann")
+    persona = await server.persona(ann)
+    peer = await server.connect(ann)
+    kind = ConvKind.GROUP if others else ConvKind.AI
+    conv = (await peer.create(kind, *others, persona=persona)).row.id or 0
+    if watch:
+        await peer.ask(WatchRequest, watching(conv))
+    await peer.settled()
+    return ann, peer, conv
+
+
+class Reader:
+    """Puts a stream together as a client does, and complains about holes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def take(self, delta: StreamDelta | Opened) -> None:
+        assert delta.off <= len(self.data), "a hole"
+        new = delta.text.encode()
+        assert self.data[delta.off :] == new[: len(self.data) - delta.off], "another text"
+        self.data = self.data[: delta.off] + new
+
+    async def follow(self, peer: Peer, sid: int) -> StreamEnd | MsgPush:
+        """Read up to the end of the stream."""
+
+        def ours(frame: Any) -> bool:
+            if isinstance(frame, MsgPush):
+                return frame.x is not None and frame.x.sid == sid
+            return isinstance(frame, StreamDelta | StreamEnd) and frame.sid == sid
+
+        while True:
+            frame: Any = await peer.expect(Frame, ours)
+            if not isinstance(frame, StreamDelta):
+                assert isinstance(frame, StreamEnd | MsgPush)
+                return frame
+            self.take(frame)
+
+
+async def status_of(server: Server, sid: int) -> TurnStatus:
+    """Return the state of a turn's row."""
+    row = await server.store.read(get_turn(sid))
+    assert row is not None
+    return TurnStatus(row.status)
+
+
+# the usual way
+
+
+async def test_an_answer_streams_in_and_is_stored(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        start = await peer.expect(StreamStart)
+        assert (start.sid, start.conv, start.ask) == (sid, conv, 1)
+        call = await model.call()
+        assert call.texts == ["Be kind.", "How are you?"]
+        call.say("Fine, ")
+        first = await peer.expect(StreamDelta)
+        assert (first.off, first.text) == (0, "Fine, ")
+        call.finish("谢谢!")
+        reader = Reader()
+        reader.take(first)
+        end = await reader.follow(peer, sid)
+        assert isinstance(end, StreamEnd)
+        whole = "Fine, 谢谢!".encode()
+        assert reader.data == whole
+        assert (end.reason, end.total, end.crc) == (EndReason.STOP, len(whole), crc32(whole))
+        page = await peer.ask(History, conv, 0, True, 5)
+        answer = page.msgs[-1]
+        assert (answer.text, answer.kind) == ("Fine, 谢谢!", MsgKind.AI_REPLY)
+        assert (answer.seq, answer.rev, answer.ts) == (end.seq, end.rev, end.ts)
+        assert answer.x is not None
+        assert (answer.x.sid, answer.x.finish) == (sid, EndReason.STOP)
+        assert await status_of(server, sid) is TurnStatus.DONE
+        assert len(server.core.turns) == 0
+        assert len(server.core.streams) == 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ws", "json"])
+async def test_the_demo_partner_answers_on_every_transport(tmp_path: Path, transport: str) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        persona = await server.persona(ann)
+        peer = await server.connect(ann, transport)
+        conv = (await peer.create(ConvKind.AI, persona=persona)).row.id or 0
+        await peer.ask(WatchRequest, watching(conv))
+        reader = Reader()
+        end = await reader.follow(peer, await ask(peer, conv, "你好，你是谁？"))
+        assert isinstance(end, StreamEnd)
+        assert reader.data
+        assert end.total == len(reader.data)
+        page = await peer.ask(History, conv, 0, True, 5)
+        assert page.msgs[-1].text.encode() == reader.data
+
+
+async def test_who_does_not_watch_gets_the_whole_message(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob, cat = await server.people("bob cat")
+        _ann, pa, conv = await talk(server, bob, cat)
+        pb = await server.connect(bob)
+        pc = await server.connect(cat, caps=0)
+        sent = await pa.send_text(conv, "@Ada, are you there?")
+        (await model.call()).finish("Yes.")
+        assert sent.sid is not None
+        assert isinstance(await Reader().follow(pa, sent.sid), StreamEnd)
+        push = await pb.expect(MsgPush, lambda f: f.kind == MsgKind.AI_REPLY)
+        assert push.text == "Yes."
+        assert {type(f) for f in await pb.settled()} >= {MsgPush, StreamStart}
+        await pc.expect(MsgPush, lambda f: f.text == "Yes.")
+        assert {type(f) for f in await pc.settled()} == {MsgPush}
+
+
+async def test_in_a_group_a_persona_answers_when_it_is_called(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        _, pa, conv = await talk(server, bob)
+        entry = server.core.directory.peek(conv)
+        assert entry is not None
+        ada = entry.row.persona or 0
+        assert (await pa.send_text(conv, "just us")).sid is None
+        for text, x in (
+            ("@Ada hello", None),
+            ("hello", SendX(mentions=[ada])),
+            ("hello", SendX(persona=ada)),
+        ):
+            sid = (await pa.send_text(conv, text, x)).sid
+            assert sid is not None
+            (await model.call(len(model.calls))).finish("hi")
+            await Reader().follow(pa, sid)
+        assert (await pa.send_text(conv, "@Ada no", SendX(ai=1))).sid is None
+
+
+async def test_no_answer_is_made_when_none_is_wanted(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        _, peer, conv = await talk(server)
+        sent = await peer.send_text(conv, "a note to myself", SendX(ai=1))
+        assert sent.sid is None
+        assert await server.store.read(turns_of(conv, 5)) == []
+
+
+# resuming
+
+
+async def test_a_second_device_that_comes_amid_the_answer_gets_all_of_it(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        ann, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        call.say("One, ")
+        await peer.expect(StreamDelta)
+        tablet = await server.connect(ann, "ws", 2, sync=fresh_sync(), watch=watching(conv))
+        synced = await tablet.expect(Synced)
+        assert [(s.sid, s.conv, s.off) for s in synced.streams] == [(sid, conv, 5)]
+        call.say("two, ")
+        call.finish("three.")
+        for device in (peer, tablet):
+            reader = Reader()
+            if device is peer:
+                reader.data = b"One, "
+            end = await reader.follow(device, sid)
+            assert isinstance(end, StreamEnd)
+            assert reader.data == b"One, two, three."
+
+
+async def test_a_client_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        ann, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        call.say("One, ")
+        reader = Reader()
+        reader.take(await peer.expect(StreamDelta))
+        peer.reset()
+        call.say("two, ")
+        await eventually(lambda: server.core.hub.size == 0)
+        known = [StreamPos(sid, conv, 0, 0, len(reader.data))]
+        sync = fresh_sync(streams=known)
+        again = await server.connect(ann, sync=sync, watch=watching(conv))
+        delta = await again.expect(StreamDelta)
+        assert (delta.off, delta.text) == (5, "two, ")
+        reader.take(delta)
+        call.finish("three.")
+        assert isinstance(await reader.follow(again, sid), StreamEnd)
+        assert reader.data == b"One, two, three."
+
+
+async def test_open_gives_the_text_so_far_and_deltas_go_on_from_there(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        _, pa, conv = await talk(server, bob)
+        pb = await server.connect(bob)
+        sent = await pa.send_text(conv, "@Ada hello")
+        sid = sent.sid or 0
+        call = await model.call()
+        call.say("日本 ")
+        await pa.expect(StreamDelta)
+        opened = await pb.ask(Open, sid, 0, 1)
+        assert (opened.off, opened.text, opened.total) == (0, "日本 ", 7)
+        assert opened.state == StreamState.RUNNING
+        watched = await pb.ask(WatchRequest, watching(conv))
+        assert isinstance(watched, Watching)
+        assert [s.off for s in watched.streams] == [7]
+        reader = Reader()
+        call.finish("語")
+        end = await reader.follow(pb, sid)
+        assert reader.data.decode() == "日本 語"
+        assert isinstance(end, StreamEnd)
+        await pb.settled()
+        late = await pb.ask(Open, sid, 0, 7)
+        assert (late.state, late.off, late.text, late.total) == (2, 7, "語", 10)
+        inside = await pb.ask(Open, sid, 0, 8)
+        assert (inside.off, inside.text) == (7, "語")
+        assert await pb.refused(Open, sid + 1, 0, 0) == Code.NOT_FOUND
+
+
+async def test_a_slow_watcher_costs_nothing_and_gets_everything_later(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        _, pa, conv = await talk(server, bob)
+        pb = await server.connect(bob, watch=watching(conv))
+        slow = server.core.hub.sessions_of(bob.id)[0]
+        sid = (await pa.send_text(conv, "@Ada hello")).sid or 0
+        call = await model.call()
+        slow.outbox.pause(0.0)
+        reader = Reader()
+        for n in range(20):
+            call.say(f"word{n} ")
+            await asyncio.sleep(0)
+        while len(reader.data) < 100:
+            reader.take(await pa.expect(StreamDelta))
+        assert slow.outbox.backlog_bytes < 1000, "no text waits for who cannot read"
+        slow.outbox.resume()
+        call.say("more ")
+        late = Reader()
+        late.take(await pb.expect(StreamDelta))
+        assert len(late.data) > 100, "one snapshot instead of many pieces"
+        call.finish("end")
+        assert isinstance(await late.follow(pb, sid), StreamEnd)
+        await reader.follow(pa, sid)
+        assert late.data == reader.data
+
+
+async def test_who_is_still_behind_at_the_end_gets_the_message(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        _, pa, conv = await talk(server, bob)
+        pb = await server.connect(bob, watch=watching(conv))
+        slow = server.core.hub.sessions_of(bob.id)[0]
+        sid = (await pa.send_text(conv, "@Ada hello")).sid or 0
+        slow.outbox.pause(0.0)
+        (await model.call()).finish("All of it.")
+        assert isinstance(await Reader().follow(pa, sid), StreamEnd)
+        slow.outbox.resume()
+        push = await pb.expect(MsgPush, lambda f: f.kind == MsgKind.AI_REPLY)
+        assert push.text == "All of it."
+
+
+async def test_a_long_answer_is_cut_into_frames(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        text = "长" * 20_001
+        (await model.call()).finish(text)
+        reader = Reader()
+        assert isinstance(await reader.follow(peer, sid), StreamEnd)
+        assert reader.data.decode() == text
+
+
+async def test_watchers_of_one_text_share_its_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deltas: list[StreamDelta] = []
+    plain = MsgpackCodec.encode
+
+    def counted(self: Any, frame: Any) -> bytes:
+        if isinstance(frame, StreamDelta):
+            deltas.append(frame)
+        return plain(self, frame)
+
+    monkeypatch.setattr(MsgpackCodec, "encode", counted)
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        others = await server.people("bob cat dan eva")
+        _, pa, conv = await talk(server, *others)
+        peers = [await server.connect(p, watch=watching(conv)) for p in others]
+        sid = (await pa.send_text(conv, "@Ada hello")).sid or 0
+        call = await model.call()
+        await asyncio.sleep(0.06)
+        call.say("Hello everybody")
+        for peer in (pa, *peers):
+            await peer.expect(StreamDelta)
+        assert len(deltas) == 1
+        call.finish()
+        for peer in (pa, *peers):
+            await Reader().follow(peer, sid)
+
+
+# stopping
+
+
+async def test_a_cancelled_answer_keeps_its_text_and_hangs_up_on_the_provider(
+    tmp_path: Path,
+) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        call.say("Well, ")
+        await peer.expect(StreamDelta)
+        assert isinstance(await peer.ask(Cancel, sid), Done)
+        end = await peer.expect(StreamEnd)
+        assert end.reason == EndReason.CANCELLED
+        await asyncio.wait_for(call.closed.wait(), 2)
+        page = await peer.ask(History, conv, 0, True, 1)
+        assert page.msgs[0].text == "Well, "
+        assert await status_of(server, sid) is TurnStatus.CANCELLED
+        assert isinstance(await peer.ask(Cancel, sid), Done)
+        assert await peer.refused(Cancel, sid + 1) == Code.NOT_FOUND
+
+
+async def test_a_cancel_right_behind_the_question_counts(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        core = server.core
+        begin = core.turns.begin
+
+        def begin_and_cancel(*args: Any, **options: Any) -> Any:
+            stream = begin(*args, **options)
+            core.turns.cancel(stream.sid)  # before the question has been read for the model
+            return stream
+
+        core.turns.begin = begin_and_cancel  # type: ignore[method-assign]
+        sid = await ask(peer, conv)
+        end = await peer.expect(StreamEnd)
+        assert (end.reason, end.seq, end.rev, end.total) == (EndReason.CANCELLED, 0, 0, 0)
+        assert await status_of(server, sid) is TurnStatus.CANCELLED
+        assert len((await peer.ask(History, conv, 0, True, 5)).msgs) == 1
+
+
+async def test_a_connection_that_drops_cancels_nothing(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        ann, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        call.say("Still ")
+        await peer.expect(StreamDelta)
+        peer.reset()
+        await eventually(lambda: server.core.hub.size == 0)
+        call.finish("here.")
+        await eventually(lambda: len(server.core.turns) == 0)
+        again = await server.connect(ann)
+        page = await again.ask(History, conv, 0, True, 1)
+        assert page.msgs[0].text == "Still here."
+        assert await status_of(server, sid) is TurnStatus.DONE
+
+
+# failing
+
+
+async def test_too_many_questions_are_refused_as_ended_streams(tmp_path: Path) -> None:
+    async with Model() as model:
+        config = model.config(user_running=1, user_queued=0)
+        async with serving(tmp_path, ai=config) as server:
+            _, peer, conv = await talk(server)
+            first = await ask(peer, conv)
+            call = await model.call()
+            second = await ask(peer, conv, "And now?")
+            end = await peer.expect(StreamEnd, lambda f: f.sid == second)
+            assert (end.reason, end.code) == (EndReason.ERROR, Code.BUSY)
+            assert end.detail
+            assert (end.seq, end.rev) == (0, 0)
+            assert await status_of(server, second) is TurnStatus.FAILED
+            call.finish("Sorry.")
+            assert isinstance(await Reader().follow(peer, first), StreamEnd)
+
+
+async def test_a_waiting_answer_is_shown_as_queued_and_can_be_cancelled(tmp_path: Path) -> None:
+    async with Model() as model:
+        config = model.config(user_running=1, user_queued=3)
+        async with serving(tmp_path, ai=config) as server:
+            _, peer, conv = await talk(server)
+            first, second, third = [await ask(peer, conv, f"question {n}") for n in range(3)]
+            call = await model.call()
+            opened = await peer.ask(Open, second, 0, 0)
+            assert opened.state == StreamState.QUEUED
+            await peer.ask(Cancel, second)
+            end = await peer.expect(StreamEnd, lambda f: f.sid == second)
+            assert end.reason == EndReason.CANCELLED
+            call.finish("one")
+            await Reader().follow(peer, first)
+            (await model.call(1)).finish("three")
+            assert isinstance(await Reader().follow(peer, third), StreamEnd)
+            assert len(model.calls) == 2
+
+
+async def test_a_provider_that_cannot_be_reached_ends_the_stream_with_a_reason(
+    tmp_path: Path,
+) -> None:
+    async with Model() as model:
+        config = model.config()
+    async with serving(tmp_path, ai=config) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        end = await peer.expect(StreamEnd)
+        assert end.sid == sid
+        assert end.reason == EndReason.ERROR
+        assert end.code == Code.MODEL_UNAVAILABLE
+        assert end.detail
+        assert await status_of(server, sid) is TurnStatus.FAILED
+
+
+async def test_what_a_stopped_server_left_behind_is_finished_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with Model() as model:
+        async with serving(tmp_path, ai=model.config()) as server:
+            ann, peer, conv = await talk(server)
+            sid = await ask(peer, conv)
+            (await model.call()).say("Half of ")
+            await peer.expect(StreamDelta)
+            server.advance(1)  # a checkpoint
+            await server.idle()
+            # As after kill -9: nobody finishes the turn.
+            server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
+        async with serving(tmp_path, ai=model.config()) as server:
+            assert await server.core.turns.recover() == 1
+            await server.idle()
+            peer = await server.connect(ann)
+            page = await peer.ask(History, conv, 0, True, 1)
+            answer = page.msgs[0]
+            assert answer.text == "Half of "
+            assert answer.x is not None
+            assert answer.x.finish == EndReason.INTERRUPTED
+            assert await status_of(server, sid) is TurnStatus.INTERRUPTED
+            assert await server.core.turns.recover() == 0
+
+
+async def _nothing(*args: object) -> None:
+    """Do nothing."""
+
+
+async def test_a_question_that_nobody_began_to_answer_is_asked_again(tmp_path: Path) -> None:
+    async with Model() as model:
+        async with serving(tmp_path, ai=model.config()) as server:
+            ann, peer, conv = await talk(server)
+            sid = await ask(peer, conv)
+            await model.call()
+            server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
+        async with serving(tmp_path, ai=model.config()) as server:
+            peer = await server.connect(ann, watch=watching(conv))
+            assert await server.core.turns.recover() == 1
+            (await model.call(1)).finish("Now.")
+            assert isinstance(await Reader().follow(peer, sid), StreamEnd)
+            assert await status_of(server, sid) is TurnStatus.DONE
+
+
+# asking again
+
+
+async def test_regenerate_and_continue_show_the_model_what_they_must(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        first = await ask(peer, conv, "Tell me a story")
+        (await model.call()).finish("Once upon")
+        await Reader().follow(peer, first)
+        key = cid()
+        ok = await peer.ask(Gen, conv, key, int(GenMode.REGENERATE), 2)
+        assert isinstance(ok, GenOk)
+        again = await peer.ask(Gen, conv, key, int(GenMode.REGENERATE), 2)
+        assert again.sid == ok.sid
+        call = await model.call(1)
+        assert call.texts == ["Be kind.", "Tell me a story"]
+        call.finish("Long ago")
+        await Reader().follow(peer, ok.sid)
+        more = await peer.ask(Gen, conv, cid(), int(GenMode.CONTINUE), 3)
+        call = await model.call(2)
+        assert "Long ago" in call.texts
+        call.finish(" there was")
+        await Reader().follow(peer, more.sid)
+        texts = [m.text for m in (await peer.ask(History, conv, 0, True, 9)).msgs]
+        assert texts == ["Tell me a story", "Once upon", "Long ago", " there was"]
+        assert len(model.calls) == 3
+        for mode, seq in ((9, 1), (int(GenMode.CONTINUE), 1)):
+            assert await peer.refused(Gen, conv, cid(), mode, seq) == Code.INVALID
+        assert await peer.refused(Gen, conv, cid(), 1, 99) == Code.NOT_FOUND
+
+
+async def test_earlier_messages_are_shown_as_far_as_asked_for(tmp_path: Path) -> None:
+    async with Model() as model:
+        config = model.config(history=2)
+        async with serving(tmp_path, ai=config) as server:
+            _, peer, conv = await talk(server)
+            for n in range(3):
+                sid = await ask(peer, conv, f"q{n}")
+                (await model.call(n)).finish(f"a{n}")
+                await Reader().follow(peer, sid)
+            assert model.calls[2].texts == ["Be kind.", "q1", "a1", "q2"]
+
+
+async def test_streams_of_conversations_one_is_not_in_are_not_listed(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, pa, conv = await talk(server)
+        eve = await server.person("eve")
+        pe = await server.connect(eve)
+        own = (await pe.create(ConvKind.GROUP)).row.id or 0
+        sid = await ask(pa, conv)
+        call = await model.call()
+        call.say("secret")
+        await pa.expect(StreamDelta)
+        reply = await pe.ask(WatchRequest, watching(conv, own))
+        assert reply.streams == []
+        synced = await pe.ask(SyncRequest, fresh_sync())
+        assert synced.streams == []
+        assert await pe.refused(Open, sid, 0, 0) == Code.NOT_FOUND
+        assert await pe.refused(Cancel, sid) == Code.NOT_FOUND
+        call.finish()
+        await Reader().follow(pa, sid)
+        assert [f for f in await pe.settled() if isinstance(f, StreamDelta | StreamStart)] == []
+
+
+async def test_a_sender_without_the_capability_gets_the_answer_as_a_message(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, ai=AiConfig(detect=False, demo_words_per_s=0)) as server:
+        ann = await server.person("ann")
+        persona = await server.persona(ann)
+        peer = await server.connect(ann, caps=int(Caps.PRESENCE))
+        conv = (await peer.create(ConvKind.AI, persona=persona)).row.id or 0
+        await peer.ask(WatchRequest, watching(conv))
+        reply = await peer.ask(Send, conv, cid(), 0, "hello")
+        assert not isinstance(reply, Err)
+        await peer.expect(MsgPush, lambda f: f.kind == MsgKind.AI_REPLY)
+        kinds = {type(f) for f in await peer.settled()}
+        assert not kinds & {StreamStart, StreamDelta, StreamEnd}

@@ -7,6 +7,7 @@ from protocol.envelopes import Cancel, Done, Gen, GenOk, Open, Opened
 from protocol.rows import Msg
 from server.directory import Conversation
 from server.errors import invalid, not_found
+from server.handlers.messages import require_writable
 from server.router import Caller, Router
 from storage.messages import get_messages, history
 from storage.rows import TurnRow, TurnStatus
@@ -29,6 +30,7 @@ async def gen(core: "Core", caller: Caller, f: Gen) -> GenOk:
     if f.mode not in set(GenMode):
         raise invalid("mode")
     entry = await core.directory.require(f.conv, caller)
+    require_writable(core, entry, entry.members[caller.user])
     ask, persona = await _question(core, entry, caller, f)
     core.personas.require(caller, persona)
     new = core.turns.new(caller.tenant, caller.user, persona, GenMode(f.mode))

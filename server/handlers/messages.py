@@ -22,7 +22,7 @@ from server.directory import Conversation
 from server.errors import ServiceError, invalid, not_found, not_permitted
 from server.router import Caller, Router
 from storage.messages import edit_message, get_messages, history, recall_message
-from storage.rows import NewTurn
+from storage.rows import MemberRow, NewTurn
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -82,10 +82,7 @@ def submit(
     member = entry.members.get(user)
     if member is None or entry.tenant != sender.tenant:
         raise not_found("conversation")
-    if entry.row.deleted:
-        raise ServiceError(Code.GONE, "conversation is deleted", "Restore it to write in it.")
-    if member.mute_until and member.mute_until > core.now_ms():
-        raise not_permitted("muted")
+    require_writable(core, entry, member)
     if f.kind not in KINDS:
         raise invalid("kind", "This kind of message cannot be sent yet.")
     text = clean_text(f.text)
@@ -99,6 +96,14 @@ def submit(
     if entry.kind is not ConvKind.DIRECT and (f.x is None or f.x.ai != AiMode.NONE):
         turn = _turn_for(core, entry, sender, f)
     core.store.submit(PendingMessage(core, entry, sender, session, f, text, x, turn))
+
+
+def require_writable(core: "Core", entry: Conversation, member: MemberRow) -> None:
+    """Refuse what would add to a deleted conversation, or what a muted member says."""
+    if entry.row.deleted:
+        raise ServiceError(Code.GONE, "conversation is deleted", "Restore it to write in it.")
+    if member.mute_until and member.mute_until > core.now_ms():
+        raise not_permitted("muted")
 
 
 def _options(entry: Conversation, role: int, x: SendX) -> MsgX:

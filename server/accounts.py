@@ -14,6 +14,7 @@ from protocol.codes import Code, UserKind
 from protocol.errors import ProtocolError
 from protocol.rows import User
 from protocol.text import clean_name, name_key
+from server.admin_queries import revoke_everything
 from server.api_keys import ApiKeys, hash_secret
 from server.auth import AuthError, Claims, Tokens
 from server.config_sections import AuthConfig
@@ -22,6 +23,7 @@ from server.passwords import Passwords, Verdict, clean_password, clean_user_name
 from server.throttle import Allowance, GuessDelay, address_key
 from storage.errors import Exists
 from storage.ids import new_id
+from storage.ops import Op
 from storage.people import (
     add_refresh,
     create_user,
@@ -35,6 +37,7 @@ from storage.people import (
     user_by_name,
 )
 from storage.rows import Credentials
+from storage.writes import Tx
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -303,7 +306,12 @@ class Accounts:
         )
 
     async def _store_password(self, user: int, hashed: str, revoke: bool) -> None:
-        await self._store.change([], lambda tx: set_password(tx, user, hashed, revoke))
+        def make(tx: Tx) -> Op[None]:
+            yield from set_password(tx, user, hashed, revoke)
+            if revoke:
+                yield from revoke_everything(tx, user)
+
+        await self._store.change([], make)
 
     async def _tenant(self, slug: str) -> int:
         if slug == DEFAULT_SLUG:

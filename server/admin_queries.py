@@ -1,9 +1,14 @@
-"""Operations that only administrators need."""
+"""Operations on accounts and personas as a whole, which no client may ask for."""
 
 from typing import NamedTuple
 
 from storage.ops import Op, Statement
 from storage.writes import Tx
+
+
+def revoke_everything(tx: Tx, user: int) -> Op[None]:
+    """Delete all refresh tokens of a user: every sign-in ends when its sign-in token does."""
+    yield Statement("DELETE FROM refresh_token WHERE user = ?", (user,))
 
 
 class Account(NamedTuple):

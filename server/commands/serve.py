@@ -73,7 +73,7 @@ def _announce(config: "Config", port: int) -> None:
     tls = "s" if config.server.tls_cert else ""
     chat = "make chat" if Path("Makefile").is_file() else "parlance chat"
     if port != 8420 or shown != "127.0.0.1":
-        chat = f"parlance chat --server {shown}:{port}"
+        chat = f"parlance chat --url {shown}:{port}"
     from server.version import VERSION
 
     lines = (

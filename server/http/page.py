@@ -38,7 +38,7 @@ _PAGE: Final = """<!doctype html>
 <p>In a terminal, in the folder of the program:</p>
 <pre><code>make chat</code></pre>
 <p>or, wherever it is installed:</p>
-<pre><code>parlance chat --server {tcp}</code></pre>
+<pre><code>parlance chat --url {tcp}</code></pre>
 <h2>Addresses</h2>
 <dl>
 <dt>Native clients</dt><dd><code>{tcp}</code></dd>

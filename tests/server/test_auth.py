@@ -143,9 +143,7 @@ def test_any_parts_are_refused_in_a_typed_way(parts: list[bytes]) -> None:
 
 
 def pem(private: Any) -> Secret:
-    return Secret(
-        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    )
+    return Secret(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,16 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads that data completes, in wire order."""
+        size = len(data)
+        # By far the commonest read: exactly one small frame.
+        if (
+            HEADER_BYTES < size < 256
+            and self._buffer is None
+            and data[3] == size - HEADER_BYTES
+            and data[:3] == b"\0\0\0"
+            and self.error is None
+        ):
+            return [data[HEADER_BYTES:]]
         if self._buffer is not None:
             self._buffer += data
             if len(self._buffer) < self._need or self.error is not None:

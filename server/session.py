@@ -189,7 +189,10 @@ class Session:
             self._throttle(-self._byte_tokens / policy.bytes_per_s)
         outbox = self.outbox
         outbox.corked = True
-        self._process(payloads)
+        if len(payloads) == 1 and self._ready and self._stash is None:
+            self._handle(payloads[0])  # by far the commonest read
+        else:
+            self._process(payloads)
         outbox.corked = False
         outbox.flush()
 
@@ -200,26 +203,26 @@ class Session:
             if not self._ready:
                 return
             payloads = self._take_stash()
-        decode = self.codec.decode_client
-        handlers = self._core.router.handlers
         for at, payload in enumerate(payloads):
             if not self._ready and self.state is not State.NEW:
                 if self.state is not State.CLOSED:
                     self._stash_all(payloads[at:], first=True)
                 return
-            try:
-                frame = decode(payload)
-            except Malformed as exc:
-                self._refuse_malformed(exc)
-                continue
-            if not self._ready:
-                self._handshake(frame)
-            elif (handler := handlers.get(type(frame))) is not None:
-                self._dispatch(handler, frame)
-            else:
-                self.bye(Code.WRONG_STATE, "not now")
+            self._handle(payload)
 
-    def _dispatch(self, handler: "Handler", frame: Any) -> None:
+    def _handle(self, payload: bytes) -> None:
+        try:
+            frame = self.codec.decode_client(payload)
+        except Malformed as exc:
+            self._refuse_malformed(exc)
+            return
+        if not self._ready:
+            self._handshake(frame)
+            return
+        handler = self._core.router.handlers.get(type(frame))
+        if handler is None:
+            self.bye(Code.WRONG_STATE, "not now")
+            return
         self._tokens -= handler.weight
         if self._tokens < 0 and not self._within_rate(frame):
             return

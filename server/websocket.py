@@ -9,7 +9,7 @@ from websockets.speedups import apply_mask
 from protocol.codec import JSON, MSGPACK
 from protocol.codes import Code
 from protocol.errors import FrameError
-from protocol.frames import BEFORE_WELCOME_BYTES, FrameDecoder
+from protocol.frames import BEFORE_WELCOME_BYTES, HEADER_BYTES, FrameDecoder
 from protocol.handshake import Upgrade, accept_upgrade
 from protocol.http_head import HeadReader, HttpError, Request, parse_request
 from protocol.websocket import (
@@ -78,10 +78,14 @@ class WebSocketConnection(asyncio.Protocol):
             decoder = self._decoder
             if not data or decoder is None:
                 return
-        events = decoder.feed(data)
+        self.take(decoder.feed(data), len(data))
+
+    def take(self, events: list[Event], size: int) -> None:
+        """Handle what a read of `size` bytes brought, and the error that it may have ended in."""
         # Control frames are small but not free: a flood of them is charged like a flood of bytes.
-        self.receive(events, max(len(data), EVENT_BYTES * len(events)))
-        if decoder.error is not None:
+        self.receive(events, max(size, EVENT_BYTES * len(events)))
+        decoder = self._decoder
+        if decoder is not None and decoder.error is not None:
             self.broken(decoder.error)
 
     def _upgrade(self, data: bytes) -> bytes:
@@ -189,6 +193,22 @@ class PwpWebSocket(WebSocketConnection):
             core.clock(),
         )
 
+    def data_received(self, data: bytes) -> None:
+        """Read the upgrade, then frames."""
+        decoder, session = self._decoder, self._session
+        if decoder is None or session is None or session.codec is JSON or self._closing:
+            super().data_received(data)
+            return
+        events = decoder.feed(data)
+        if len(events) == 1 and events[0][0] == BINARY and decoder.error is None:
+            # By far the commonest read: one message with exactly one small frame in it.
+            message = events[0][1]
+            size = len(message) - HEADER_BYTES
+            if 0 < size < 256 and message[3] == size and message[:3] == b"\0\0\0":
+                session.receive((message[HEADER_BYTES:],), len(data))
+                return
+        self.take(events, len(data))
+
     def receive(self, events: list[Event], size: int) -> None:
         """Hand payloads on; a binary message holds one or more whole frames."""
         session = self._session
@@ -219,10 +239,6 @@ class PwpWebSocket(WebSocketConnection):
             if len(message) > limit:
                 return FrameError("frame too large", Code.TOO_LARGE)
             payloads.append(message)
-            return None
-        # The commonest message by far: exactly one frame.
-        if int.from_bytes(message[:4], "big") == len(message) - 4 and 4 < len(message) <= limit:
-            payloads.append(message[4:])
             return None
         decoder = FrameDecoder(limit)
         payloads += decoder.feed(message)

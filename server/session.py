@@ -22,7 +22,6 @@ from server.outbox import Flusher, Join, Outbox
 
 if TYPE_CHECKING:
     from server.core import Core
-    from server.router import Handler
 
 log = logging.getLogger("parlance.session")
 

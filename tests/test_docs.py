@@ -255,7 +255,7 @@ def figures() -> frozenset[str]:
     """Return the names of all series of the metrics page."""
     page = Metrics(
         [
-            core_figures(lambda: CoreFigures(log_dropped=0)),
+            core_figures(lambda: CoreFigures()),
             store_figures(Stats()),
             bridge_figures(BridgeStats()),
             LoopLag().figures,

@@ -131,6 +131,7 @@ class Client(Calls, Dispatch):
         self._dirty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Future[None] | None = None
         self._welcome_timer: asyncio.TimerHandle | None = None
         self._marks: dict[int, int] = {}
         self._marks_due: float | None = None
@@ -169,6 +170,8 @@ class Client(Calls, Dispatch):
         if connection is not None:
             await connection.wait_closed()
         if self._state.durable:
+            if self._saving is not None:
+                await asyncio.wait([self._saving])
             await asyncio.to_thread(self._state.save, self._encode_state())
         self._state.close()
 
@@ -611,8 +614,10 @@ class Client(Calls, Dispatch):
             await self._dirty.wait()
             self._dirty.clear()
             entries = self._outbox.entries()
+            # Shielded, so that `close` can wait for a write that it must not overtake.
+            self._saving = self._loop.run_in_executor(None, self._state.save, self._encode_state())
             try:
-                await asyncio.to_thread(self._state.save, self._encode_state())
+                await asyncio.shield(self._saving)
             except OSError as exc:
                 # A full disk must not keep people from talking.
                 log.error("client.state_unsaved", extra={"reason": exc.strerror})

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 REQUEST_S: Final = 10.0
 PAGE: Final = 50
+SCREENFUL: Final = 20
 PERSONAS_MAX: Final = 500
 _GENERAL: Final = frozenset({"assistant", "助手", "陪伴"})
 
@@ -257,8 +258,9 @@ class Chat:
         self.on_conv(conv)
         await self._ask(self.client.watch([conv]))
         view = self.view
-        if view.last_seq and not view.whole_from():
-            await self._ask(self.client.history(conv, 0, limit=PAGE))
+        first = view.whole_from()
+        if not self.at_beginning and (not first or view.last_seq - first < SCREENFUL):
+            await self._ask(self.client.history(conv, first, limit=PAGE))
         await self.learn_names()
         self.mark_read()
 
@@ -266,7 +268,7 @@ class Chat:
         """Load a page of older messages; False when there are none."""
         view = self.view
         first = view.whole_from()
-        if first == 1 or not view.last_seq:
+        if self.at_beginning:
             return False
         page = await self._ask(self.client.history(self.conv, first, limit=PAGE))
         await self.learn_names()
@@ -277,7 +279,7 @@ class Chat:
         """True when the first message is loaded."""
         view = self.view
         floor = max(view.my.min_seq or 0, view.my.joined_seq or 0)
-        return not view.last_seq or 0 < view.whole_from() <= floor + 1
+        return view.last_seq <= floor or 0 < view.whole_from() <= floor + 1
 
     def mark_read(self) -> None:
         """Everything shown is read."""

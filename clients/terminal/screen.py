@@ -45,6 +45,7 @@ LEAVE_S: Final = 2.0
 TYPING_EVERY_S: Final = 4.0
 TYPING_SHOWN_S: Final = 6.0
 FRAME_S: Final = 0.1
+OLDER_AGAIN_S: Final = 5.0
 
 STYLE: Final = Style.from_dict(
     {
@@ -82,9 +83,9 @@ class HistoryControl(UIControl):
         self._hold_place(len(lines))
         self.height = height
         most = max(0, len(lines) - height)
-        self.offset = min(self.offset, most)
-        if self.offset >= most and most:
+        if self.offset and self.offset >= most:
             self._reached_top()
+        self.offset = min(self.offset, most)
         end = len(lines) - self.offset
         visible = lines[max(0, end - height) : end]
 
@@ -153,6 +154,7 @@ class Screen:
         self.history = HistoryControl(self.transcript, self._want_older)
         self._leave_until = 0.0
         self._typing_at = 0.0
+        self._older_at = 0.0
         self._retry_at = 0.0
         self._link: ev.LinkChanged | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,7 +181,7 @@ class Screen:
         )
         # A lone Esc is a key here: wait only shortly for the rest of a longer sequence.
         self.app.ttimeoutlen = 0.05
-        self.app.timeoutlen = 0.3
+        self.app.timeoutlen = 0.2
 
     async def run(self) -> None:
         """Show the screen until the user leaves or the client stops."""
@@ -341,8 +343,8 @@ class Screen:
 
     def _want_older(self) -> None:
         online = self.chat.client.link is ev.Link.ONLINE
-        wanted = self.history.offset and not self.chat.at_beginning
-        if wanted and online and not self.transcript.loading:
+        calm = self._clock() >= self._older_at and not self.transcript.loading
+        if online and calm and not self.chat.at_beginning:
             self.transcript.loading = True
             self._spawn(self._load_older())
 
@@ -350,6 +352,7 @@ class Screen:
         try:
             await self.chat.load_older()
         except Refused as exc:
+            self._older_at = self._clock() + OLDER_AGAIN_S
             self.transcript.note(str(exc))
         finally:
             self.transcript.loading = False

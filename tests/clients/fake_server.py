@@ -139,7 +139,8 @@ class FakeServer:
     refusal: what every hello gets in place of `welcome`.
     lose_acks: so many sends are stored and their connection cut before the answer.
     send_errors: answers to the next sends, in place of storing them.
-    on_send: called after a message of the client is stored.
+    answers: what the persona says to the next sends, piece by piece; the last piece None leaves
+        the answer running.
     """
 
     def __init__(self) -> None:
@@ -152,7 +153,7 @@ class FakeServer:
         self.refusal: e.Bye | None = None
         self.lose_acks = 0
         self.send_errors: list[e.Err] = []
-        self.on_send: Callable[[ModelConv, Msg], None] | None = None
+        self.answers: list[list[str | None]] = []
         self.streams: dict[int, FakeStream] = {}
         self.personas: list[Persona] = []
         self.hb = 30
@@ -304,9 +305,18 @@ class FakeServer:
             self.lose_acks -= 1
             peer.cut()
             return
+        if not self.answers or sent.dup:
+            peer.send(sent)
+            return
+        stream = self.begin_stream(conv.id, sent.seq)
+        sent.sid = stream.sid
         peer.send(sent)
-        if self.on_send is not None and not sent.dup:
-            self.on_send(conv, conv.messages[sent.seq])
+        pieces = self.answers.pop(0)
+        for piece in pieces:
+            if piece is not None:
+                self.stream_text(stream, piece)
+        if pieces[-1] is not None:
+            self.end_stream(stream)
 
     def _history(self, f: e.History) -> e.Page:
         conv = self.model.convs[f.conv]

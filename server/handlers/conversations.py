@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 FLAG_ADMINS_INVITE = 2
 """Conv.flags: only administrators add members."""
 SHOWN_MEMBERS = 200
+PAGE_BYTES = 384 * 1024
+"""Prompts and notices of one page; a frame holds at most 1 MiB."""
 
 
 def register(router: Router) -> None:
@@ -163,10 +165,18 @@ async def get(core: "Core", caller: Caller, f: ConvGet) -> ConvInfo:
 
 async def list_page(core: "Core", caller: Caller, f: ConvList) -> ConvPage:
     """Return a page of conversations, most recently active first."""
-    rows, mine, cursor = await core.store.read(
-        list_conversations(caller.user, f.archived, f.cursor, f.limit)
-    )
-    return ConvPage(f.rid, rows, mine, cursor)
+    limit = f.limit
+    while True:
+        rows, mine, cursor = await core.store.read(
+            list_conversations(caller.user, f.archived, f.cursor, limit)
+        )
+        limit = len(rows) // 2
+        if not limit or sum(map(_size, rows)) <= PAGE_BYTES:
+            return ConvPage(f.rid, rows, mine, cursor)
+
+
+def _size(row: Conv) -> int:
+    return sum(len(text.encode()) for text in (row.prompt, row.notice) if text)
 
 
 async def list_members(core: "Core", caller: Caller, f: Members) -> MemberPage:

@@ -22,7 +22,9 @@ from server.directory import Conversation
 from server.errors import ServiceError, invalid, not_found, not_permitted
 from server.router import Caller, Router
 from storage.messages import edit_message, get_messages, history, recall_message
+from storage.ops import Op
 from storage.rows import MemberRow, NewTurn
+from storage.writes import Tx
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -147,12 +149,20 @@ async def edit(core: "Core", caller: Caller, f: Edit) -> Changed:
     if not text or text.isspace():
         raise invalid("empty message")
     x = None if f.x is None else _options(entry, entry.members[caller.user].role, f.x)
-    row = await core.store.change(
-        (entry.id,),
-        lambda tx: edit_message(tx, entry.id, f.seq, caller.user, text, x, f.base),
-        publish=lambda row: publish_row(core, core.directory.changed(entry.id) or entry, row),
+
+    def write(tx: Tx) -> Op[tuple[Msg, bool]]:
+        row = yield from edit_message(tx, entry.id, f.seq, caller.user, text, x, f.base)
+        return row, tx.touched
+
+    row, changed = await core.store.change(
+        (entry.id,), write, publish=lambda result: _publish_change(core, entry, *result)
     )
-    return Changed(f.rid, entry.id, row.rev, core.now_ms())
+    return Changed(f.rid, entry.id, row.rev if changed else 0, core.now_ms())
+
+
+def _publish_change(core: "Core", entry: Conversation, row: Msg, changed: bool) -> None:
+    if changed:
+        publish_row(core, core.directory.changed(entry.id) or entry, row)
 
 
 async def recall(core: "Core", caller: Caller, f: Recall) -> Changed:
@@ -160,16 +170,10 @@ async def recall(core: "Core", caller: Caller, f: Recall) -> Changed:
     entry = await core.directory.require(f.conv, caller)
     by_admin = entry.members[caller.user].role >= Role.ADMIN
     window_s = core.config.messages.recall_window_s
-
-    def publish(result: tuple[Msg, bool]) -> None:
-        row, changed = result
-        if changed:
-            publish_row(core, core.directory.changed(entry.id) or entry, row)
-
     row, changed = await core.store.change(
         (entry.id,),
         lambda tx: recall_message(tx, entry.id, f.seq, caller.user, by_admin, int(window_s * 1000)),
-        publish=publish,
+        publish=lambda result: _publish_change(core, entry, *result),
     )
     return Changed(f.rid, entry.id, row.rev if changed else 0, core.now_ms())
 
@@ -195,12 +199,16 @@ def _fit_page(msgs: list[Msg], back: bool) -> list[Msg]:
 
 
 async def get(core: "Core", caller: Caller, f: Get) -> Page:
-    """Return messages by their numbers; those that do not exist are left out."""
+    """Return messages by their numbers; those that do not exist are left out.
+
+    `more`: the last ones did not fit into the page and must be asked for again.
+    """
     entry = await core.directory.require(f.conv, caller)
     msgs = await core.store.read(
         get_messages(entry.id, sorted(set(f.seqs)), entry.floor(caller.user))
     )
-    return Page(f.rid, entry.id, msgs, False)
+    fitting = _fit_page(msgs, False)
+    return Page(f.rid, entry.id, fitting, len(fitting) < len(msgs))
 
 
 def mark(core: "Core", session: "Session", f: Mark) -> None:

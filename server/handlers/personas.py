@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from server.core import Core
 
 
+PAGE_BYTES = 384 * 1024
+"""Prompts and greetings of one page; a frame holds at most 1 MiB."""
+
+
 def register(router: Router) -> None:
     """Add this subject's rows to the table."""
     router.serve(PersonaSave, save, 5)
@@ -63,10 +67,19 @@ async def get(core: "Core", caller: Caller, f: PersonaGet) -> PersonaInfo:
 
 async def list_page(core: "Core", caller: Caller, f: PersonaList) -> PersonaPage:
     """Return a page of the personas of at least this scope that the caller may use."""
-    items, cursor = await core.store.read(
-        list_personas(caller.tenant, caller.user, f.scope, f.cursor, f.limit)
-    )
-    return PersonaPage(f.rid, [shown_to(caller.user, item) for item in items], cursor)
+    limit = f.limit
+    while True:
+        items, cursor = await core.store.read(
+            list_personas(caller.tenant, caller.user, f.scope, f.cursor, limit)
+        )
+        shown = [shown_to(caller.user, item) for item in items]
+        limit = len(shown) // 2
+        if not limit or sum(map(_size, shown)) <= PAGE_BYTES:
+            return PersonaPage(f.rid, shown, cursor)
+
+
+def _size(p: Persona) -> int:
+    return sum(len(text.encode()) for text in (p.prompt, p.greeting) if text)
 
 
 async def drop(core: "Core", caller: Caller, f: PersonaDrop) -> Changed:

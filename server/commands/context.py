@@ -70,7 +70,7 @@ def _explain(error: Exception) -> Sequence[str] | None:
     # Only errors that came out of the store or a service: both are loaded then.
     storage_errors = sys.modules.get("storage.errors")
     if storage_errors is not None and isinstance(error, storage_errors.OpenFailed):
-        return [f"cannot open the database: {error}"]
+        return [f"database: {error}"]
     if storage_errors is not None and isinstance(error, storage_errors.StorageError):
         return [str(error)]
     services = sys.modules.get("server.errors")

@@ -5,6 +5,7 @@ import logging
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from protocol.codes import Code
@@ -26,13 +27,14 @@ class GuardedHandler(RequestHandler):
     (`server.http.bodies`); between requests aiohttp's keep-alive applies.
     """
 
-    __slots__ = ("_head_bytes", "_head_timer", "_header_s", "_open", "_stats")
+    __slots__ = ("_body", "_head_bytes", "_head_timer", "_header_s", "_open", "_stats")
 
     def __init__(self, *args: Any, header_s: float, stats: Stats, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_s = header_s
         self._stats = stats
         self._open = False
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -56,8 +58,14 @@ class GuardedHandler(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self._end_head()
-        elif data and not (self._request_in_progress or self._messages):
+            if self._messages:
+                self._body = self._messages[-1][1]
+        elif data and not self._in_request():
             self._head_grows(len(data))
+
+    def _in_request(self) -> bool:
+        """Whether bytes belong to a known head; a body may outlast the answer to it."""
+        return bool(self._request_in_progress or self._messages or not self._body.is_eof())
 
     def _head_grows(self, size: int) -> None:
         self._head_bytes += size

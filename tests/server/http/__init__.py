@@ -1,0 +1,1 @@
+"""Tests of server.http, on a whole server with a real listener."""

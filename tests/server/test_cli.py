@@ -360,7 +360,7 @@ def test_serve_says_what_to_type_next_and_stops_when_asked(tmp_path: Path) -> No
     )
     try:
         assert process.stdout is not None
-        lines = []
+        lines: list[str] = []
         while not lines or "Stop with" not in lines[-1]:
             lines.append(process.stdout.readline())
             assert lines[-1], process.communicate()[1]

@@ -7,6 +7,7 @@ fall silent, refuse, lose acknowledgements, and stream answers.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import Callable
 from typing import Any, cast
@@ -171,10 +172,10 @@ class FakeServer:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: FakePeer(self), "127.0.0.1", self.port, reuse_address=True
+            lambda: FakePeer(self), "127.0.0.1", self.port, reuse_address=True, ssl=tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -46,6 +46,8 @@ def bridge_config(ai: AiConfig) -> BridgeConfig:
             models=tuple(p.models),
             headers={name: value.reveal() for name, value in p.headers.items()},
             max_streams=p.max_streams,
+            ttft_s=p.ttft_s,
+            window_tokens=p.window_tokens,
             quirks=Quirks(**p.quirks),  # type: ignore[arg-type]  # checked by check-config
         )
         for p in ai.providers
@@ -139,7 +141,7 @@ class App:
         await self._http.start()
         core.http_factory = self._http.factory
         self._lag.start(loop)
-        await core.turns.recover()
+        await core.turns.recover(starting=True)
         self._seconds = loop.create_task(self._every_second(core))
         if config.server.gc_freeze:
             # A full collection with many connections takes tens of milliseconds.

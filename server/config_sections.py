@@ -270,6 +270,13 @@ class ProviderConfig(Section, frozen=True):
     max_streams: Annotated[
         int, Meta(ge=1, le=10_000, description="Answers that may stream at the same time.")
     ] = 100
+    ttft_s: Annotated[
+        float,
+        Meta(ge=0, description="Seconds until its first text. 0: as in `[ai]`. Reasoning: 90."),
+    ] = 0
+    window_tokens: Annotated[
+        int, Meta(ge=0, description="Context window of its models. 0: as in `[ai]`.")
+    ] = 0
     quirks: Annotated[
         dict[str, str | int | float | bool],
         _about("Where the service differs from OpenAI's interface."),
@@ -313,7 +320,10 @@ class AiConfig(Section, frozen=True):
         int, Meta(ge=512, description="Tokens of conversation shown to a model.")
     ] = 16_000
     demo_words_per_s: Annotated[
-        float, Meta(gt=0, le=10_000, description="Pace of the built-in demo, words per second.")
+        float,
+        Meta(
+            ge=0, le=10_000, description="Pace of the built-in demo, words per second. 0: at once."
+        ),
     ] = 12.0
     history: Annotated[
         int, Meta(ge=0, le=1000, description="Earlier messages shown to a model at most.")

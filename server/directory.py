@@ -33,7 +33,17 @@ class Conversation:
         tokens, tokens_at: allowance of messages per second.
     """
 
-    __slots__ = ("floors", "hidden", "id", "kind", "members", "row", "tenant", "tokens", "tokens_at")
+    __slots__ = (
+        "floors",
+        "hidden",
+        "id",
+        "kind",
+        "members",
+        "row",
+        "tenant",
+        "tokens",
+        "tokens_at",
+    )
 
     def __init__(self, record: ConvRecord) -> None:
         self.row: Conv = record.row

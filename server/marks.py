@@ -25,6 +25,9 @@ class Marks:
 
     A cursor that is lost in a crash is sent again by its client, which sees a lower value in its
     next sync: so nothing waits for these writes.
+
+    Attributes:
+        dropped: cursors not taken because the store did not answer and too many waited.
     """
 
     def __init__(self, core: "Core") -> None:
@@ -32,15 +35,22 @@ class Marks:
         self._dirty: dict[tuple[int, int], MarkRow] = {}
         self._sent: dict[tuple[int, int], int] = {}
         self._writing = False
+        self.dropped = 0
 
     def sent(self, conv: int, user: int, seq: int) -> None:
         """A message of one's own counts as read; clients know that without being told."""
-        self._sent[conv, user] = seq
+        if len(self._sent) < MAX_DIRTY or (conv, user) in self._sent:
+            self._sent[conv, user] = seq
+        else:
+            self.dropped += 1
 
     def marked(self, conv: int, user: int, read: int, recv: int) -> None:
         """A client says how far its user has read, and its device received."""
         key = (conv, user)
         mark = self._dirty.get(key)
+        if mark is None and len(self._dirty) >= 2 * MAX_DIRTY:
+            self.dropped += 1
+            return
         if mark is not None:
             read, recv = max(mark.read, read), max(mark.recv, recv)
         self._dirty[key] = MarkRow(conv, user, read, recv, False)
@@ -60,9 +70,7 @@ class Marks:
     async def _write(self, marks: list[MarkRow]) -> None:
         users = sorted({mark.user for mark in marks if not mark.silent})
         try:
-            await self._core.store.change(
-                users, lambda tx: write_marks(tx, marks), self._publish
-            )
+            await self._core.store.change(users, lambda tx: write_marks(tx, marks), self._publish)
         except StorageError as exc:
             log.warning("marks.lost", extra={"marks": len(marks), "reason": str(exc)})
         finally:

@@ -75,6 +75,7 @@ class Session:
 
     Attributes:
         user, tenant, device: who this is; 0 and empty before sign-in.
+        lang: the language its interface has, as a tag like "zh-CN".
         watched: conversations whose passing events and AI text it wants.
         caps: negotiated capability bits.
         last_rx: loop time of the last bytes from the peer.
@@ -104,6 +105,7 @@ class Session:
         "heartbeat_s",
         "id",
         "inflight",
+        "lang",
         "last_rx",
         "outbox",
         "state",
@@ -131,6 +133,7 @@ class Session:
         self.user = 0
         self.tenant = 0
         self.device = b""
+        self.lang = ""
         self.caps = 0
         self.watched: tuple[int, ...] = ()
         self.heartbeat_s = core.policy.heartbeat_s

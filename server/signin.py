@@ -64,6 +64,7 @@ async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginStat
     session.user = claims.user
     session.tenant = claims.tenant
     session.device = hello.device
+    session.lang = hello.lang
     session.expires = core.expiry(claims)
     return known
 

@@ -44,6 +44,7 @@ LEASE_MS: Final = 30_000
 RENEW_S: Final = 5.0
 RERUNS: Final = 2
 RECOVER_AT_ONCE: Final = 500
+HISTORY_ROWS: Final = 100
 
 _STATUS: Final = {
     EndReason.STOP: TurnStatus.DONE,
@@ -225,14 +226,15 @@ class Turns:
                 history=opt.history,
             ),
             request_id=f"turn-{new.sid}",
+            lang=next((s.lang for s in core.hub.sessions_of(new.user)), ""),
         )
 
     async def _history(
         self, entry: Conversation, ask: int, mode: int, wanted: int | None
     ) -> list[Msg]:
-        limit = min(wanted if wanted is not None else self._core.config.ai.history, 200) + 1
-        floor = 0
-        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, floor))
+        # The bridge shows the model as many as were asked for; the demo partner remembers more.
+        limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
+        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, 0))
         if mode == GenMode.REGENERATE:
             while rows and rows[-1].kind == MsgKind.AI_REPLY:
                 rows.pop()
@@ -393,14 +395,17 @@ class Turns:
         finally:
             self._checkpointing = False
 
-    async def recover(self) -> int:
+    async def recover(self, starting: bool = False) -> int:
         """Finish the turns that no living process works on; return how many there were.
 
         A turn that has shown nothing yet is asked again; one with text ends as interrupted.
+
+        Args:
+            starting: this process has not begun any turn yet, so all turns of its node are left
+                over from its predecessor. Later only a lapsed lease tells that nobody works on one.
         """
-        rows = await self._core.store.read(
-            orphan_turns(self._node, self._core.now_ms(), RECOVER_AT_ONCE)
-        )
+        node = self._node if starting else ""
+        rows = await self._core.store.read(orphan_turns(node, self._core.now_ms(), RECOVER_AT_ONCE))
         orphans = [row for row in rows if row.sid not in self._running]
         for row in orphans:
             await self._adopt(row)

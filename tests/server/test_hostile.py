@@ -251,9 +251,9 @@ async def test_text_that_is_not_utf8_is_refused(tmp_path: Path, transport: str) 
         ann = await server.person("ann")
         peer = await server.connect(ann, transport)
         conv = await room(server, peer)
-        good = MSGPACK.encode(Send(5, conv, cid(), 0, "XXX"))
+        good = MSGPACK.encode(Send(5, conv, cid(), 0, "aQa"))
         for bad in (b"\xff\xfe\xfd", b"\xed\xa0\x80"):
-            peer.write(peer.wrap(good.replace(b"XXX", bad)))
+            peer.write(peer.wrap(good.replace(b"aQa", bad)))
             reply = await peer.expect(Err)
             assert (reply.rid, reply.code) == (5, Code.MALFORMED)
 
@@ -263,8 +263,8 @@ async def test_half_a_surrogate_pair_in_json_is_refused(tmp_path: Path) -> None:
         ann = await server.person("ann")
         peer = await server.connect(ann, "json")
         conv = await room(server, peer)
-        good = peer.codec.encode(Send(5, conv, cid(), 0, "XXX"))
-        peer.write(peer.wrap(good.replace(b"XXX", b"\\ud800")))
+        good = peer.codec.encode(Send(5, conv, cid(), 0, "aQa"))
+        peer.write(peer.wrap(good.replace(b"aQa", b"\\ud800")))
         reply = await peer.expect(Err)
         assert reply.code == Code.MALFORMED
 

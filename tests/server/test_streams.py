@@ -480,7 +480,7 @@ async def test_what_a_stopped_server_left_behind_is_finished_at_the_next_start(
             # As after kill -9: nobody finishes the turn.
             server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
         async with serving(tmp_path, ai=model.config()) as server:
-            assert await server.core.turns.recover() == 1
+            assert await server.core.turns.recover(starting=True) == 1
             await server.idle()
             peer = await server.connect(ann)
             page = await peer.ask(History, conv, 0, True, 1)
@@ -490,6 +490,18 @@ async def test_what_a_stopped_server_left_behind_is_finished_at_the_next_start(
             assert answer.x.finish == EndReason.INTERRUPTED
             assert await status_of(server, sid) is TurnStatus.INTERRUPTED
             assert await server.core.turns.recover() == 0
+
+
+async def test_living_turns_are_not_taken_for_left_over_ones(tmp_path: Path) -> None:
+    """Once the look-out for dead nodes took this node's own turns, before they were known."""
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        server.core.turns._running.clear()  # as between the commit and its settlement
+        assert await server.core.turns.recover() == 0
+        call.finish("Once.")
+        assert isinstance(await Reader().follow(peer, sid), StreamEnd)
 
 
 async def _nothing(*args: object) -> None:
@@ -505,7 +517,7 @@ async def test_a_question_that_nobody_began_to_answer_is_asked_again(tmp_path: P
             server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
         async with serving(tmp_path, ai=model.config()) as server:
             peer = await server.connect(ann, watch=watching(conv))
-            assert await server.core.turns.recover() == 1
+            assert await server.core.turns.recover(starting=True) == 1
             (await model.call(1)).finish("Now.")
             assert isinstance(await Reader().follow(peer, sid), StreamEnd)
             assert await status_of(server, sid) is TurnStatus.DONE

@@ -87,8 +87,9 @@ class Passwords:
         self._waiting = 0
         self._mean_ms = _GUESS_MS
         self.refused = 0
-        # Checked when there is no such user, so that both answers take the same time.
-        self._nobody = self._hasher.hash("nobody has this password")
+        # Checked when there is no such user, so that both answers take the same time. Made by
+        # the first thread, before anything else: the start of the server does not wait for it.
+        self._nobody = self._pool.submit(self._hasher.hash, "nobody has this password")
 
     async def hash(self, password: str) -> str:
         """Return the hash to store.
@@ -104,15 +105,16 @@ class Passwords:
         Raises:
             ServiceError: OVERLOADED, nothing was done.
         """
-        known = password_hash or self._nobody
-        verdict = await self._run(functools.partial(self._check, known, password))
+        verdict = await self._run(functools.partial(self._check, password_hash, password))
         return verdict if password_hash else Verdict(ok=False)
 
     def close(self) -> None:
         """Let running checks end and forget those that wait."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _check(self, password_hash: str, password: str) -> Verdict:
+    def _check(self, password_hash: str | None, password: str) -> Verdict:
+        if password_hash is None:
+            password_hash = self._nobody.result()
         try:
             self._hasher.verify(password_hash, password)
         except (Argon2Error, InvalidHashError):

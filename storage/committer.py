@@ -20,7 +20,7 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.messages import encode_ext
-from storage.ops import Bulk, Op, Statement, in_list, in_rows
+from storage.ops import Bulk, Op, Statement, in_list
 from storage.turns import end_turns, insert_turns
 from storage.writes import Append, Change, Tx
 
@@ -129,19 +129,19 @@ class Committer:
         return heads
 
     def _find_stored(self, appends: Sequence[Append]) -> Op[dict[Key, Found]]:
-        keys, args = in_rows({(a.cid, a.conv, a.sender) for a in appends})
-        rows = yield Statement(
-            "SELECT conv, sender, cid, seq, ts FROM message"
-            f" WHERE (cid, conv, sender) IN ({_values(self._dialect, keys)})",
-            args,
+        rows = yield self._dialect.select(
+            "m.conv, m.sender, m.cid, m.seq, m.ts",
+            "message",
+            ("cid", "conv", "sender"),
+            {(a.cid, a.conv, a.sender) for a in appends},
         )
         if not rows:
             return {}
-        keys, args = in_rows(row[:3] for row in rows)
-        turns = yield Statement(
-            "SELECT conv, user, cid, id FROM ai_turn"
-            f" WHERE (conv, user, cid) IN ({_values(self._dialect, keys)})",
-            args,
+        turns = yield self._dialect.select(
+            "m.conv, m.user, m.cid, m.id",
+            "ai_turn",
+            ("conv", "user", "cid"),
+            (row[:3] for row in rows),
         )
         sids = {(row[0], row[1], bytes(row[2])): row[3] for row in turns}
         found = {}
@@ -211,10 +211,6 @@ def _write_turns(tx: Tx, appends: Iterable[Append]) -> Op[None]:
         yield from insert_turns(tx, starts)
     if ends:
         yield from end_turns(tx, ends)
-
-
-def _values(dialect: Dialect, keys: str) -> str:
-    return f"VALUES {keys}" if dialect.name == "sqlite" else keys
 
 
 def _run_change(op: Op[Any], tx: Tx, position: int) -> Op[Any]:

@@ -11,7 +11,7 @@ import msgspec
 from protocol.codes import ConvKind, Role
 from protocol.rows import Conv, ConvSet, GenOpt, Member, MyConv, MySet
 from storage.errors import Exists, Invalid, LimitReached, NotFound
-from storage.ops import Op, Row, Statement, in_list, in_rows
+from storage.ops import Op, Row, Statement, in_list
 from storage.rows import (
     AddedMember,
     ConvRecord,
@@ -750,13 +750,8 @@ def write_marks(tx: Tx, marks: Sequence[MarkRow]) -> Op[list[tuple[int, MyConv, 
 def _members_for_marks(
     tx: Tx, keys: Iterable[tuple[int, int]]
 ) -> Op[dict[tuple[int, int], tuple[StoredMember, int]]]:
-    marks, args = in_rows(keys)
-    values = f"VALUES {marks}" if tx.dialect.name == "sqlite" else marks
-    rows = yield Statement(
-        f"SELECT {MEMBER_COLUMNS} FROM member AS m"
-        f" WHERE (m.conv, m.user) IN ({values}) AND m.role > 0{tx.dialect.for_update}",
-        args,
-    )
+    select = tx.dialect.select(MEMBER_COLUMNS, "member", ("conv", "user"), keys)
+    rows = yield Statement(f"{select.sql} AND m.role > 0{tx.dialect.for_update}", select.args)
     members = {(row[0], row[1]): StoredMember(row) for row in rows}
     # Messages of this very batch count, but heads are written at its end.
     convs = {conv for conv, _ in members}

@@ -1,9 +1,9 @@
 """Where the engines' SQL differs: one small object, so that no operation exists twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from storage.ops import Bulk
+from storage.ops import Bulk, Statement, in_rows
 
 
 class Dialect(NamedTuple):
@@ -36,6 +36,23 @@ class Dialect(NamedTuple):
             sets = ", ".join(f"{name} = VALUES({name})" for name in changed)
             tail = f" ON DUPLICATE KEY UPDATE {sets}"
         return Bulk(head, rows, tail, repeatable=True)
+
+    def select(
+        self, columns: str, table: str, keys: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> Statement:
+        """Return a select of the rows of `table AS m` that have one of these keys.
+
+        More conditions may follow, starting with AND. A row may come back more than once.
+        """
+        marks, args = in_rows(rows)
+        if self.name == "sqlite":
+            # Row values with IN walk the whole table where it guesses wrong; a join does not.
+            on = " AND ".join(f"m.{key} = k.column{i}" for i, key in enumerate(keys, 1))
+            sql = f"SELECT {columns} FROM (VALUES {marks}) AS k CROSS JOIN {table} AS m WHERE {on}"
+        else:
+            names = ", ".join(f"m.{key}" for key in keys)
+            sql = f"SELECT {columns} FROM {table} AS m WHERE ({names}) IN ({marks})"
+        return Statement(sql, args)
 
     def update(
         self,

@@ -292,7 +292,7 @@ def make_engine(options: StoreOptions) -> tuple[Engine, Path | None]:
     if parts.scheme == "sqlite":
         # Three slashes and a relative path, or four and an absolute one.
         name = unquote(parts.path[1:])
-        if parts.netloc or not name:
+        if not options.url.startswith("sqlite:///") or not name:
             raise OpenFailed("a SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
         path = Path(os.path.abspath(name))
         engine = SqliteEngine(path, readers=options.readers or 2, queue_reads=options.queue_reads)

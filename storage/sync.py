@@ -139,6 +139,8 @@ def _wanted_conversations(
     if not ids:
         return []
     mine = yield from select_mine(user, ids)
+    if not mine:
+        return []
     convs = yield from select_conversations(conv for conv in ids if conv in mine)
     wanted = []
     for conv, stored in convs.items():

@@ -231,6 +231,7 @@ CREATE TABLE IF NOT EXISTS ai_turn (
   started BIGINT NOT NULL,
   finished BIGINT NOT NULL,
   UNIQUE KEY ai_turn_cid (conv, user, cid),
+  KEY ai_turn_conv (conv, id),
   KEY ai_turn_lease (status, lease_until)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 

@@ -248,6 +248,8 @@ CREATE TABLE IF NOT EXISTS ai_turn (
 
 CREATE UNIQUE INDEX IF NOT EXISTS ai_turn_cid ON ai_turn (conv, user, cid);
 
+CREATE INDEX IF NOT EXISTS ai_turn_conv ON ai_turn (conv, id);
+
 CREATE INDEX IF NOT EXISTS ai_turn_lease ON ai_turn (status, lease_until);
 
 CREATE TABLE IF NOT EXISTS dead_letter (

@@ -1,0 +1,266 @@
+"""Every statement walks an index, on every engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from protocol.codes import ConvKind
+from protocol.rows import ConvSet, Head, MySet, Persona, Sync, User
+from storage import conversations, dead_letters, messages, mysql, people, personas, sqlite, turns
+from storage.ids import new_id
+from storage.mysql_text import encode_bulk, encode_statement
+from storage.ops import Bulk, Op, Rows, Statement
+from storage.rows import EndTurn, MarkRow, NewTurn, StoreOptions, TurnCheckpoint
+from storage.store import Store
+from storage.sync import sync
+from tests.storage.world import World, cid
+
+SMALL = {"schema_version", "tenant", "dead_letter", "setting"}
+"""Tables read whole on purpose, by operators or at start."""
+
+TABLES = (
+    "ai_turn",
+    "conversation",
+    "feed",
+    "member",
+    "message",
+    "message_change",
+    "persona",
+    "refresh_token",
+    "user",
+)
+ALLOWED_SCANS = {
+    # By id with a LIMIT, for a cache at start.
+    "FROM persona WHERE id > ?",
+}
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> dict[str, Statement]:
+    """Collects each different statement of rows and bulks that an engine executes."""
+    seen: dict[str, Statement] = {}
+
+    def note(command: Statement | Bulk) -> None:
+        if isinstance(command, Bulk):
+            text = next(encode_bulk(command._replace(rows=command.rows[:2]), 1 << 20)).decode()
+            seen.setdefault(command.head, Statement(text))
+        else:
+            seen.setdefault(re.sub(r"\?(,\?)+", "?…", command.sql), command)
+
+    lite, big = sqlite.Connection.execute, mysql.Connection.execute
+
+    def execute(self: sqlite.Connection, command: Statement | Bulk) -> Rows:
+        note(command)
+        return lite(self, command)
+
+    async def execute_async(self: mysql.Connection, command: Statement | Bulk) -> Rows:
+        note(command)
+        return await big(self, command)
+
+    monkeypatch.setattr(sqlite.Connection, "execute", execute)
+    monkeypatch.setattr(mysql.Connection, "execute", execute_async)
+    return seen
+
+
+async def use_everything(store: Store) -> None:
+    """Call every operation once, over tables that hold enough for an optimiser to care."""
+    world = World(store)
+    users = await world.users(60)
+    ann, bob, eve = users[:3]
+    convs = [await world.conv([ann, bob]) for _ in range(10)]
+    others = [await world.conv(users[n : n + 3]) for n in range(2, 57) for _ in range(3)]
+    conv = convs[0]
+    await asyncio.gather(*(world.submit(c, ann, str(n)) for n in range(10) for c in convs + others))
+    read, change = store.read, store.change
+
+    async def do(feeds: Sequence[int], make: Any, **options: Any) -> Any:
+        return await change(feeds, partial(make, **options))
+
+    await world.conv([ann, eve], kind=ConvKind.DIRECT)
+    await world.conv([eve, ann], kind=ConvKind.DIRECT)
+    # a repeat: the careful path
+    for _ in range(2):
+        turn = NewTurn(new_id(), 1, ann, 7)
+        await world.send(conv, ann, cid_=cid(77), new_turn=turn)
+    await world.send(conv, 7, end_turn=EndTurn(turn.sid, 2, 0))
+    await do([conv], messages.edit_message, conv=conv, seq=1, by=ann, text="x", x=None, base=0)
+    recall = partial(do, make=messages.recall_message, by=ann, by_admin=True, window_ms=0)
+    for other in others[:40]:
+        await recall([other], conv=other, seq=1)
+    await recall([conv], conv=conv, seq=2)
+    for anchor, back in ((0, True), (9, True), (9, False)):
+        await read(messages.history(conv, anchor, back, 50, 0))
+    await read(messages.get_messages(conv, [1, 2, 3], 0))
+    ops: list[Op[Any]] = [
+        conversations.load_conversations(convs[:8]),
+        conversations.list_conversations(ann, False, "", 20),
+        conversations.list_conversations(ann, False, "99999999999999:5", 20),
+        conversations.list_conversations(ann, True, "", 20),
+        conversations.get_conversation(conv, ann),
+        conversations.member_page(conv, "", 20),
+        people.get_users(users[:8]),
+        people.users_of_tenant(1, users[:8]),
+        people.user_by_name(1, "x"),
+        people.find_users(1, f"user-{ann}", 10),
+        people.credentials(1, "x"),
+        people.login_state(ann, cid(1)),
+        people.devices(ann),
+        people.api_key_by_hash(b"x" * 32),
+        people.list_api_keys(1),
+        people.tenant_by_slug("default"),
+        people.list_tenants(),
+        people.get_avatar(5),
+        personas.get_personas([5, 6]),
+        personas.list_personas(1, ann, 0, "", 10),
+        personas.list_personas(1, ann, 1, "", 10),
+        personas.all_personas(),
+        personas.persona_by_name(1, ann, "x"),
+        turns.get_turn(5),
+        turns.turns_of(conv, 10),
+        turns.orphan_turns("n", 1, 10),
+        dead_letters.list_dead(10),
+        dead_letters.unplayed_dead(10),
+        dead_letters.show_dead(5),
+        sync(ann, 1, Sync(0, 0, [], [], 100_000)),
+        sync(ann, 1, Sync(1, 1, [Head(c, 3) for c in convs[:9]], [], 100_000)),
+    ]
+    for op in ops:
+        await read(op)
+    await do([conv], conversations.change_conversation, conv=conv, given=ConvSet(title="t"))
+    await do([conv, bob], conversations.change_conversation, conv=conv, given=ConvSet(owner=bob))
+    await do([ann], conversations.change_mine, conv=conv, user=ann, given=MySet(pinned=True))
+    await do([conv, eve], conversations.add_members, conv=conv, users=[eve], max_members=9)
+    await do([conv], conversations.set_member, conv=conv, user=eve, role=2, mute_until=1)
+    await do([conv, eve], conversations.drop_member, conv=conv, user=eve)
+    marks = [MarkRow(c, ann, 3, 3) for c in convs[:9]]
+    await do([ann], conversations.write_marks, marks=marks)
+    await do([ann], people.set_profile, user=ann, given=User(nick="n"))
+    await do((), people.set_password, user=ann, password_hash="x")
+    await do((), people.set_disabled, user=eve, disabled=True)
+    device = {"user": ann, "device": cid(1), "platform": "p"}
+    for name in ("a", "a", "b"):
+        await do([ann], people.touch_device, name=name, max_devices=5, **device)
+    await do([ann], people.drop_device, user=ann, device=cid(1))
+    token = {"user": ann, "device": cid(2), "expires": 2**50}
+    await do((), people.add_refresh, hash=b"a" * 32, **token)
+    use = partial(do, (), people.use_refresh, expires=2**50)
+    await use(hash=b"a" * 32, new_hash=b"b" * 32)
+    await use(hash=b"a" * 32, new_hash=b"c" * 32)
+    for number in range(40):
+        await do((), people.add_refresh, hash=number.to_bytes(32, "big"), **token)
+    await do((), people.add_refresh, hash=b"d" * 32, **token | {"expires": 1})
+    await do((), people.purge_refresh)
+    await do((), people.drop_refresh, hash=b"b" * 32)
+    key = await do((), people.add_api_key, tenant=1, hash=b"k" * 32, name="n", scopes=[])
+    await do((), people.touch_api_keys, ids=[key.id])
+    await do((), people.revoke_api_key, tenant=1, id=key.id)
+    await do((), people.add_avatar, tenant=1, owner=ann, mime="m", data=b"d")
+    save = partial(do, [ann], personas.save_persona, tenant=1, owner=ann, cid=cid(5))
+    for number in range(90):
+        given = Persona(name=f"p{number}", scope=number % 2)
+        user = users[number % 30]
+        made, _ = await do(
+            [user], personas.save_persona, tenant=1, owner=user, id=None, given=given, cid=cid()
+        )
+    made, _ = await save(id=None, given=given)
+    await save(id=made.id, given=Persona(prompt="p"))
+    await do([ann], personas.drop_persona, id=made.id, owner=ann)
+    await do((), personas.upsert_builtin, slug="s", given=Persona(name="b"))
+    for place in others[:60]:
+        new = NewTurn(new_id(), 1, ann, 7)
+        await do((), turns.create_turn, turn=new, conv=place, ask_seq=1, cid=cid())
+    steps = [TurnCheckpoint(new.sid, 5, "t"), TurnCheckpoint(turn.sid, 5)]
+    await do((), turns.start_turns, turns=steps, node="n")
+    await do((), turns.checkpoint_turns, turns=steps)
+    await do((), turns.end_turn, end=EndTurn(new.sid, 2, 0))
+
+
+@pytest.fixture
+async def explained(
+    new_store_url: Callable[[], str], statements: dict[str, Statement], store_engine: str
+) -> AsyncIterator[dict[str, list[dict[str, Any]]]]:
+    store = await Store.open(StoreOptions(url=new_store_url(), batch_rows=64))
+    await use_everything(store)
+    engine: Any = store._engine
+    if store_engine == "sqlite":
+        plans = await engine._writer.run(partial(explain_sqlite, list(statements.values())))
+    else:
+        plans = await explain_mysql(engine, list(statements.values()))
+    yield plans
+    await store.close(5)
+
+
+EXPLAINABLE = ("SELECT", "UPDATE", "DELETE", "INSERT INTO message", "WITH")
+
+
+def explain_sqlite(commands: list[Statement], connection: sqlite.Connection) -> dict[str, Any]:
+    plans = {}
+    for sql, args in commands:
+        if sql.startswith(EXPLAINABLE) and "sqlite_master" not in sql:
+            text = f"EXPLAIN QUERY PLAN {sql}"
+            plans[sql] = [{"detail": row[3]} for row in connection._db.execute(text, args)]
+    return plans
+
+
+async def explain_mysql(engine: mysql.MysqlEngine, commands: list[Statement]) -> dict[str, Any]:
+    connection = await engine._connect_writer()
+    # Statistics are otherwise gathered at leisure.
+    for table in TABLES:
+        await connection.execute(Statement(f"ANALYZE TABLE {table}"))
+    plans = {}
+    for command in commands:
+        if command.sql.startswith(EXPLAINABLE) and " FROM " in command.sql:
+            if "_LOCK(" in command.sql or "information_schema" in command.sql:
+                continue
+            raw = connection._raw
+            await raw.query(b"EXPLAIN FORMAT=TRADITIONAL " + encode_statement(command))
+            names = [column[0] for column in raw._result.description]
+            plans[command.sql] = [dict(zip(names, r, strict=True)) for r in raw._result.rows]
+    connection.abort()
+    return plans
+
+
+def scans(row: dict[str, Any], sql: str) -> bool:
+    """Tell whether a step of a plan reads a whole table or index."""
+    if any(text in sql for text in ALLOWED_SCANS):
+        return False
+    if "detail" in row:
+        match = re.match(r"SCAN (\w+)", row["detail"])
+        # Parts of a UNION and lists of VALUES are read whole, of course.
+        derived = re.compile(r"t\d+|v|k|CONSTANT|\d+")
+        return match is not None and match[1] not in SMALL and not derived.fullmatch(match[1])
+    table = row["table"]
+    if table is None or row["type"] not in ("ALL", "index"):
+        return False
+    return table not in SMALL and not str(table).startswith("<")
+
+
+async def test_every_statement_uses_an_index(explained: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(explained) > 60
+    bad = {sql: rows for sql, rows in explained.items() if any(scans(r, sql) for r in rows)}
+    assert not bad, "\n".join(f"{sql[:200]}\n   {rows}" for sql, rows in bad.items())
+
+
+async def test_what_reads_many_has_a_limit(statements: dict[str, Statement], world: World) -> None:
+    await use_everything_small(world)
+    for sql in statements:
+        if not sql.startswith("SELECT") or " FROM " not in sql or "schema" in sql:
+            continue
+        one = r"WHERE (\w\.)?(id|hash|slug|name|direct_key|owner|tenant|conv|user) = "
+        # IN: as many as were asked for.
+        bounded = " LIMIT " in sql or "COUNT(*)" in sql or " IN (" in sql or re.search(one, sql)
+        assert bounded, sql
+
+
+async def use_everything_small(world: World) -> None:
+    ann = await world.user()
+    conv = await world.conv([ann])
+    await world.send(conv, ann)
+    await world.store.read(sync(ann, 1, Sync(0, 0, [], [], 100_000)), snapshot=True)
+    await world.store.read(conversations.list_conversations(ann, False, "", 20))

@@ -1,0 +1,348 @@
+"""Users, sign-in, devices, personas and turns."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from protocol.rows import GenOpt, Persona, User
+from storage import people, personas, turns
+from storage.errors import Exists, Invalid, LimitReached, NotFound
+from storage.ids import new_id
+from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnStatus
+from tests.storage.world import World, cid
+
+
+def token(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Zoë-1", "ZOË-1"),
+        ("wide-1", "ＷＩＤＥ－１"),
+        ("straße-1", "STRASSE-1"),
+        ("用户-1", "用户－１"),
+        ("ﬁne-1", "FINE-1"),
+    ],
+)
+async def test_names_are_unique_whatever_their_case_and_width(
+    world: World, first: str, second: str
+) -> None:
+    user = await world.user(first)
+    with pytest.raises(Exists):
+        await world.user(second)
+    found = await world.store.read(people.user_by_name(1, second))
+    assert found is not None
+    assert (found.id, found.name) == (user, first)
+    other = await world.user(second, tenant=77)
+    assert other != user, "tenants do not see each other's names"
+
+
+async def test_two_of_the_same_name_in_one_batch_make_one_user(world: World) -> None:
+    results = await asyncio.gather(world.user("racer"), world.user("RACER"), return_exceptions=True)
+    assert sorted(type(r).__name__ for r in results) == ["Exists", "int"]
+
+
+async def test_users_are_found_by_the_beginning_of_name_or_nick(world: World) -> None:
+    tenant = new_id()
+    change = world.store.change
+    made = []
+    for name, nick in (("Search-Ann", ""), ("other", "SEARCH-nick"), ("搜索者", ""), ("100%", "")):
+        make = partial(people.create_user, tenant=tenant, name=name, nick=nick, id=new_id())
+        made.append((await change((), make)).id)
+    find = partial(people.find_users, tenant, limit=10)
+    assert [u.id for u in await world.store.read(find(query="search-"))] == made[:2]
+    assert [u.id for u in await world.store.read(find(query="搜"))] == [made[2]]
+    assert [u.id for u in await world.store.read(find(query="100%"))] == [made[3]]
+    assert await world.store.read(find(query="%")) == []
+    assert await world.store.read(find(query="_")) == []
+    assert await world.store.read(find(query="")) == []
+    await change((), partial(people.set_disabled, user=made[0] or 0, disabled=True))
+    assert [u.id for u in await world.store.read(find(query="search-"))] == [made[1]]
+    ids = [made[1] or 0, made[0] or 0, 5]
+    assert [u.id for u in await world.store.read(people.get_users(ids))] == made[:2]
+    assert await world.store.read(people.users_of_tenant(1, ids)) == []
+
+
+async def test_a_profile_changes_with_a_revision(world: World) -> None:
+    ann = await world.user()
+    given = User(nick="Annie 😀", bio="b", avatar=5, persona=9, name="ignored")
+    user, rev = await world.store.change([ann], partial(people.set_profile, user=ann, given=given))
+    assert (user.nick, user.bio, user.avatar, user.persona, rev) == ("Annie 😀", "b", 5, 9, 1)
+    assert user.name != "ignored"
+    _, rev = await world.store.change([ann], partial(people.set_profile, user=ann, given=given))
+    assert rev == 0
+    user, _ = await world.store.change(
+        [ann], partial(people.set_profile, user=ann, given=User(persona=0, nick=""))
+    )
+    assert (user.persona, user.nick, user.bio) == (None, None, "b")
+
+
+async def test_passwords_and_what_makes_tokens_void(world: World) -> None:
+    ann, name = new_id(), f"pw-{new_id()}"
+    change, read = world.store.change, world.store.read
+    make = partial(people.create_user, tenant=1, name=name, password_hash="h1", id=ann)
+    await change((), make)
+    found = await read(people.credentials(1, name.upper()))
+    assert found is not None
+    assert (found.user, found.password_hash, found.disabled, found.token_epoch) == (
+        ann,
+        "h1",
+        False,
+        0,
+    )
+    await change((), partial(people.set_password, user=ann, password_hash="h2"))
+    await change((), partial(people.set_password, user=ann, password_hash="h3", revoke=False))
+    await change((), partial(people.set_disabled, user=ann, disabled=True))
+    found = await read(people.credentials(1, name))
+    assert found is not None
+    assert (found.password_hash, found.disabled, found.token_epoch) == ("h3", True, 2)
+    assert await read(people.credentials(1, "nobody")) is None
+
+
+async def test_devices_come_go_and_come_back(world: World) -> None:
+    ann = await world.user()
+    change, read = world.store.change, world.store.read
+    touch = partial(
+        people.touch_device, user=ann, device=cid(1), name="phone", platform="ios", max_devices=1
+    )
+    made = await change([ann], touch)
+    assert made is not None
+    assert (made[0].name, made[1]) == ("phone", 1)
+    assert await change([ann], touch) is None, "nothing that others need to hear"
+    with pytest.raises(LimitReached):
+        await change([ann], partial(touch, device=cid(2)))
+    state = await read(people.login_state(ann, cid(1)))
+    assert state is not None
+    assert (state.tenant, state.device_known, state.device_revoked_at, state.device_count) == (
+        1,
+        True,
+        0,
+        1,
+    )
+    _, rev = await change([ann], partial(people.drop_device, user=ann, device=cid(1)))
+    assert rev == 2
+    _, rev = await change([ann], partial(people.drop_device, user=ann, device=cid(1)))
+    assert rev == 0
+    state = await read(people.login_state(ann, cid(1)))
+    assert state is not None
+    assert state.device_revoked_at > 0
+    assert await read(people.devices(ann)) == []
+    again = await change([ann], touch)
+    assert again is not None
+    assert [d.name for d in await read(people.devices(ann))] == ["phone"]
+    with pytest.raises(NotFound):
+        await change([ann], partial(people.drop_device, user=ann, device=cid(3)))
+    assert await read(people.login_state(5, cid(1))) is None
+
+
+async def test_a_refresh_token_works_once_and_its_theft_ends_the_family(world: World) -> None:
+    ann = await world.user()
+    change = world.store.change
+    base = new_id() << 8
+    use = people.use_refresh
+    await change(
+        (), partial(people.add_refresh, hash=token(base), user=ann, device=cid(1), expires=2**50)
+    )
+    step = partial(use, hash=token(base), new_hash=token(base + 1), expires=2**50)
+    first = await change((), step)
+    assert first is not None
+    assert (first.user, first.device, first.tenant) == (ann, cid(1), 1)
+    assert await change((), step) == first, "a repeat with the same successor"
+
+    async def spend(old: int, new: int) -> bool:
+        step = partial(use, hash=token(base + old), new_hash=token(base + new), expires=2**50)
+        return await change((), step) is not None
+
+    assert await spend(1, 2)
+    assert not await spend(0, 9), "spent before: somebody stole it"
+    assert not await spend(2, 3), "the whole family is gone"
+
+
+async def test_refresh_tokens_expire_are_dropped_and_purged(world: World) -> None:
+    ann = await world.user()
+    change = world.store.change
+    base = new_id() << 8
+    add = partial(people.add_refresh, user=ann, device=cid(1))
+    await change((), partial(add, hash=token(base), expires=1))
+    await change((), partial(add, hash=token(base + 1), expires=2**50))
+    use = partial(people.use_refresh, new_hash=token(base + 8), expires=9)
+    assert await change((), partial(use, hash=token(base))) is None
+    assert await change((), people.purge_refresh) >= 1
+    await change((), partial(people.drop_refresh, hash=token(base + 1)))
+    assert await change((), partial(use, hash=token(base + 1))) is None
+
+
+async def test_api_keys(world: World) -> None:
+    change, read = world.store.change, world.store.read
+    tenant, key_hash = new_id(), token(new_id())
+    add = partial(people.add_api_key, tenant=tenant, hash=key_hash, name="ci", scopes=["send"])
+    key = await change((), add)
+    assert await change((), add) == key
+    assert await read(people.api_key_by_hash(key_hash)) == key
+    assert await read(people.list_api_keys(tenant)) == [key]
+    await change((), partial(people.touch_api_keys, ids=[key.id]))
+    with pytest.raises(NotFound):
+        await change((), partial(people.revoke_api_key, tenant=1, id=key.id))
+    revoked = await change((), partial(people.revoke_api_key, tenant=tenant, id=key.id))
+    assert revoked.revoked > 0
+    found = await read(people.api_key_by_hash(key_hash))
+    assert found is not None
+    assert (found.revoked, found.last_used > 0) == (revoked.revoked, True)
+
+
+async def test_tenants_and_avatars(world: World) -> None:
+    change, read = world.store.change, world.store.read
+    slug, id_ = f"t{new_id()}", new_id()
+    make = partial(people.create_tenant, slug=slug, name="租户", id=id_)
+    tenant = await change((), make)
+    assert await change((), make) == tenant
+    with pytest.raises(Exists):
+        await change((), partial(people.create_tenant, slug=slug, name="x"))
+    assert await read(people.tenant_by_slug(slug)) == tenant
+    listed = await read(people.list_tenants())
+    assert {"default", slug} <= {t.slug for t in listed}
+    data = bytes(range(256)) * 1_024
+    avatar = await change(
+        (), partial(people.add_avatar, tenant=1, owner=5, mime="image/png", data=data)
+    )
+    found = await read(people.get_avatar(avatar))
+    assert found is not None
+    assert (found.data, found.mime) == (data, "image/png")
+    with pytest.raises(Invalid):
+        await change((), partial(people.add_avatar, tenant=1, owner=5, mime="x", data=data + b"x"))
+    assert await read(people.get_avatar(5)) is None
+
+
+# personas
+
+
+async def test_a_persona_is_created_once_changed_and_dropped(world: World) -> None:
+    ann, bob = await world.users(2)
+    change, read = world.store.change, world.store.read
+    given = Persona(
+        name="Дед 🎅", prompt="p", greeting="hi", tags=["a", "b"], opt=GenOpt(model="m"), scope=1
+    )
+    save = partial(personas.save_persona, tenant=1, owner=ann, id=None, cid=cid(1), given=given)
+    made, rev = await change([ann], save)
+    assert (made.name, made.tags, made.opt, made.scope, made.owner, rev) == (
+        "Дед 🎅",
+        ["a", "b"],
+        GenOpt(model="m"),
+        1,
+        ann,
+        1,
+    )
+    assert await change([ann], save) == (made, 0)
+    id_ = made.id or 0
+    update = partial(save, id=id_, given=Persona(prompt="new"))
+    changed, rev = await change([ann], update)
+    assert (changed.prompt, changed.name, changed.tags, rev) == ("new", "Дед 🎅", ["a", "b"], 2)
+    assert (await change([ann], update))[1] == 0
+    with pytest.raises(NotFound):
+        await change([bob], partial(update, owner=bob))
+    (stored,) = await read(personas.get_personas([id_, 5]))
+    assert (stored.row, stored.tenant) == (changed, 1)
+    assert [p.id for p in (await read(personas.list_personas(1, bob, 1, "", 100)))[0]].count(id_)
+    assert (await read(personas.list_personas(2, bob, 1, "", 100)))[0] == []
+    by_name = await read(personas.persona_by_name(1, bob, "дед 🎅"))
+    assert by_name is not None
+    assert by_name.id == id_
+    dropped, rev = await change([ann], partial(personas.drop_persona, id=id_, owner=ann))
+    assert (dropped.deleted, rev) == (True, 3)
+    assert (await change([ann], partial(personas.drop_persona, id=id_, owner=ann)))[1] == 0
+    assert await read(personas.persona_by_name(1, ann, "дед 🎅")) is None
+    with pytest.raises(NotFound):
+        await change([ann], update)
+
+
+async def test_builtin_personas_keep_their_id_and_private_ones_their_privacy(
+    world: World,
+) -> None:
+    ann, bob = await world.users(2)
+    change, read = world.store.change, world.store.read
+    slug = f"b{new_id()}"
+    upsert = partial(personas.upsert_builtin, slug=slug)
+    first = await change((), partial(upsert, given=Persona(name=slug, prompt="1")))
+    second = await change((), partial(upsert, given=Persona(name=slug, prompt="2")))
+    assert (second.id, second.prompt, second.scope) == (first.id, "2", 2)
+    page, _ = await read(personas.list_personas(1, bob, 2, "", 100))
+    assert first.id in [p.id for p in page]
+    own = partial(personas.save_persona, tenant=1, owner=ann, id=None)
+    for number in range(3):
+        given = Persona(name=f"{slug}-{number}", prompt="x")
+        await change([ann], partial(own, cid=cid(), given=given))
+    page, cursor = await read(personas.list_personas(1, ann, 0, "", 2))
+    rest, end = await read(personas.list_personas(1, ann, 0, cursor, 2))
+    assert [p.name for p in page + rest] == [f"{slug}-{n}" for n in range(3)]
+    assert end == ""
+    assert (await read(personas.list_personas(1, bob, 0, "", 9)))[0] == []
+    assert await read(personas.persona_by_name(1, bob, f"{slug}-1")) is None
+    everything = await read(personas.all_personas())
+    assert {first.id} | {p.id for p in page} <= {p.row.id for p in everything}
+    assert next(p.slug for p in everything if p.row.id == first.id) == slug
+
+
+# turns
+
+
+async def test_a_turn_runs_is_found_when_orphaned_and_ends_once(world: World) -> None:
+    ann = await world.user()
+    conv, sid = await world.conv([ann]), new_id()
+    change, read = world.store.change, world.store.read
+    new = NewTurn(sid, 1, ann, 7, mode=2, node="n1", lease_until=1_000)
+    create = partial(turns.create_turn, turn=new, conv=conv, ask_seq=3, cid=cid(1))
+    turn, fresh = await change((), create)
+    assert (turn.sid, turn.mode, turn.ask_seq, fresh) == (sid, 2, 3, True)
+    other = NewTurn(new_id(), 1, ann, 7)
+    again, fresh = await change((), partial(create, turn=other))
+    assert (again, fresh) == (turn, False)
+    step = TurnCheckpoint(sid, 5_000, "部分 partial", "demo", "m")
+    await change((), partial(turns.start_turns, turns=[step], node="n2"))
+    await change((), partial(turns.checkpoint_turns, turns=[step]))
+    await change((), partial(turns.checkpoint_turns, turns=[TurnCheckpoint(sid, 6_000)]))
+    now = await read(turns.get_turn(sid))
+    assert now is not None
+    assert (now.status, now.node, now.attempts, now.lease_until, now.partial) == (
+        TurnStatus.RUNNING,
+        "n2",
+        1,
+        6_000,
+        "部分 partial",
+    )
+    assert now.started > 0
+
+    async def orphans(node: str, now_ms: int) -> list[int]:
+        return [t.sid for t in await read(turns.orphan_turns(node, now_ms, 100))]
+
+    assert sid in await orphans("n2", 0)
+    assert sid in await orphans("n9", 6_001)
+    assert sid not in await orphans("n9", 6_000)
+    failed = EndTurn(sid, TurnStatus.FAILED, 4, error_message="e" * 900)
+    await change((), partial(turns.end_turn, end=failed))
+    await change((), partial(turns.end_turn, end=EndTurn(sid, TurnStatus.DONE, 0)))
+    await change((), partial(turns.checkpoint_turns, turns=[step]))
+    ended = await read(turns.get_turn(sid))
+    assert ended is not None
+    assert (ended.status, len(ended.error_message)) == (TurnStatus.FAILED, 500)
+    assert sid not in await orphans("n2", 2**50)
+    assert [t.sid for t in await read(turns.turns_of(conv, 10))] == [sid]
+    assert await read(turns.get_turn(5)) is None
+
+
+async def test_checkpoints_of_many_turns_take_a_fixed_number_of_statements(world: World) -> None:
+    ann = await world.user()
+    conv = await world.conv([ann])
+    sids = [new_id() for _ in range(40)]
+    await asyncio.gather(
+        *(world.submit(conv, ann, new_turn=NewTurn(sid, 1, ann, 7)) for sid in sids)
+    )
+    before = world.store.statements
+    steps = [TurnCheckpoint(s, 9, "x" if n % 2 else None) for n, s in enumerate(sids)]
+    await world.store.change((), partial(turns.checkpoint_turns, turns=steps))
+    assert world.store.statements - before <= 5
+    assert {t.lease_until for t in await world.store.read(turns.turns_of(conv, 50))} == {9}

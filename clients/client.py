@@ -12,40 +12,30 @@ running go on where they were.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import clients.events as ev
-from clients.address import parse_address
 from clients.calls import Calls
-from clients.connection import Connection, open_connection
-from clients.dispatch import Dispatch
 from clients.errors import (
     Disconnected,
     OutboxFull,
     RequestTimeout,
     ServerError,
-    SignInFailed,
     Stopped,
 )
 from clients.outbox import Outbox, Outgoing, Unsent, make_cid
+from clients.reconnecting import Reconnecting, TokenSource
 from clients.state import MemoryState, Saved, State, encode_saved
 from clients.subscription import EVENTS_MAX, Subscription
-from clients.timing import DEFAULT, Backoff, Heartbeat, Pulse, Timing
+from clients.timing import DEFAULT, Timing
 from protocol.codec import MSGPACK, Codec
-from protocol.codes import AuthMethod, Caps, Code, MsgKind, TypingState
+from protocol.codes import Code, MsgKind, TypingState
 from protocol.envelopes import (
-    Auth,
-    Bye,
-    GoAway,
-    Hello,
     Mark,
-    Ping,
     Request,
     Send,
     Sent,
@@ -55,24 +45,16 @@ from protocol.envelopes import (
     WatchRequest,
     Welcome,
 )
-from protocol.rows import Limits, SendX, Watch
+from protocol.rows import SendX, Watch
 from protocol.text import clean_text
 
 log = logging.getLogger("parlance.client")
 
-TokenSource = Callable[[bool], Awaitable[str]]
-"""Returns a token; True asks for a new one because the last was refused or is about to expire.
-
-It may raise `SignInFailed`, which stops the client, or OSError, which is retried.
-"""
-
-CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS
 IN_FLIGHT_MAX: Final = 24
 """Below the server's bound of 32, which would stop it reading and delay pings."""
-HELLO_HEADS_BYTES: Final = 512 * 1024
 
 
-class Client(Calls, Dispatch):
+class Client(Calls, Reconnecting):
     """A user's connection that mends itself. Made, started and closed on one event loop.
 
     Attributes:
@@ -106,47 +88,30 @@ class Client(Calls, Dispatch):
         timing: Timing = DEFAULT,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__()
-        self.address = parse_address(url)
-        self._token_source = token_source
-        self._state = state or MemoryState()
-        saved = self._state.load()
-        self.device = device or saved.device
-        self._agent = agent[:64]
-        self._lang = lang[:16]
-        self._tls = tls
-        self._codec = codec
-        self._timing = timing
-        self._rng = rng or random.Random()
-        self._backoff = Backoff(timing, self._rng)
-        self._outbox = Outbox(timing, self._rng)
+        state = state or MemoryState()
+        saved = state.load()
+        super().__init__(
+            url,
+            token_source,
+            device=device or saved.device,
+            agent=agent,
+            lang=lang,
+            tls=tls,
+            codec=codec,
+            timing=timing,
+            rng=rng or random.Random(),
+        )
+        self._state = state
         self._restored = saved.unsent
+        self._outbox = Outbox(timing, self._rng)
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._watch = Watch([], [])
-        self._conn: Connection | None = None
-        self._pulse: Heartbeat | None = None
-        self._lost: asyncio.Future[str] | None = None
-        self._signed_in = asyncio.Event()
-        self._retry_now = asyncio.Event()
         self._dirty = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Future[None] | None = None
-        self._welcome_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._marks: dict[int, int] = {}
         self._marks_due: float | None = None
         self._sync_at = 0.0
         self._sync_not_before = 0.0
-        self._leave_at: float | None = None
-        self._leave_latest = 0.0
-        self._renew = False
-        self._bye: Bye | None = None
-        self._stopped: Stopped | None = None
-        self.user = 0
-        self.tenant = 0
-        self.limits = Limits()
-        self.link = ev.Link.CONNECTING
-        self.connects = 0
 
     # life
 
@@ -199,10 +164,6 @@ class Client(Calls, Dispatch):
                     if isinstance(event, ev.LinkChanged) and event.link is ev.Link.ONLINE:
                         return
         raise self._ended_by() or Stopped("closed")
-
-    def retry_now(self) -> None:
-        """Do not wait any longer for the next attempt: somebody looks at the screen."""
-        self._retry_now.set()
 
     def events(self, limit: int = EVENTS_MAX) -> Subscription:
         """Return the events from now on, for one reader."""
@@ -336,111 +297,27 @@ class Client(Calls, Dispatch):
         reply: Watching = await self.request(WatchRequest(0, self._watch))
         return reply
 
-    # connecting
-
-    async def _run(self) -> None:
-        while self._ended_by() is None:
-            self._set_link(ev.Link.CONNECTING)
-            reason = await self._live_once()
-            if self._ended_by() is not None:
-                return
-            wait_s = self._backoff.wait_s(self._loop.time())
-            code = self._bye.code if self._bye is not None else 0
-            self._set_link(ev.Link.OFFLINE, wait_s, reason, code)
-            self._retry_now.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._retry_now.wait(), wait_s)
-
-    async def _live_once(self) -> str:
-        """Connect, sign in and stay until the connection is lost; return why."""
-        self._bye = None
-        try:
-            token = await self._token_source(self._renew)
-            connection = await open_connection(
-                self.address,
-                self,
-                tls=self._tls,
-                codec=self._codec,
-                timeout_s=self._timing.connect_s,
-            )
-        except SignInFailed as exc:
-            self._stop(Stopped(exc.reason, exc.code))
-            return exc.reason
-        except OSError as exc:
-            return exc.strerror or str(exc) or type(exc).__name__
-        self._conn = connection
-        self._lost = self._loop.create_future()
-        try:
-            self._say_hello(connection, token)
-            self._welcome_timer = self._loop.call_later(
-                self._timing.welcome_s, connection.abort, "the server did not answer the sign-in"
-            )
-            return await self._lost
-        finally:
-            if self._welcome_timer is not None:
-                self._welcome_timer.cancel()
-            connection.close()
-            self._disconnected()
-
-    def _say_hello(self, connection: Connection, token: str) -> None:
-        self.feeds.abandon_sync()
-        self.streams.reconnected()
-        sync = self.feeds.begin_sync(self.streams.positions(), HELLO_HEADS_BYTES)
-        connection.send(
-            Hello(
-                ver=0,
-                method=int(AuthMethod.JWT),
-                secret=token,
-                device=self.device,
-                client=self._agent,
-                caps=int(CAPS),
-                hb=int(self._timing.heartbeat_s) or 1,
-                max_frame=1024 * 1024,
-                lang=self._lang,
-                sync=sync,
-                watch=self._watch if self._watch.convs or self._watch.users else None,
-            )
-        )
-
-    def _disconnected(self) -> None:
-        self._conn = None
-        self._pulse = None
-        self._leave_at = None
-        self._signed_in.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.feeds.abandon_sync()
-        self._outbox.connection_lost()
-        self._pending.connection_lost()
-
-    def connection_lost(self, reason: str) -> None:
-        """Called by the connection."""
-        if self._lost is not None and not self._lost.done():
-            said = self._bye.reason if self._bye is not None else ""
-            self._lost.set_result(said or reason)
-
-    # what the connection brings; the rest is in Dispatch
-
-    def bytes_came(self) -> None:
-        """Any bytes are a sign of life."""
-        if self._pulse is not None:
-            self._pulse.received()
+    # what happens to the connection
 
     def on_welcome(self, f: Welcome) -> None:
         """Signed in; `synced` follows."""
-        now = self._loop.time()
-        if self._welcome_timer is not None:
-            self._welcome_timer.cancel()
-        self.user, self.tenant, self.limits = f.user, f.tenant, f.limits
-        self.connects += 1
-        self._renew = False
-        self._backoff.connected(now)
-        interval_s = min(float(f.hb), self._timing.heartbeat_s)
-        self._pulse = Heartbeat(interval_s, self._timing.pong_s, now, self._rng.random())
-        self._sync_at = now + self._timing.sync_every_s * (0.8 + 0.4 * self._rng.random())
-        self._set_link(ev.Link.CATCHING_UP)
-        self._signed_in.set()
+        super().on_welcome(f)
+        self._sync_at = self._next_sync()
+
+    def on_disconnected(self) -> None:
+        """Nothing is in flight any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._outbox.connection_lost()
+
+    def on_stopped(self, why: Stopped) -> None:
+        """Wake whoever waits for an acknowledgement."""
+        self._outbox.fail_all(why)
+
+    def _next_sync(self) -> float:
+        spread = 0.8 + 0.4 * self._rng.random()
+        return float(self._loop.time()) + self._timing.sync_every_s * spread
 
     def on_caught_up(self) -> None:
         """A sync is complete."""
@@ -458,39 +335,6 @@ class Client(Calls, Dispatch):
         self.feeds.want_sync()
         retry_ms = error.retry_ms if isinstance(error, ServerError) else 0
         self._sync_not_before = self._loop.time() + max(retry_ms / 1000, self._timing.backoff_s)
-
-    def on_bye(self, f: Bye) -> None:
-        """The server ends the connection and says when to come back."""
-        self._bye = f
-        unwelcome = f.code in (Code.BAD_CREDENTIALS, Code.EXPIRED)
-        if f.retry >= 0 or (unwelcome and not self._renew):
-            self._backoff.told(f.retry, f.spread_ms)
-            self._renew = unwelcome
-        else:
-            self._stop(Stopped(f.reason, f.code))
-        if self._conn is not None:
-            self._conn.close()
-        self.connection_lost(f.reason)
-
-    def on_goaway(self, f: GoAway) -> None:
-        """The server asks us to leave soon: do, once nothing is under way here."""
-        now = self._loop.time()
-        self._leave_at = now + self._rng.random() * f.spread_ms / 1000
-        self._leave_latest = self._leave_at + f.drain_ms / 1000
-        self._backoff.told(0, 0)
-        self._arm()
-
-    def on_token_expiring(self) -> None:
-        """The token ends in two minutes: renew it in place."""
-        self._spawn(self._renew_token())
-
-    async def _renew_token(self) -> None:
-        try:
-            token = await self._token_source(True)
-            await self.request(Auth(0, int(AuthMethod.JWT), token))
-        except (OSError, SignInFailed, ServerError, RequestTimeout, Stopped) as exc:
-            # The server will end the connection; what follows then decides.
-            log.info("client.renewal_failed", extra={"reason": type(exc).__name__})
 
     # timers: one handle for whatever is due first
 
@@ -533,39 +377,17 @@ class Client(Calls, Dispatch):
 
     def _tick(self) -> None:
         self._timer = None
-        if self._conn is None or self._pulse is None:
-            return
         now = self._loop.time()
-        pulse = self._pulse.check(now)
-        if pulse is Pulse.DEAD:
-            self._conn.abort("the server does not answer")
+        if not self._beat(now):
             return
-        if pulse is Pulse.PING:
-            self._conn.send(Ping(self.connects))
         if now >= self._sync_at:
-            self._sync_at = now + self._timing.sync_every_s * (0.8 + 0.4 * self._rng.random())
+            self._sync_at = self._next_sync()
             self.feeds.want_sync()
         if self._marks_due is not None and now >= self._marks_due:
             self._write_marks()
-        if self._leave_at is not None and now >= self._leave_at:
-            self._leave(now)
         self._pump()
 
-    def _leave(self, now: float) -> None:
-        busy = len(self._pending) > 0 or bool(self.streams.running)
-        if busy and now < self._leave_latest:
-            self._leave_at = min(now + 0.1, self._leave_latest)
-        elif self._conn is not None:
-            self._conn.close()
-            self.connection_lost("the server asked us to reconnect")
-
     # writing
-
-    def _write(self, frame: Any) -> None:
-        if self._conn is not None:
-            self._conn.send(frame)
-            if self._pulse is not None:
-                self._pulse.sent(self._loop.time())
 
     def _write_sync(self) -> None:
         sync = self.feeds.begin_sync(self.streams.positions())
@@ -624,42 +446,6 @@ class Client(Calls, Dispatch):
             for entry in entries:
                 entry.saved = True
             self._pump()
-
-    def _set_link(
-        self, link: ev.Link, retry_s: float = 0.0, reason: str = "", code: int = 0
-    ) -> None:
-        if link is not self.link or link is ev.Link.OFFLINE:
-            self.link = link
-            self._emit([ev.LinkChanged(link, retry_s, reason, code)])
-
-    def _ended_by(self) -> Stopped | None:
-        return self._stopped
-
-    def _stop(self, why: Stopped) -> None:
-        """Give up for good: nobody waits in vain."""
-        if self._stopped is not None:
-            return
-        self._stopped = why
-        if self._conn is not None:
-            if self._signed_in.is_set():
-                self._conn.send(Bye(0, "leaving"))
-            self._conn.close()
-        self.connection_lost(why.reason)
-        self._set_link(ev.Link.STOPPED, 0.0, why.reason, why.code)
-        self._outbox.fail_all(why)
-        self._signed_in.set()  # wakes requests, which then see that it is over
-        self._close_subscriptions()
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("client.task_failed", exc_info=exc)
-            self._stop(Stopped(f"internal error: {type(exc).__name__}"))
 
 
 def _now_ms() -> int:

@@ -51,7 +51,7 @@ class Receiver(Protocol):
         """Whole messages of the server, in order; those of unknown types are left out."""
 
     def connection_lost(self, reason: str) -> None:
-        """Called once at the end, in plain words; nothing comes afterwards."""
+        """Called once at the end, in plain words, unless `close` was called before."""
 
 
 class Connection(asyncio.Protocol):
@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._pieces: list[bytes] = []
         self._closing = False
+        self._left = False
         self._failure = ""
         self.ignored = 0
 
@@ -88,6 +89,8 @@ class Connection(asyncio.Protocol):
         reason = self._failure or (_plain(exc) if exc else "the server closed the connection")
         if not self.opened.done():
             self.opened.set_exception(ConnectionError(reason))
+        elif self._left:
+            pass  # whoever closed it may have another connection by now
         elif not self.opened.cancelled() and self.opened.exception() is None:
             self._receiver.connection_lost(reason)
 
@@ -134,7 +137,8 @@ class Connection(asyncio.Protocol):
         self._pieces = []
 
     def close(self) -> None:
-        """Write what is queued, then close in the transport's way."""
+        """Write what is queued, then close in the transport's way; the receiver hears no more."""
+        self._left = True
         if self._closing:
             return
         self.flush()

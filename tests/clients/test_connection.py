@@ -154,3 +154,16 @@ async def test_upgrade_that_never_comes_is_given_up() -> None:
         address = parse_address(f"ws://127.0.0.1:{port}/ws")
         with pytest.raises(TimeoutError, match="no answer"):
             await open_connection(address, Silent(), timeout_s=0.02)
+
+
+async def test_receiver_hears_nothing_more_of_a_connection_that_it_closed() -> None:
+    async with FakeServer() as server:
+        receiver = Silent()
+        connection = await open_connection(parse_address(server.url), receiver)
+        connection.close()
+        await connection.wait_closed()
+        assert receiver.lost == []
+        other = await open_connection(parse_address(server.url), receiver)
+        server.cut()
+        await other.wait_closed()
+        assert len(receiver.lost) == 1

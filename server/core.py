@@ -167,11 +167,18 @@ class Core:
     def second(self) -> None:
         """What happens once a second. Driven by the application."""
         now = self.clock()
-        self.wheel.turn(now)
-        self.flusher.sweep(now)
         self.marks.flush()
-        self.presence.sweep(now)
-        self.turns.checkpoint(now)
+        for sweep in (
+            self.wheel.turn,
+            self.flusher.sweep,
+            self.presence.sweep,
+            self.turns.checkpoint,
+        ):
+            try:
+                sweep(now)
+            except Exception:
+                # A part that fails must not stop the deadlines of the others.
+                log.exception("second.failed", extra={"part": sweep.__qualname__})
 
     # signing in
 

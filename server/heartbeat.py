@@ -5,8 +5,11 @@ comes, and then put into a later slot if bytes have arrived meanwhile. 100,000 c
 0.3 ms a second.
 """
 
+import logging
 import math
 from typing import Protocol
+
+log = logging.getLogger("parlance.wheel")
 
 
 class Timed(Protocol):
@@ -38,6 +41,11 @@ class Wheel:
         while self._at < int(now):
             self._at += 1
             for entry in self._slots.pop(self._at, ()):
-                due = entry.check(now)
+                try:
+                    due = entry.check(now)
+                except Exception:
+                    # The others of this second have deadlines too.
+                    log.exception("wheel.check_failed")
+                    continue
                 if due is not None:
                     self.add(entry, due)

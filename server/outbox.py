@@ -6,8 +6,11 @@ one message to a room of thousands does not hold the loop (docs/behavior.md, slo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
+
+log = logging.getLogger("parlance.outbox")
 
 Join = Callable[[Sequence[bytes]], bytes]
 """Makes the bytes of one write out of whole encoded frames: depends on the transport."""
@@ -78,7 +81,12 @@ class Flusher:
             self._dirty = []
             self._scheduled = False
         for outbox in dirty:
-            outbox.flush()
+            try:
+                outbox.flush()
+            except Exception:
+                # One broken transport must not keep the others' frames back.
+                log.exception("outbox.write_failed")
+                outbox.fail_slow("write failed")
 
     def sweep(self, now: float) -> None:
         """Close readers whose socket has taken nothing for `stall_s`. Called once a second."""

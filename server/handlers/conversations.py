@@ -114,7 +114,9 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
         lambda tx: create_conversation(tx, new),
         publish=lambda created: _publish_created(core, created, persona),
     )
-    my = created.my[caller.user][0]
+    my = created.my[caller.user][0] if caller.user in created.my else None
+    if my is None or not my.role:
+        raise ServiceError(Code.GONE, "left", "You have left the conversation that this made.")
     members = [_member(m.user, m.role, m.nick, m.joined) for m in created.record.members]
     return ConvInfo(f.rid, created.record.row, my, members[:SHOWN_MEMBERS])
 

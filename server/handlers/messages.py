@@ -21,6 +21,7 @@ from server.delivery import PendingMessage, Sender, publish_row
 from server.directory import Conversation
 from server.errors import ServiceError, invalid, not_found, not_permitted
 from server.router import Caller, Router
+from storage.errors import TooLate
 from storage.messages import edit_message, get_messages, history, recall_message
 from storage.ops import Op
 from storage.rows import MemberRow, NewTurn
@@ -150,7 +151,13 @@ async def edit(core: "Core", caller: Caller, f: Edit) -> Changed:
         raise invalid("empty message")
     x = None if f.x is None else _options(entry, entry.members[caller.user].role, f.x)
 
+    window_ms = core.config.messages.edit_window_s * 1000
+
     def write(tx: Tx) -> Op[tuple[Msg, bool]]:
+        if window_ms:
+            for old in (yield from get_messages(entry.id, [f.seq], 0)):
+                if tx.ts - old.ts > window_ms:
+                    raise TooLate("the message is too old to be changed")
         row = yield from edit_message(tx, entry.id, f.seq, caller.user, text, x, f.base)
         return row, tx.touched
 

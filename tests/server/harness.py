@@ -48,7 +48,14 @@ from protocol.websocket import (
 )
 from server.app import bridge_config, store_options
 from server.auth import make_tokens
-from server.config_sections import AiConfig, Config, LimitsConfig, ServerConfig, WebSocketConfig
+from server.config_sections import (
+    AiConfig,
+    Config,
+    LimitsConfig,
+    MessagesConfig,
+    ServerConfig,
+    WebSocketConfig,
+)
 from server.core import Core
 from server.reactor import listen, open_socket
 from storage.people import create_user
@@ -426,6 +433,7 @@ async def serving(
     *,
     ai: AiConfig | None = None,
     websocket: WebSocketConfig | None = None,
+    messages: MessagesConfig | None = None,
     **limits: Any,
 ) -> AsyncIterator[Server]:
     """Run a server on an SQLite file in folder; limits that are not given are out of the way."""
@@ -433,6 +441,7 @@ async def serving(
         server=ServerConfig(port=0, data_dir=str(folder), gc_freeze=False),
         limits=structs.replace(_LIMITS, **limits),
         websocket=websocket or WebSocketConfig(json=True),
+        messages=messages or MessagesConfig(),
         ai=ai or AiConfig(detect=False, demo_words_per_s=0),
     )
     async with await start(config, folder) as server:

@@ -87,6 +87,19 @@ async def test_creating_twice_with_one_cid_gives_one_conversation(
         assert len(pushes) == len(members)
 
 
+async def test_who_has_left_does_not_come_back_by_creating_again(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        key = cid()
+        conv = (await pa.ask(ConvCreate, key, 3, "ours", [bob.id])).row.id
+        await pa.ask(ConvChange, conv, ConvSet(owner=bob.id))
+        await pa.ask(ConvDrop, conv)
+        await pb.ask(ConvChange, conv, ConvSet(title="ours alone"))
+        assert await pa.refused(ConvCreate, key, 3, "ours", [bob.id]) == Code.GONE
+        assert await pa.refused(ConvGet, conv) == Code.NOT_FOUND
+
+
 async def test_a_pair_has_one_direct_conversation_whoever_begins(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         ann, bob, cat = await server.people("ann bob cat")

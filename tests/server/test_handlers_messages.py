@@ -1,5 +1,6 @@
 """Sending, changing and reading messages, and passing signals."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import ConvSet, SendX
+from server.config_sections import MessagesConfig
 from storage.conversations import HIDE_HISTORY
 from tests.server.harness import Peer, Server, cid, serving, watching
 
@@ -126,6 +128,20 @@ async def test_a_recalled_message_is_empty_for_everybody_and_for_good(tmp_path: 
         assert await pa.refused(Edit, conv, mine.seq, "again", 0) == Code.GONE
         pushes = [f for f in await pb.settled() if isinstance(f, MsgPush)]
         assert [p.text for p in pushes] == ["oops", "", ""]
+
+
+async def test_old_messages_are_neither_changed_nor_taken_back(tmp_path: Path) -> None:
+    windows = MessagesConfig(recall_window_s=60, edit_window_s=60)
+    async with serving(tmp_path, messages=windows) as server:
+        pa, pb, conv = await pair(server)
+        sent = await pb.send_text(conv, "hello")
+        assert isinstance(await pb.ask(Edit, conv, sent.seq, "hello!", 0), Changed)
+        clock = server.store._batcher._committer
+        clock._clock = lambda: time.time() + 61
+        assert await pb.refused(Edit, conv, sent.seq, "hello?", 0) == Code.TOO_LATE
+        assert await pb.refused(Recall, conv, sent.seq) == Code.TOO_LATE
+        assert isinstance(await pa.ask(Recall, conv, sent.seq), Changed), "administrators may"
+        assert server.store.stats.dead == 0
 
 
 # reading

@@ -69,3 +69,16 @@ def test_a_deadline_that_is_always_due_does_not_hold_the_turn_up(wheel: Wheel) -
     wheel.add(entry, 101.0)
     wheel.turn(110.0)
     assert len(entry.checks) <= 10
+
+
+def test_an_entry_that_fails_takes_no_other_with_it(wheel: Wheel) -> None:
+    class Broken(Entry):
+        def check(self, now: float) -> float | None:
+            raise RuntimeError("broken")
+
+    entries = [Entry(), Broken(), Entry()]
+    for entry in entries:
+        wheel.add(entry, 101.0)
+    wheel.turn(101.0)
+    wheel.turn(102.0)
+    assert [len(entry.checks) for entry in entries] == [1, 0, 1]

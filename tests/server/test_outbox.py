@@ -40,6 +40,7 @@ class Pipe:
         self.writes: list[bytes] = []
         self.stuck = 0
         self.closing = False
+        self.broken = False
         self.marks: tuple[int, int] | None = None
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
@@ -52,6 +53,8 @@ class Pipe:
         return self.closing
 
     def write(self, data: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("broken")
         self.writes.append(data)
 
 
@@ -334,3 +337,14 @@ def test_frames_gathered_before_the_transport_pauses_are_not_lost(rig: Rig) -> N
     wire.out.resume()
     rig.loop.run()
     assert wire.written == b"ab"
+
+
+def test_a_broken_transport_keeps_nobody_elses_frames_back(rig: Rig) -> None:
+    before, broken, after = rig.wire(), rig.wire(), rig.wire()
+    broken.pipe.broken = True
+    for wire in (before, broken, after):
+        wire.out.push(b"x")
+    rig.loop.run()
+    assert (before.written, after.written) == (b"x", b"x")
+    assert broken.slow == ["write failed"]
+    assert broken.out.closed

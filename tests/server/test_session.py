@@ -23,15 +23,18 @@ from protocol.envelopes import (
     Notice,
     Ping,
     Pong,
+    Resync,
     Send,
     Sent,
     Synced,
+    SyncRequest,
     Typing,
     UserFind,
     UserGet,
     Watching,
     Welcome,
 )
+from protocol.rows import Head
 from server.session import TURN_FRAMES
 from storage.people import devices, set_disabled
 from tests.server.harness import (
@@ -416,6 +419,29 @@ async def test_bytes_are_rationed_too(tmp_path: Path) -> None:
         for _ in range(6):
             await peer.send_text(conv, "x" * 30_000)
         assert loop.time() - started >= 0.08
+
+
+async def test_a_reader_that_falls_behind_is_told_to_sync_and_lives_on(tmp_path: Path) -> None:
+    async with serving(tmp_path, outbox_soft_bytes=64 << 10, inflight=64) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        flusher = server.core.flusher
+        count = 0
+        while not flusher.dropped_frames:
+            await pa.send_text(conv, "x" * 30_000)
+            count += 1
+        assert flusher.backlog_bytes <= 64 << 10
+        await pb.expect(Resync)
+        seen = [f.seq for f in pb.inbox if isinstance(f, MsgPush)]
+        assert seen == list(range(1, len(seen) + 1)), "nothing out of order before the gap"
+        assert len(seen) < count
+        sent = await pa.send_text(conv, "live again")
+        assert (await pb.expect(MsgPush, lambda f: f.text == "live again")).seq == sent.seq
+        head = Head(conv, 1 + len(seen))
+        synced = await pb.ask(SyncRequest, fresh_sync(heads=[head]))
+        assert synced.convs[0].msgs[-1].seq == sent.seq
+        assert (flusher.resyncs, flusher.slow_closed) == (1, 0)
 
 
 async def test_marks_and_typing_of_strange_conversations_are_ignored(tmp_path: Path) -> None:

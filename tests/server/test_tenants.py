@@ -269,7 +269,6 @@ async def test_ids_of_another_tenant_lead_nowhere(tmp_path: Path, kind: type[Fra
         assert (info.row.owner, len(info.members)) == (stage.ann.id, 2)
 
 
-@pytest.mark.xfail(strict=False, reason="storage.sync asks for an empty list of conversations")
 async def test_a_sync_of_nothing_but_strange_conversations_is_empty(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         ann, eve = await server.people("ann eve")

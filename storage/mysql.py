@@ -172,7 +172,8 @@ class Connection:
                     raise
         except (MySQLError, OSError, TimeoutError, StorageError) as error:
             code = error.args[0] if isinstance(error, MySQLError) and error.args else ""
-            name = f"{type(error).__name__} {code}".strip()
+            cause = "" if error.__cause__ is None else f"({type(error.__cause__).__name__})"
+            name = " ".join(filter(None, (type(error).__name__, str(code), cause)))
             raise StoreUnavailable(f"mysql: cannot connect to {address!r}: {name}") from error
         connection.max_bytes = min(_MAX_STATEMENT_BYTES, int(rows[0][0]) - 4_096)
         return connection

@@ -307,10 +307,10 @@ class Feeds:
             return []
         view = self._view(conv)
         view.my = merge_my(view.my, info.my, view.my_rev, 0)
-        for member in info.members:
-            view.put_member(member, 0)
         out: list[Event] = []
         self._start(conv, info.row, now, out)
+        for member in info.members:
+            view.put_member(member, 0)
         out.append(ConvChanged(conv))
         return out
 
@@ -387,7 +387,7 @@ class Feeds:
             cursor = self._cursors[conv] = Cursor(UNKNOWN)
         # What is held from an earlier stay may have changed since, and nobody said so.
         view.forget_messages()
-        view.members_whole = False
+        view.forget_members()
         view.begun_seq = row.last_seq or 0
         view.put_row(row, rev)
         self._jump(conv, cursor, rev, now, out)

@@ -150,10 +150,15 @@ class ConvView:
         self.messages.clear()
         self.seqs.clear()
 
+    def forget_members(self) -> None:
+        """Drop the members held; they are incomplete from here on."""
+        self.members.clear()
+        self.members_whole = False
+
     def forget_rows(self) -> None:
         """Drop everything held, as of a store that is no more."""
         self.forget_messages()
-        self.members.clear()
+        self.forget_members()
         self.reads.clear()
         self.row, self.row_rev = Conv(id=self.conv), -1
 

@@ -364,7 +364,9 @@ class Screen:
             await asyncio.sleep(FRAME_S)
             offline = self.chat.client.link is ev.Link.OFFLINE
             hinting = self._clock() - FRAME_S * 2 < self._leave_until
-            if is_moving(self.chat) or offline or hinting or self.transcript.typing:
+            typing = bool(self.transcript.typing)
+            self.transcript.forget_typing()
+            if is_moving(self.chat) or offline or hinting or typing:
                 self.app.invalidate()
 
     def _spawn(self, work: Any) -> None:

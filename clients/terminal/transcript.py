@@ -53,6 +53,11 @@ class Transcript:
         number = self._notes[-1].number + 1 if self._notes else 0
         self._notes = [*self._notes[-199:], Note(self.chat.conv, view.last_seq, number, text)]
 
+    def forget_typing(self) -> None:
+        """Let go of those who have not typed for a while."""
+        now = self._clock()
+        self.typing = {user: until for user, until in self.typing.items() if until > now}
+
     def lines(self, width: int) -> list[list[Line]]:
         """Return the lines of every block, top to bottom, for a screen of this width."""
         if width != self._width:
@@ -92,8 +97,7 @@ class Transcript:
             yield self._unsent_block(entry)
         for stream in chat.running:
             yield self._stream_block(stream)
-        now = self._clock()
-        for user in [user for user, until in self.typing.items() if until > now]:
+        for user in self.typing:
             yield self._typing_block(user)
 
     # pieces

@@ -188,6 +188,17 @@ def test_leaving_ends_the_feed_and_coming_back_starts_it_anew() -> None:
     assert feeds.convs[5].begun_seq == 7
 
 
+def test_members_of_an_earlier_stay_are_not_taken_for_present() -> None:
+    """Somebody who left while the user was away stayed in the list for ever."""
+    feeds = known_to(10)
+    feeds.push(e.MemberPush(5, 11, Member(user=3, role=1)), 0.0)
+    feeds.push(e.MyConvPush(1, MyConv(conv=5, role=0, left=True)), 0.0)
+    back = MyConv(conv=5, role=1, left=False)
+    feeds.push(e.MyConvPush(2, back, Conv(id=5, rev=20, last_seq=7)), 0.0)
+    assert feeds.convs[5].present() == []
+    assert not feeds.convs[5].members_whole
+
+
 def test_members_come_and_go_by_the_newest_revision() -> None:
     feeds = known_to(10)
     feeds.push(e.MemberPush(5, 11, Member(user=3, role=1)), 0.0)

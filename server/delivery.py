@@ -121,6 +121,7 @@ def publish_append(
     core: "Core", entry: Conversation, message: Append, session: "Session | None"
 ) -> None:
     """Push a new message to every member; the sender's other devices learn its cid as well."""
+    entry.advance(message.rev, message.seq, message.ts)
     users: Iterable[int] = entry.members
     own = core.hub.sessions_of(message.sender)
     if len(own) > (session is not None and session in own):
@@ -142,6 +143,7 @@ def publish_change(
     core: "Core", entry: Conversation, push: Frame, rev: int, seq: int | None = None
 ) -> None:
     """Push an item of a conversation's feed; with seq, only to members who may see that message."""
+    entry.advance(rev)
     if seq is None or not entry.floors:
         core.hub.publish(entry.members, push)
         return

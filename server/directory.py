@@ -71,6 +71,15 @@ class Conversation:
         else:
             self.hidden.discard(member.user)
 
+    def advance(self, rev: int, seq: int = 0, ts: int = 0) -> None:
+        """Note how far the feed has come, so that who gets the row knows where it stands."""
+        row = self.row
+        if rev > (row.rev or 0):
+            row.rev = rev
+        if seq > (row.last_seq or 0):
+            row.last_seq = row.count = seq
+            row.updated = ts
+
     def floor(self, user: int) -> int:
         """Return the seq up to which this member sees nothing."""
         return self.floors.get(user, 0)

@@ -208,7 +208,9 @@ class Turns:
         core, entry, new = self._core, running.entry, running.new
         persona = core.personas.get(new.persona)
         opt = _merged(running.opt, entry.row.opt, persona.opt if persona else None)
-        rows = await self._history(entry, running.stream.ask, new.mode, opt.history)
+        # The model sees no more than who asks: what it says could not be unsaid.
+        floor = entry.floor(new.user)
+        rows = await self._history(entry, running.stream.ask, new.mode, opt.history, floor)
         prompt = "\n\n".join(p for p in (persona and persona.prompt, entry.row.prompt) if p)
         name = (persona.name if persona else None) or "Assistant"
         return TurnRequest(
@@ -230,11 +232,11 @@ class Turns:
         )
 
     async def _history(
-        self, entry: Conversation, ask: int, mode: int, wanted: int | None
+        self, entry: Conversation, ask: int, mode: int, wanted: int | None, floor: int
     ) -> list[Msg]:
         # The bridge shows the model as many as were asked for; the demo partner remembers more.
         limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
-        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, 0))
+        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, floor))
         if mode == GenMode.REGENERATE:
             while rows and rows[-1].kind == MsgKind.AI_REPLY:
                 rows.pop()
@@ -308,6 +310,7 @@ class Turns:
         if answer.dup:
             return
         entry = self._core.directory.peek(entry.id) or entry
+        entry.advance(answer.rev, answer.seq, answer.ts)
         self._core.stats.messages += 1
         push = MsgPush(
             entry.id,

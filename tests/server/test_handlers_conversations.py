@@ -428,6 +428,19 @@ async def test_who_comes_back_goes_on(tmp_path: Path) -> None:
         assert (await dan.expect(MsgPush)).rev == sent.rev
 
 
+async def test_newcomers_learn_where_the_conversation_stands(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        group = await group_of(server)
+        owner, conv = group.peers["owner"], group.conv
+        last = await owner.send_text(conv, "second")
+        guest = group.people["outsider"].id
+        added = await owner.ask(MemberAdd, conv, [guest])
+        push = await group.peers["outsider"].expect(MyConvPush)
+        assert push.row is not None
+        assert (push.row.last_seq, push.row.updated) == (last.seq, last.ts)
+        assert push.row.rev == added.rev == last.rev + 1
+
+
 async def test_a_full_group_takes_nobody_more(tmp_path: Path) -> None:
     async with serving(tmp_path, members=3) as server:
         people = await server.people("ann bob cat dan")

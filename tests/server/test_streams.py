@@ -11,12 +11,14 @@ from protocol.codec import MsgpackCodec
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamState
 from protocol.envelopes import (
     Cancel,
+    ConvChange,
     Done,
     Err,
     Frame,
     Gen,
     GenOk,
     History,
+    MemberAdd,
     MsgPush,
     Open,
     Opened,
@@ -29,8 +31,9 @@ from protocol.envelopes import (
     Watching,
     WatchRequest,
 )
-from protocol.rows import SendX, StreamPos
+from protocol.rows import ConvSet, SendX, StreamPos
 from server.config_sections import AiConfig
+from storage.conversations import HIDE_HISTORY
 from storage.rows import TurnStatus
 from storage.turns import get_turn, turns_of
 from tests.server.harness import (
@@ -564,6 +567,22 @@ async def test_earlier_messages_are_shown_as_far_as_asked_for(tmp_path: Path) ->
                 (await model.call(n)).finish(f"a{n}")
                 await Reader().follow(peer, sid)
             assert model.calls[2].texts == ["Be kind.", "q1", "a1", "q2"]
+
+
+async def test_the_model_sees_no_more_than_who_asks(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        dan = await server.person("dan")
+        _, pa, conv = await talk(server, dan)
+        await pa.send_text(conv, "the safe opens with 1234")
+        await pa.ask(ConvChange, conv, ConvSet(flags=HIDE_HISTORY))
+        await pa.ask(MemberAdd, conv, [bob.id])
+        pb = await server.connect(bob, watch=watching(conv))
+        sent = await pb.send_text(conv, "@Ada what did they say?")
+        call = await model.call()
+        assert not [text for text in call.texts if "1234" in text]
+        call.finish("I do not know.")
+        assert isinstance(await Reader().follow(pb, sent.sid or 0), StreamEnd)
 
 
 async def test_streams_of_conversations_one_is_not_in_are_not_listed(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def _check_listener(config: Config) -> list[Problem]:
         path = getattr(server, name)
         if path and not Path(path).is_file():
             found.append(Problem(f"server.{name}", f"there is no file {path}"))
+    if server.tls_cert and not found:
+        found += _check_certificate(server.tls_cert, server.tls_key)
     if not is_loopback(server.host) and not server.tls_cert and not server.allow_cleartext:
         found.append(
             Problem(
@@ -71,6 +73,17 @@ def _check_listener(config: Config) -> list[Problem]:
             Problem("auth.registration", "anybody who reaches this address may sign up", False)
         )
     return found
+
+
+def _check_certificate(cert: str, key: str) -> list[Problem]:
+    # Only here: most commands need no TLS, and it takes a while to load.
+    from server.tls import UnusableCertificate, load_context
+
+    try:
+        load_context(cert, key)
+    except UnusableCertificate as error:
+        return [Problem("server.tls_cert", str(error))]
+    return []
 
 
 def _check_origins(config: Config) -> list[Problem]:

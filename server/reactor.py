@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import socket
-import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from protocol.frames import FIRST_BYTE
+from server.config_check import is_loopback
 from server.connection import TcpConnection
+from server.tls import RELOAD_S, TLS_FIRST_BYTE, Certificate, TlsPort
 from server.websocket import EchoWebSocket, PwpWebSocket
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ SEND_BUFFER_BYTES: Final = 64 * 1024
 USER_TIMEOUT_MS: Final = 30_000
 """After so long with unsent data a half-open peer is given up (TCP_USER_TIMEOUT, RFC 5482)."""
 
+_CLEAR: Final = 0
+_SHAKING: Final = 1
+_INSIDE: Final = 2
+
 _WS: Final = b"GET /ws"
 _WS_ECHO: Final = b"GET /ws/echo"
 
@@ -27,17 +32,20 @@ _WS_ECHO: Final = b"GET /ws/echo"
 class Doorman(asyncio.Protocol):
     """A fresh connection until it is known what it speaks; then somebody else's.
 
-    One per connection; it holds nothing afterwards.
+    One per connection; it holds nothing afterwards. Behind TLS it looks once more.
     """
 
-    __slots__ = ("_address", "_core", "_done", "_held", "_transport")
+    __slots__ = ("_address", "_core", "_done", "_due", "_held", "_tls", "_tls_state", "_transport")
 
-    def __init__(self, core: "Core") -> None:
+    def __init__(self, core: "Core", tls: TlsPort) -> None:
         self._core = core
+        self._tls = tls
+        self._tls_state = _CLEAR
         self._transport: asyncio.Transport | None = None
         self._address = ""
         self._held = b""
         self._done = False
+        self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the stranger, or send it away when there are too many."""
@@ -50,11 +58,14 @@ class Doorman(asyncio.Protocol):
             self._done = True
             transport.abort()
             return
-        core.wheel.add(self, core.clock() + core.policy.first_byte_s)
+        self._due = core.clock() + core.policy.first_byte_s
+        core.wheel.add(self, self._due)
 
     def data_received(self, data: bytes) -> None:
         """Look at the first byte; for HTTP at the first few."""
         data = self._held + data
+        if self._tls_state is not _INSIDE and not self._may_go_on(data):
+            return
         first = data[0]
         if first == FIRST_BYTE:
             connection = TcpConnection(self._core, self._require(), self._address)
@@ -63,6 +74,37 @@ class Doorman(asyncio.Protocol):
             self._choose_http(data)
         else:
             self._require().abort()
+
+    def _may_go_on(self, data: bytes) -> bool:
+        """Begin TLS if this is it; else tell whether this peer may do without."""
+        if self._tls_state is _SHAKING:
+            self._held = data
+            return False
+        if data[0] == TLS_FIRST_BYTE and self._tls.certificate is not None:
+            core = self._core
+            self._tls_state = _SHAKING
+            self._due = core.clock() + core.policy.hello_s
+            self._held = b""
+            self._tls.begin(self._require(), self, data, core.policy.hello_s, self._go_inside)
+            return False
+        if not self._tls.allows_cleartext(self._address):
+            log.info("cleartext.refused")
+            self._require().abort()
+            return False
+        return True
+
+    def _go_inside(self, transport: asyncio.Transport | None) -> None:
+        """TLS is up, or has failed: the first byte inside decides."""
+        if transport is None or self._done or self._core.draining:
+            self._require().abort()
+            self._leave()
+            return
+        self._transport = transport
+        self._tls_state = _INSIDE
+        self._due = self._core.clock() + self._core.policy.first_byte_s
+        held, self._held = self._held, b""
+        if held:
+            self.data_received(held)
 
     def _choose_http(self, data: bytes) -> None:
         core = self._core
@@ -99,9 +141,12 @@ class Doorman(asyncio.Protocol):
         self._leave()
 
     def check(self, now: float) -> float | None:
-        """The first bytes are late (see `heartbeat.Timed`)."""
-        if not self._done:
-            self._require().abort()
+        """The first bytes, or the end of the TLS handshake, are late (see `heartbeat.Timed`)."""
+        if self._done:
+            return None
+        if now < self._due:
+            return self._due
+        self._require().abort()
         return None
 
     def _leave(self) -> None:
@@ -138,23 +183,17 @@ def open_socket(host: str, port: int, backlog: int) -> socket.socket:
     return listener
 
 
-def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
-    """Return the context for a listener with a certificate, None for one without."""
-    if not cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["pwp/1", "http/1.1"])
-    context.load_cert_chain(cert, key or None)
-    return context
-
-
 async def listen(core: "Core", listener: socket.socket) -> asyncio.Server:
-    """Start accepting connections."""
+    """Start accepting connections.
+
+    Raises:
+        UnusableCertificate: TLS is configured and cannot be had.
+    """
     server = core.config.server
+    certificate = Certificate(server.tls_cert, server.tls_key) if server.tls_cert else None
+    if certificate is not None:
+        core.wheel.add(certificate, core.clock() + RELOAD_S)
+    tls = TlsPort(certificate, server.allow_cleartext or is_loopback(server.host))
     return await core.loop.create_server(
-        lambda: Doorman(core),
-        sock=listener,
-        backlog=server.backlog,
-        ssl=tls_context(server.tls_cert, server.tls_key),
+        lambda: Doorman(core, tls), sock=listener, backlog=server.backlog
     )

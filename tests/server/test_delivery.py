@@ -13,9 +13,12 @@ from protocol.envelopes import (
     Changed,
     Err,
     Frame,
+    History,
     MemberAdd,
     MemberPush,
     MsgPush,
+    Ping,
+    Pong,
     Recall,
     Reply,
     Send,
@@ -24,6 +27,7 @@ from protocol.envelopes import (
 )
 from protocol.rows import ConvSet
 from storage.conversations import HIDE_HISTORY, change_conversation
+from storage.errors import OutcomeUnknown, StoreUnavailable
 from storage.people import create_user
 from tests.server.harness import Peer, Person, Server, cid, serving
 
@@ -196,3 +200,71 @@ async def test_a_full_store_refuses_with_a_wait_and_shows_nobody_anything(tmp_pa
         assert all(r.retry > 0 for r in refused)
         pushes = [f for f in await pb.settled() if isinstance(f, MsgPush)]
         assert [p.seq for p in pushes] == sorted(r.seq for r in stored)
+
+
+async def test_while_the_store_is_away_nothing_is_shown_and_afterwards_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        await pb.settled()
+        engine = server.store._engine
+        transact, read = engine.transact, engine.read
+        away = True
+
+        async def unsure(make: Any) -> Any:
+            if away:
+                raise StoreUnavailable("away")
+            return await transact(make)
+
+        async def unread(op: Any, *, snapshot: bool) -> Any:
+            if away:
+                raise StoreUnavailable("away")
+            return await read(op, snapshot=snapshot)
+
+        monkeypatch.setattr(engine, "transact", unsure)
+        monkeypatch.setattr(engine, "read", unread)
+        keys = [cid() for _ in range(20)]
+        pa.send(*[Send(1000 + n, conv, key, 0, str(n)) for n, key in enumerate(keys)])
+        assert await pa.refused(History, conv, 0, True, 10) == Code.OVERLOADED
+        late = await server.dial()
+        late.send(late.hello(bob, 2))
+        bye = await late.bye()
+        assert bye.code == Code.OVERLOADED
+        assert bye.retry > 0
+        assert not [f for f in pa.inbox if isinstance(f, Sent)]
+        pb.send(Ping(1))
+        await pb.expect(Pong)
+        assert not pb.inbox
+        away = False
+        assert [(await pa.expect(Sent)).seq for _ in keys] == list(range(1, 21))
+        assert [(await pb.expect(MsgPush)).text for _ in keys] == [str(n) for n in range(20)]
+
+
+async def test_an_outcome_nobody_knows_is_resolved_by_the_cid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        pa, pb = await server.everybody([ann, bob])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        engine = server.store._engine
+        transact = engine.transact
+        answers_lost = 2
+
+        async def deaf(make: Any) -> Any:
+            nonlocal answers_lost
+            result = await transact(make)
+            if answers_lost:
+                answers_lost -= 1
+                raise OutcomeUnknown("the reply to the commit was lost")
+            return result
+
+        monkeypatch.setattr(engine, "transact", deaf)
+        sent = await pa.send_text(conv, "once")
+        assert sent.seq == 1
+        assert (await pa.send_text(conv, "twice")).seq == 2
+        page = await pb.ask(History, conv, 0, True, 10)
+        assert [m.text for m in page.msgs] == ["once", "twice"]

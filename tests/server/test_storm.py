@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -17,6 +18,7 @@ from protocol.envelopes import (
     DevicePush,
     Edit,
     Get,
+    History,
     Mark,
     MemberAdd,
     MemberDrop,
@@ -32,12 +34,24 @@ from protocol.envelopes import (
     Send,
     Sent,
     Skip,
+    StreamDelta,
+    StreamEnd,
     Synced,
     SyncRequest,
     Welcome,
 )
-from protocol.rows import ConvSet, Head, MySet
-from tests.server.harness import TRANSPORTS, Peer, Person, Server, cid, fresh_sync, serving
+from protocol.rows import ConvSet, Head, MsgX, MySet, StreamPos
+from server.config_sections import AiConfig
+from tests.server.harness import (
+    TRANSPORTS,
+    Peer,
+    Person,
+    Server,
+    cid,
+    fresh_sync,
+    serving,
+    watching,
+)
 
 PEOPLE = 8
 STEPS = 40
@@ -260,3 +274,94 @@ async def test_every_connection_sees_every_revision_once_and_in_order(
             await view.check()
         assert sum(len(view.revs) for view in views) > PEOPLE
         assert server.core.stats.messages > 100
+
+
+class Listener:
+    """A device that watches one conversation and loses its connection again and again."""
+
+    def __init__(self, server: Server, person: Person, number: int, conv: int) -> None:
+        self.server = server
+        self.person = person
+        self.number = number
+        self.conv = conv
+        self.rng = random.Random(number)
+        self.known = 0
+        self.texts: dict[int, bytes] = {}
+        self.answers: dict[int, bytes] = {}
+        self.whole = 0
+        self.peer: Peer | None = None
+
+    async def connect(self) -> None:
+        """Come back and name what has been heard of the running answers."""
+        peer = self.peer = await self.server.dial(self.rng.choice(TRANSPORTS))
+        have = [StreamPos(sid, self.conv, 0, 0, len(text)) for sid, text in self.texts.items()]
+        sync = fresh_sync(
+            heads=[Head(self.conv, self.known)] if self.known else [], streams=have[-16:]
+        )
+        watch = watching(self.conv)
+        peer.send(peer.hello(self.person, self.number, sync=sync, watch=watch))
+        await peer.expect(Welcome)
+        synced = await peer.expect(Synced)
+        for delta in synced.convs:
+            for msg in delta.msgs:
+                self.keep(msg.x, msg.text)
+            self.known = delta.rev
+
+    def keep(self, x: MsgX | None, text: str) -> None:
+        """Take a stored answer."""
+        if x is not None and x.sid:
+            self.answers[x.sid] = text.encode()
+            self.texts.pop(x.sid, None)
+
+    def take(self, frame: Any) -> None:
+        """Take what a watcher is sent."""
+        if isinstance(frame, StreamDelta) and frame.part == 0:
+            text = self.texts.get(frame.sid, b"")
+            assert frame.off <= len(text), "a hole in the text"
+            self.texts[frame.sid] = text[: frame.off] + frame.text.encode()
+        elif isinstance(frame, StreamEnd) and frame.rev:
+            assert frame.rev == self.known + 1
+            self.known = frame.rev
+            text = self.texts.pop(frame.sid)
+            assert (len(text), crc32(text)) == (frame.total, frame.crc)
+            self.answers[frame.sid] = text
+            self.whole += 1
+        elif isinstance(frame, MsgPush) and frame.rev > self.known:
+            assert frame.rev == self.known + 1
+            self.known = frame.rev
+            self.keep(frame.x, frame.text)
+
+    async def listen(self, wanted: int) -> None:
+        """Hear so many answers to their end, over any number of connections."""
+        await self.connect()
+        while len(self.answers) < wanted:
+            assert self.peer is not None
+            if self.rng.random() < 0.1:
+                self.peer.reset()
+                await self.connect()
+            while self.peer.inbox:
+                self.take(self.peer.inbox.popleft())
+            if len(self.answers) < wanted:
+                assert await self.peer.read()
+
+
+async def test_answers_are_heard_whole_over_lost_connections(tmp_path: Path) -> None:
+    ai = AiConfig(detect=False, demo_words_per_s=600, user_running=4, user_queued=50)
+    async with serving(tmp_path, ai=ai) as server:
+        ann = await server.person("ann")
+        persona = await server.persona(ann)
+        peer = await server.connect(ann)
+        conv = (await peer.create(ConvKind.AI, persona=persona)).row.id or 0
+        listeners = [Listener(server, ann, number, conv) for number in range(2, 8)]
+        questions = ["Tell me a story", "给我讲个故事", "Who are you?", "What is 7 * 6?"]
+        tasks = [asyncio.ensure_future(item.listen(len(questions))) for item in listeners]
+        for question in questions:
+            await peer.send_text(conv, question)
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*tasks)
+        page = await peer.ask(History, conv, 0, True, 50)
+        stored = {m.x.sid: m.text.encode() for m in page.msgs if m.x is not None and m.x.sid}
+        assert len(stored) == len(questions)
+        for item in listeners:
+            assert item.answers == stored
+        assert sum(item.whole for item in listeners) > len(listeners)

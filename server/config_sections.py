@@ -33,11 +33,17 @@ class ServerConfig(Section, frozen=True):
     allow_cleartext: Annotated[
         bool,
         _about(
-            "Allow an address other than loopback without TLS. Switch it on only when something "
-            "in front of the server encrypts, or in a network that you trust."
+            "Serve other machines without TLS, beside it or instead of it. Switch it on only when "
+            "something in front of the server encrypts, or in a network that you trust."
         ),
     ] = False
-    tls_cert: Annotated[str, _about("File with the certificate chain (PEM). Empty: no TLS.")] = ""
+    tls_cert: Annotated[
+        str,
+        _about(
+            "File with the certificate chain (PEM), looked at again once a minute. Empty: no TLS. "
+            "With it the port speaks TLS, and cleartext with this machine."
+        ),
+    ] = ""
     tls_key: Annotated[str, _about("File with the private key of the certificate (PEM).")] = ""
     backlog: Annotated[
         int, Meta(ge=16, le=65535, description="Connections the system may keep waiting.")

@@ -41,6 +41,10 @@ def serve(
     except OSError as error:
         fail(_explain_os_error(config, error))
     except ValueError as error:
+        from server.tls import UnusableCertificate
+
+        if isinstance(error, UnusableCertificate):
+            fail(f"server.tls_cert: {error}")
         if "auth.keys" in str(error) or "key file" in str(error):
             fail(str(error))
         raise
@@ -80,7 +84,7 @@ def _announce(config: "Config", port: int) -> None:
         f"Parlance {VERSION} is running.",
         f"  page        http{tls}://{shown}:{port}/",
         f"  WebSocket   ws{tls}://{shown}:{port}/ws",
-        f"  native      {shown}:{port}",
+        f"  native      {'parlances://' if tls else ''}{shown}:{port}",
         f"  data        {Path(config.server.data_dir).expanduser().resolve()}",
         f"Now type, in another terminal:  {chat}",
         "Stop with Ctrl+C.",

@@ -73,7 +73,8 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
         _add_cors(request, response)
     if not response.prepared:
         seal(response, request_id)
-        if request.app.get(_HSTS):
+        # Over cleartext the header means nothing, and must not be sent (RFC 6797 §7.2).
+        if request.app.get(_HSTS) and request.secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response
 

@@ -199,6 +199,8 @@ async def test_https_keeps_its_connection_and_knows_that_it_is_https(server: Tls
             assert pooled.transport is not None
             ports.add(pooled.transport.get_extra_info("sockname")[1])
         assert len(ports) == 1
+        async with session.get(f"http://127.0.0.1:{server.port}/health") as answer:
+            assert "Strict-Transport-Security" not in answer.headers, "not over cleartext"
         body = {"name": "Anna", "password": "right password " * 20}
         url = f"https://127.0.0.1:{server.port}/api/v1/auth/register"
         async with session.post(url, json=body) as answer:

@@ -329,12 +329,12 @@ class Session:
         wait_s = -self._tokens / policy.rate
         if not self._excess_since:
             self._excess_since = now
-        self._throttle(min(wait_s, policy.rate_pause_s))
+        elif now - self._excess_since > policy.rate_close_s:
+            self.bye(Code.RATE, "rate")
+            return False
+        self._throttle(wait_s)
         if wait_s <= policy.rate_pause_s:
             return True
-        if now - self._excess_since > policy.rate_close_s:
-            self.bye(Code.RATE, "rate", int(wait_s * 1000))
-            return False
         self._tokens += self._core.router.handlers[type(frame)].weight
         self._core.stats.refused_rate += 1
         rid = getattr(frame, "rid", 0)
@@ -361,7 +361,8 @@ class Session:
         self._byte_tokens = min(
             policy.bytes_burst, self._byte_tokens + elapsed * policy.bytes_per_s
         )
-        if self._tokens >= 0:
+        if self._stash is None:
+            # It waits for its answers: merely fast. Who sends on and on is in excess all the time.
             self._excess_since = 0.0
         self._update_ready()
 
@@ -429,6 +430,8 @@ class Session:
                 self.bye(exc.code, exc.reason)
                 return
         self._tokens -= 1
+        if self._tokens < 0:
+            self._throttle(-self._tokens / self._core.policy.rate)
         self._send_err(exc.rid, Failure(exc.code, exc.reason, None, -1))
 
     def _encode_resync(self) -> bytes:

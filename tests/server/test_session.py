@@ -397,6 +397,33 @@ async def test_a_flood_is_slowed_to_the_rate_and_costs_others_nothing(tmp_path: 
         assert loop.time() - started >= 0.3, "20 at once, 20 more at 50 a second"
 
 
+async def test_who_floods_for_long_is_closed_and_who_is_merely_fast_is_not(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, rate=100.0, burst=10.0, rate_close_s=0.2) as server:
+        ann, bob = await server.people("ann bob")
+        flood, fast = await server.everybody([ann, bob])
+        flood.send(*[UserGet(n, [ann.id]) for n in range(1, 500)])
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while loop.time() - started < 0.4:
+            reply = await fast.ask(UserGet, [bob.id])
+            assert not isinstance(reply, Err)
+        bye = await flood.bye()
+        assert bye.code == Code.RATE
+        assert bye.retry > 0
+        assert await fast.settled() == []
+
+
+async def test_a_flood_of_unknown_requests_is_slowed_as_well(tmp_path: Path) -> None:
+    async with serving(tmp_path, rate=100.0, burst=10.0) as server:
+        peer = await server.connect(await server.person("ann"))
+        peer.write(b"\x00\x00\x00\x03\x92\x7a\x05" * 1000)
+        await asyncio.sleep(0.1)
+        assert server.core.stats.errors[Code.UNKNOWN_TYPE] < 40
+        peer.reset()
+
+
 async def test_above_the_rate_for_long_a_request_is_refused_with_a_wait(tmp_path: Path) -> None:
     async with serving(tmp_path, rate=1.0, burst=6.0, rate_pause_s=0.05) as server:
         ann = await server.person("ann")

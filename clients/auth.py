@@ -46,11 +46,9 @@ class _SignedIn(Struct):
 
     user: User
     tenant: int
+    token: str
+    expires: int
     refresh_token: str = ""
-    token: str = ""
-    expires: int = 0
-    access_token: str = ""
-    expires_ms: int = 0
 
 
 class _Error(Struct):
@@ -147,8 +145,8 @@ class Account:
         tokens = Tokens(
             done.user,
             done.tenant,
-            done.access_token or done.token,
-            done.expires_ms or done.expires,
+            done.token,
+            done.expires,
             done.refresh_token,
         )
         self.tokens = tokens

@@ -25,6 +25,7 @@ from server.http.app import HttpParts, HttpServer
 from server.logs import install
 from server.metrics import LoopLag
 from server.reactor import listen, open_socket
+from storage.people import purge_refresh
 from storage.personas import all_personas
 from storage.rows import StoreOptions
 from storage.store import Store
@@ -33,6 +34,8 @@ log = logging.getLogger("parlance.app")
 
 DRAIN_SPREAD_MS = 2_000
 RECOVER_EVERY_S = 15.0
+PURGE_EVERY_S = 600.0
+"""How often expired refresh tokens are deleted, up to a thousand at a time."""
 
 
 def bridge_config(ai: AiConfig) -> BridgeConfig:
@@ -189,7 +192,7 @@ class App:
 
     async def _every_second(self, core: Core) -> None:
         """Drive the deadlines; one failing part must not stop the others for good."""
-        recovered_at = core.clock()
+        recovered_at = purged_at = core.clock()
         while True:
             await asyncio.sleep(1)
             try:
@@ -197,6 +200,9 @@ class App:
                 if core.clock() - recovered_at >= RECOVER_EVERY_S:
                     recovered_at = core.clock()
                     await core.turns.recover()
+                if core.clock() - purged_at >= PURGE_EVERY_S:
+                    purged_at = core.clock()
+                    await core.store.change((), purge_refresh)
             except Exception:
                 log.exception("second.failed")
 

@@ -165,6 +165,9 @@ class LimitsConfig(Section, frozen=True):
     heartbeat_max_s: Annotated[
         int, Meta(ge=5, le=3600, description="Longest heartbeat a client may ask for.")
     ] = 240
+    http_connections: Annotated[
+        int, Meta(ge=1, description="HTTP connections at a time; those beyond get 503.")
+    ] = 2048
     http_body_bytes: Annotated[
         int, Meta(ge=64 * _KIB, description="Largest body of an HTTP request.")
     ] = 10 * _MIB

@@ -82,6 +82,8 @@ class CoreFigures(NamedTuple):
     messages: int = 0
     sign_ins: int = 0
     refused_rate: int = 0
+    refused_http: int = 0
+    marks_dropped: int = 0
 
 
 def core_figures(read: Callable[[], CoreFigures]) -> Source:
@@ -96,6 +98,8 @@ def core_figures(read: Callable[[], CoreFigures]) -> Source:
         yield Figure("counter", "messages", "Messages stored and pushed.", core.messages)
         yield Figure("counter", "sign_ins", "Sessions that signed in.", core.sign_ins)
         yield Figure("counter", "refused_rate", "Requests over the rate.", core.refused_rate)
+        yield Figure("counter", "http_refused", "HTTP connections refused.", core.refused_http)
+        yield Figure("counter", "marks_dropped", "Read cursors not taken.", core.marks_dropped)
         yield Figure("counter", "frames_in", "Frames from clients.", core.frames_in, "type")
         yield Figure("counter", "frames_out", "Frames written to clients.", core.frames_out)
         yield Figure("counter", "pushes", "Deliveries of pushes to sessions.", core.pushes)

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from protocol.frames import FIRST_BYTE
+from protocol.http_head import HttpError
 from server.config_check import is_loopback
 from server.connection import TcpConnection
 from server.tls import RELOAD_S, TLS_FIRST_BYTE, Certificate, TlsPort
@@ -26,6 +27,7 @@ _SHAKING: Final = 1
 _INSIDE: Final = 2
 
 _WS: Final = b"GET /ws"
+_BUSY: Final = HttpError(503, "too many connections", ("Retry-After", "1"))
 _WS_ECHO: Final = b"GET /ws/echo"
 
 
@@ -117,9 +119,14 @@ class Doorman(asyncio.Protocol):
             self._hand_over(EchoWebSocket(core, self._require(), self._address), data)
         else:
             core.strangers.leave(self._address)
-            http = core.http_factory()
             transport = self._require()
             self._done = True
+            if core.stats.connections["http"] >= core.config.limits.http_connections:
+                core.stats.refused_http += 1
+                transport.write(_BUSY.response)
+                transport.close()
+                return
+            http = core.http_factory()
             transport.set_protocol(http)
             http.connection_made(transport)
             http.data_received(data)

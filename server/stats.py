@@ -13,6 +13,7 @@ class Stats:
         messages: messages committed and pushed.
         errors: `err` replies by code; closes: `bye` by code.
         refused_rate: requests refused because the connection was over its rate.
+        refused_http: HTTP connections refused because too many were open.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,7 @@ class Stats:
         self.messages = 0
         self.sign_ins = 0
         self.refused_rate = 0
+        self.refused_http = 0
         self.errors: Counter[int] = Counter()
         self.closes: Counter[int] = Counter()
 

@@ -334,6 +334,8 @@ class Turns:
     def _publish_answer(
         self, entry: Conversation, complete: "set[Session]", push: MsgPush, end: StreamEnd
     ) -> None:
+        if push.x is not None and push.x.quote is not None:
+            complete = set()  # `s_end` has no room for the quote: everybody gets the message
         whole, rest = Encoded(end), Encoded(push)
         for user in entry.members:
             for session in self._core.hub.sessions_of(user):

@@ -122,4 +122,6 @@ def _read_core(core: "Core") -> CoreFigures:
         messages=stats.messages,
         sign_ins=stats.sign_ins,
         refused_rate=stats.refused_rate,
+        refused_http=stats.refused_http,
+        marks_dropped=core.marks.dropped,
     )

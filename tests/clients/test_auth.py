@@ -17,8 +17,8 @@ def answer(token: str, expires: int = 10_000_000) -> dict[str, Any]:
     return {
         "user": {"id": 1, "name": "ann"},
         "tenant": 1,
-        "access_token": token,
-        "expires_ms": expires,
+        "token": token,
+        "expires": expires,
         "refresh_token": f"refresh-{token}",
     }
 

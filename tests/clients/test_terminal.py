@@ -407,8 +407,8 @@ def guest() -> dict[str, Any]:
     return {
         "user": {"id": 1, "name": "guest"},
         "tenant": 1,
-        "access_token": "token",
-        "expires_ms": 4_000_000_000_000,
+        "token": "token",
+        "expires": 4_000_000_000_000,
         "refresh_token": "refresh",
     }
 

@@ -164,6 +164,8 @@ class Peer:
 
     async def read(self) -> bool:
         """Read once into the inbox; False when the server has ended the connection."""
+        if self.close_code:
+            return False
         try:
             data = await asyncio.wait_for(self._reader.read(1 << 18), WAIT_S)
         except OSError:
@@ -236,7 +238,7 @@ class Peer:
 
     async def end(self) -> list[Any]:
         """Read up to the server's end of the connection; return what came before it."""
-        while not self.close_code and await self.read():
+        while await self.read():
             pass
         frames = list(self.inbox)
         self.inbox.clear()
@@ -422,7 +424,7 @@ _LIMITS: Final = LimitsConfig(
     conversation_per_s=100_000.0,
     conversation_burst=100_000.0,
     handshakes_per_s=100_000,
-    user_handshakes_per_min=1_000,
+    user_handshakes_per_min=100_000,
     lookups_per_min=1_000,
 )
 

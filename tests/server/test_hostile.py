@@ -6,6 +6,8 @@ decoders do by themselves is in `tests/protocol`.
 
 import asyncio
 import json
+import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,61 @@ import pytest
 from protocol.codec import MSGPACK
 from protocol.codes import Code, ConvKind, Role
 from protocol.envelopes import (
+    Auth,
     Bye,
+    Cancel,
     ConvChange,
+    ConvCreate,
+    ConvDrop,
     ConvGet,
     ConvInfo,
+    ConvList,
+    DeviceList,
+    Edit,
     Err,
+    Frame,
+    Gen,
+    Get,
     History,
+    Mark,
+    MemberAdd,
+    MemberDrop,
+    Members,
     MemberSet,
+    MyChange,
+    Open,
+    PersonaDrop,
+    PersonaGet,
+    PersonaList,
+    PersonaSave,
     Ping,
+    ProfileSet,
+    Recall,
     Send,
     Sent,
+    SyncRequest,
+    Typing,
+    UserFind,
     UserGet,
+    WatchRequest,
     Welcome,
 )
 from protocol.frames import BEFORE_WELCOME_BYTES, PREFACE
 from protocol.handshake import make_key
-from protocol.rows import ConvSet, SendX
+from protocol.rows import ConvSet, GenOpt, Head, MySet, Persona, SendX, StreamPos, User
 from protocol.websocket import BINARY, TEXT, encode_frame
 from server.config_sections import WebSocketConfig
-from tests.server.harness import MASK, TRANSPORTS, Peer, Server, cid, codes_of, serving
+from tests.server.harness import (
+    MASK,
+    TRANSPORTS,
+    Peer,
+    Server,
+    cid,
+    codes_of,
+    fresh_sync,
+    serving,
+    watching,
+)
 from tests.support.eventually import eventually
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
@@ -621,3 +659,88 @@ async def test_garbage_of_every_kind_ends_in_a_typed_answer(tmp_path: Path, tran
         other = await server.connect(bob, transport)
         assert isinstance(await other.ask(ConvGet, await room(server, other)), ConvInfo)
         assert (await other.ask(UserGet, [bob.id])).items
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    """Return data with a few bytes changed, cut out or put in."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed))
+        match rng.randrange(4):
+            case 0:
+                changed[at] = rng.randrange(256)
+            case 1:
+                changed[at] ^= 1 << rng.randrange(8)
+            case 2 if len(changed) > 2:
+                del changed[at]
+            case _:
+                changed.insert(at, rng.randrange(256))
+    return bytes(changed)
+
+
+def samples(conv: int, persona: int, user: int) -> list[Frame]:
+    """Return one of each request, with ids that exist."""
+    return [
+        Send(5, conv, cid(), 0, "hello", SendX(quote=1, mentions=[user], meta={"a": "b"})),
+        Edit(5, conv, 1, "changed", 0),
+        Recall(5, conv, 1),
+        Mark(conv, 1, 1),
+        Typing(conv, 1),
+        History(5, conv, 0, True, 10),
+        Get(5, conv, [1, 2]),
+        ConvCreate(5, cid(), 3, "t", [user], None, ConvSet(notice="n")),
+        ConvGet(5, conv),
+        ConvList(5, False, "", 10),
+        ConvChange(5, conv, ConvSet(title="x", flags=2, opt=GenOpt(model="m", top_p=1.0))),
+        MyChange(5, conv, MySet(pinned=True, draft="d")),
+        Members(5, conv, "", 10),
+        MemberAdd(5, conv, [user]),
+        MemberDrop(5, conv, user),
+        MemberSet(5, conv, user, 2, 0),
+        PersonaSave(5, cid(), Persona(name="P", tags=["a"], opt=GenOpt(temperature=1.0))),
+        PersonaGet(5, persona),
+        PersonaList(5, 1, "", 10),
+        PersonaDrop(5, persona),
+        Gen(5, conv, cid(), 1, 1, persona),
+        Cancel(5, 12345),
+        Open(5, 12345, 0, 0),
+        UserGet(5, [user]),
+        UserFind(5, "a", 10),
+        ProfileSet(5, User(nick="n", persona=persona)),
+        DeviceList(5),
+        SyncRequest(5, fresh_sync(heads=[Head(conv, 1)], streams=[StreamPos(1, conv, 1, 0, 0)])),
+        WatchRequest(5, watching(conv, users=[user])),
+        Auth(5, 1, "x.y.z"),
+        ConvDrop(5, conv),
+    ]
+
+
+@every_transport
+async def test_mutated_requests_crash_nothing(
+    tmp_path: Path, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = random.Random(transport)
+    async with serving(tmp_path) as server:
+        ann, bob = await server.people("ann bob")
+        persona = await server.persona(ann)
+        watcher = await server.connect(bob)
+        peer = await server.connect(ann, transport)
+        conv = (await peer.create(ConvKind.GROUP, bob)).row.id or 0
+        await peer.send_text(conv, "first")
+        for _ in range(8):
+            for request in samples(conv, persona, bob.id):
+                data = peer.codec.encode(request)
+                if transport == "json":
+                    data = mutated(rng, data).decode("latin-1").encode()
+                else:
+                    data = frame(mutated(rng, data[4:]))
+                peer.write(peer.wrap(data))
+                try:
+                    await peer._pong()
+                except AssertionError:
+                    peer = await server.connect(ann, transport)
+                peer.inbox.clear()
+        await server.idle()
+        await watcher.settled()
+    crashes = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [(record.name, record.message, record.exc_text) for record in crashes] == []

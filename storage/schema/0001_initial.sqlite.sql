@@ -158,8 +158,8 @@ CREATE INDEX IF NOT EXISTS member_rev ON member (conv, rev);
 
 CREATE INDEX IF NOT EXISTS member_my_rev ON member (user, my_rev);
 
--- ext: JSON of the sparse part, without cid. WITHOUT ROWID, and one index only, by measurement
--- (docs/decisions/0003): each page that a batch touches is written to the log.
+-- ext: JSON of the sparse part, without cid. With a rowid, so that a batch appends its rows to the
+-- same few pages: each page that a batch touches is written to the log (docs/decisions/0003).
 CREATE TABLE IF NOT EXISTS message (
   conv INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -169,9 +169,10 @@ CREATE TABLE IF NOT EXISTS message (
   kind INTEGER NOT NULL,
   text TEXT NOT NULL,
   ext TEXT,
-  cid BLOB NOT NULL,
-  PRIMARY KEY (conv, seq)
-) WITHOUT ROWID;
+  cid BLOB NOT NULL
+);
+
+CREATE UNIQUE INDEX IF NOT EXISTS message_seq ON message (conv, seq);
 
 -- cid first: clients make it from the time (UUIDv7), so new entries share the last pages.
 CREATE UNIQUE INDEX IF NOT EXISTS message_cid ON message (cid, conv, sender);

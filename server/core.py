@@ -16,6 +16,7 @@ from ai_bridge.bridge import Bridge
 from protocol.codes import AuthMethod, Code
 from protocol.errors import ProtocolError
 from protocol.handshake import OriginPolicy
+from protocol.states import State
 from server.auth import AuthError, Claims, Tokens
 from server.config_sections import Config
 from server.directory import Conversation, Directory
@@ -184,7 +185,8 @@ class Core:
 
     def sign_in(self, session: Session, hello: Any) -> None:
         """Decide a `hello`; the session is answered when that is done."""
-        self.spawn(sign_in(self, session, hello))
+        if session.state is State.ATTACHING:  # it may have given up waiting at the gate
+            self.spawn(sign_in(self, session, hello))
 
     def verify(self, method: int, secret: str) -> Claims:
         """Return what a token says.

@@ -13,6 +13,7 @@ from protocol.types import MAX_TEXT
 from protocol.vectors import SPEC_CRC
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
+from storage.errors import LimitReached, StorageError
 from storage.people import login_state, touch_device
 from storage.rows import LoginState
 
@@ -77,7 +78,9 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     session.id = core.sessions
     # Route first, then hold, then read: pushes that race with the snapshot are kept.
     session.outbox.hold_pushes()
-    core.personas.choose(session.user, known.user.persona or 0)
+    if not core.hub.sessions_of(session.user):
+        # Later changes are written through: what was read above may be older.
+        core.personas.choose(session.user, known.user.persona or 0)
     core.hub.attach(session)
     try:
         synced = None
@@ -145,11 +148,16 @@ async def _register_device(core: "Core", session: "Session", hello: Hello) -> No
         if result is not None and result[1]:
             core.hub.publish((session.user,), DevicePush(result[1], result[0]))
 
-    await core.store.change(
-        (session.user,),
-        lambda tx: touch_device(tx, session.user, session.device, shown, kind),
-        publish=publish,
-    )
+    user, device, most = session.user, session.device, core.policy.devices
+    try:
+        await core.store.change(
+            (user,), lambda tx: touch_device(tx, user, device, shown, kind, most), publish=publish
+        )
+    except LimitReached:
+        # Several came at once, and each saw room for one more.
+        session.bye(Code.SIZE_LIMIT, "too many devices")
+    except StorageError as exc:
+        log.warning("device.unregistered", extra={"session": session.id, "reason": str(exc)})
 
 
 def _shown(text: str, max_code_points: int) -> str:

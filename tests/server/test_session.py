@@ -180,6 +180,31 @@ async def test_more_devices_than_allowed_are_turned_away(tmp_path: Path) -> None
         assert again.welcome
 
 
+async def test_devices_that_come_at_once_share_the_limit(tmp_path: Path) -> None:
+    async with serving(tmp_path, devices=2) as server:
+        ann = await server.person("ann")
+        peers = [await server.dial() for _ in range(6)]
+        for number, peer in enumerate(peers):
+            peer.send(peer.hello(ann, number))
+        await eventually(lambda: server.connections == 2)
+        assert len(await server.store.read(devices(ann.id))) == 2
+        assert server.core.stats.closes[Code.SIZE_LIMIT] == 4
+
+
+async def test_who_gives_up_at_the_gate_costs_no_sign_in(tmp_path: Path) -> None:
+    async with serving(tmp_path, handshakes_per_s=20, user_handshakes_per_min=21) as server:
+        ann, bob = await server.people("ann bob")
+        for _ in range(20):
+            await server.connect(bob)
+        waiting = await server.dial()
+        waiting.send(waiting.hello(ann))
+        await asyncio.sleep(0.01)
+        waiting.reset()
+        await eventually(lambda: server.connections == 1)
+        await eventually(lambda: not server.core.gate._waiting)
+        assert ann.id not in server.core.user_sign_ins._windows
+
+
 @pytest.mark.parametrize("client", ["", "\u200b", "\x00\x01", "/", "\u202e/ios"])
 async def test_a_device_is_known_whatever_its_program_calls_itself(
     tmp_path: Path, client: str

@@ -77,6 +77,7 @@ class Core:
     Attributes:
         clock: monotonic seconds of the event loop.
         lag_ms: how late the loop runs at present.
+        untold: conversations whose members must sync (see `delivery.tell_again`).
         draining: the process is about to stop and takes nobody in.
         http_factory: makes the protocol for connections that speak HTTP; set by the application.
     """
@@ -124,6 +125,7 @@ class Core:
         self.marks = Marks(self)
         self.streams = Streams(self)
         self.turns = Turns(self, bridge, node)
+        self.untold: set[int] = set()
         self.sessions = 0
         self.draining = False
         self.origins = OriginPolicy(config.websocket.origins)

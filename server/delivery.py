@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.codes import ConvKind
-from protocol.envelopes import Frame, MsgPush, Reply, Send, Sent, Skip
+from protocol.envelopes import Frame, MsgPush, Reply, Resync, Send, Sent, Skip
 from protocol.rows import Msg, MsgX
 from server.directory import Conversation
 from server.router import Caller
@@ -43,7 +43,7 @@ class PendingMessage(Append):
         text, x: what is stored, cleaned and checked.
     """
 
-    __slots__ = ("_core", "_entry", "_rid", "_sender", "_session")
+    __slots__ = ("_core", "_entry", "_opt", "_rid", "_sender", "_session")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class PendingMessage(Append):
         self._sender = sender
         self._session = session
         self._rid = f.rid
+        self._opt = None if turn is None or f.x is None else f.x.opt
 
     def settle(self, error: StorageError | None) -> None:
         """Answer the sender, then tell everybody else."""
@@ -81,12 +82,16 @@ class PendingMessage(Append):
                     self.sid,
                 )
             )
-            if not dup:
-                entry = self._core.directory.peek(self.conv) or self._entry
+            entry = self._core.directory.peek(self.conv) or self._entry
+            if dup:
+                tell_again(self._core, entry, self)
+                if self.new_turn is not None and self.sid == self.new_turn.sid:
+                    self._core.turns.begin(entry, self.new_turn, self.seq, self._opt)
+            else:
                 publish_append(self._core, entry, self, self._session)
                 self._core.marks.sent(self.conv, self.sender, self.seq)
                 if self.new_turn is not None:
-                    self._core.turns.begin(entry, self.new_turn, self.seq)
+                    self._core.turns.begin(entry, self.new_turn, self.seq, self._opt)
                 if entry.kind is ConvKind.DIRECT and entry.hidden:
                     self._core.unhide(entry)
         sender.free_slot()
@@ -112,8 +117,11 @@ class Announcement(Append):
         """Push it to the members."""
         if error is not None:
             log.warning("announcement.lost", extra={"conv": self.conv, "reason": str(error)})
-        elif not self.dup:
-            entry = self._core.directory.peek(self.conv) or self._entry
+            return
+        entry = self._core.directory.peek(self.conv) or self._entry
+        if self.dup:
+            tell_again(self._core, entry, self)
+        else:
             publish_append(self._core, entry, self, None)
 
 
@@ -131,6 +139,29 @@ def publish_append(
         users = [user for user in entry.members if user != message.sender]
     core.hub.publish(users, _push_of(message, message.x), skip=session)
     core.stats.messages += 1
+
+
+def tell_again(core: "Core", entry: Conversation, message: Append) -> None:
+    """Have the members sync when a message that counts as a repeat was never told to anybody.
+
+    That is so when the reply to its commit was lost: the batch ran again and found it stored. A
+    repeat by its sender is of a message that everybody has been told of already.
+    """
+    if message.seq <= (entry.row.last_seq or 0):
+        return
+    entry.advance(0, message.seq, message.ts)
+    if not core.untold:
+        core.loop.call_soon(_resync, core)
+    core.untold.add(entry.id)
+
+
+def _resync(core: "Core") -> None:
+    convs, core.untold = core.untold, set()
+    for conv in convs:
+        entry = core.directory.peek(conv)
+        if entry is not None:
+            log.warning("delivery.resync", extra={"conv": conv})
+            core.hub.publish(entry.members, Resync([conv]))
 
 
 def publish_row(core: "Core", entry: Conversation, row: Msg) -> None:

@@ -24,6 +24,7 @@ from ai_bridge.types import (
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
 from protocol.rows import GenOpt, Msg, MsgX
+from server.delivery import tell_again
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
@@ -307,9 +308,10 @@ class Turns:
             )
         )
         complete = set(self._core.streams.end(running.stream))
-        if answer.dup:
-            return
         entry = self._core.directory.peek(entry.id) or entry
+        if answer.dup:
+            tell_again(self._core, entry, answer)
+            return
         entry.advance(answer.rev, answer.seq, answer.ts)
         self._core.stats.messages += 1
         push = MsgPush(

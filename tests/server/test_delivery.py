@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protocol.codec import JsonCodec, MsgpackCodec
-from protocol.codes import Code, ConvKind
+from protocol.codes import Code, ConvKind, MsgKind
 from protocol.envelopes import (
     Changed,
     Err,
@@ -21,15 +21,19 @@ from protocol.envelopes import (
     Pong,
     Recall,
     Reply,
+    Resync,
     Send,
     Sent,
     Skip,
+    StreamStart,
+    SyncRequest,
 )
-from protocol.rows import ConvSet
+from protocol.rows import ConvSet, Head
 from storage.conversations import HIDE_HISTORY, change_conversation
 from storage.errors import OutcomeUnknown, StoreUnavailable
 from storage.people import create_user
-from tests.server.harness import Peer, Person, Server, cid, serving
+from tests.server.harness import Peer, Person, Server, cid, fresh_sync, serving
+from tests.support.eventually import eventually
 
 
 @pytest.fixture
@@ -252,7 +256,8 @@ async def test_an_outcome_nobody_knows_is_resolved_by_the_cid(
         conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
         engine = server.store._engine
         transact = engine.transact
-        answers_lost = 2
+        answers_lost = 1
+        keys = [cid()]
 
         async def deaf(make: Any) -> Any:
             nonlocal answers_lost
@@ -265,6 +270,45 @@ async def test_an_outcome_nobody_knows_is_resolved_by_the_cid(
         monkeypatch.setattr(engine, "transact", deaf)
         sent = await pa.send_text(conv, "once")
         assert sent.seq == 1
-        assert (await pa.send_text(conv, "twice")).seq == 2
-        page = await pb.ask(History, conv, 0, True, 10)
-        assert [m.text for m in page.msgs] == ["once", "twice"]
+        for peer in (pa, pb):
+            assert (await peer.expect(Resync)).feeds == [conv]
+            synced = await peer.ask(SyncRequest, fresh_sync(heads=[Head(conv, 1)]))
+            assert [(m.seq, m.text) for m in synced.convs[0].msgs] == [(1, "once")]
+        again = await pa.send_text(conv, "twice")
+        assert (again.seq, again.dup) == (2, False)
+        assert (await pb.expect(MsgPush)).rev == again.rev == 3
+        repeat = await pa.ask(Send, conv, keys[0], 0, "once")
+        assert repeat.seq == 3
+        assert (await pa.ask(Send, conv, keys[0], 0, "once")).dup is True
+        assert not [f for f in await pb.settled() if isinstance(f, Resync)]
+
+
+async def test_a_question_whose_commit_was_unclear_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        persona = await server.persona(ann)
+        peer = await server.connect(ann)
+        conv = (await peer.create(ConvKind.AI, persona=persona)).row.id or 0
+        await peer.settled()
+        engine = server.store._engine
+        transact = engine.transact
+        lost = 2  # of the question, of the answer
+
+        async def deaf(make: Any) -> Any:
+            nonlocal lost
+            result = await transact(make)
+            if lost:
+                lost -= 1
+                raise OutcomeUnknown("the reply to the commit was lost")
+            return result
+
+        monkeypatch.setattr(engine, "transact", deaf)
+        sent = await peer.send_text(conv, "Are you there?")
+        assert sent.sid is not None
+        await peer.expect(StreamStart)
+        await eventually(lambda: len(server.core.turns) == 0)
+        page = await peer.ask(History, conv, 0, True, 10)
+        assert [m.kind for m in page.msgs] == [MsgKind.TEXT, MsgKind.AI_REPLY]
+        await peer.expect(Resync)

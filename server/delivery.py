@@ -66,35 +66,43 @@ class PendingMessage(Append):
 
     def settle(self, error: StorageError | None) -> None:
         """Answer the sender, then tell everybody else."""
-        sender = self._sender
-        if error is not None:
-            sender.fail(self._rid, error)
-        else:
-            dup = self.dup
-            sender.reply(
-                Sent(
-                    self._rid,
-                    self.conv,
-                    self.seq,
-                    0 if dup else self.rev,
-                    self.ts,
-                    dup,
-                    self.sid,
-                )
-            )
-            entry = self._core.directory.peek(self.conv) or self._entry
-            if dup:
-                tell_again(self._core, entry, self)
-                if self.new_turn is not None and self.sid == self.new_turn.sid:
-                    self._core.turns.begin(entry, self.new_turn, self.seq, self._opt)
+        try:
+            if error is not None:
+                self._sender.fail(self._rid, error)
             else:
-                publish_append(self._core, entry, self, self._session)
-                self._core.marks.sent(self.conv, self.sender, self.seq)
-                if self.new_turn is not None:
-                    self._core.turns.begin(entry, self.new_turn, self.seq, self._opt)
-                if entry.kind is ConvKind.DIRECT and entry.hidden:
-                    self._core.unhide(entry)
-        sender.free_slot()
+                self._acknowledge()
+                self._tell()
+        finally:
+            self._sender.free_slot()
+
+    def _acknowledge(self) -> None:
+        dup = self.dup
+        self._sender.reply(
+            Sent(
+                self._rid,
+                self.conv,
+                self.seq,
+                0 if dup else self.rev,
+                self.ts,
+                dup,
+                self.sid,
+            )
+        )
+
+    def _tell(self) -> None:
+        core = self._core
+        entry = core.directory.peek(self.conv) or self._entry
+        if self.dup:
+            tell_again(core, entry, self)
+            if self.new_turn is not None and self.sid == self.new_turn.sid:
+                core.turns.begin(entry, self.new_turn, self.seq)
+            return
+        publish_append(core, entry, self, self._session)
+        core.marks.sent(self.conv, self.sender, self.seq)
+        if self.new_turn is not None:
+            core.turns.begin(entry, self.new_turn, self.seq)
+        if entry.kind is ConvKind.DIRECT and entry.hidden:
+            core.unhide(entry)
 
 
 class Announcement(Append):

@@ -312,3 +312,22 @@ async def test_a_question_whose_commit_was_unclear_is_answered(
         page = await peer.ask(History, conv, 0, True, 10)
         assert [m.kind for m in page.msgs] == [MsgKind.TEXT, MsgKind.AI_REPLY]
         await peer.expect(Resync)
+
+
+async def test_a_push_that_fails_leaks_no_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        peer = await server.connect(ann)
+        conv = (await peer.create(ConvKind.GROUP)).row.id or 0
+
+        def broken(*args: object, **options: object) -> None:
+            raise RuntimeError("broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server.core.hub, "publish", broken)
+            assert (await peer.send_text(conv)).seq == 1
+            await server.idle()
+        assert server.core.hub.sessions_of(ann.id)[0].inflight == 0
+        assert (await peer.send_text(conv)).seq == 2

@@ -560,7 +560,7 @@ def _hand_over(tx: Tx, members: dict[int, StoredMember], new_owner: int, rev: in
     rows = []
     for user, member in members.items():
         role = Role.OWNER if user == new_owner else Role.ADMIN
-        my_rev = tx.bump(user) if tx.exists(user) else member.my_rev
+        my_rev = tx.bump(user) if tx.declared(user) else member.my_rev
         rows.append((member.conv, user, int(role), rev, my_rev))
     yield tx.dialect.update("member", ("conv", "user", "role", "rev", "my_rev"), rows, keys=2)
 
@@ -690,7 +690,7 @@ def set_member(
     changes: dict[str, int] = {}
     if role is not None and role != member.role:
         changes["role"] = member.role = role
-        if tx.exists(user):
+        if tx.declared(user):
             changes["my_rev"] = tx.bump(user)
     if mute_until is not None and mute_until != member.mute_until:
         changes["mute_until"] = member.mute_until = mute_until

@@ -80,8 +80,12 @@ class Tx:
         self.touched = True
 
     def exists(self, feed: int) -> bool:
-        """Tell whether feed is there and locked."""
+        """Tell whether the batch has locked feed: its head is then newer than the row."""
         return feed in self._heads
+
+    def declared(self, feed: int) -> bool:
+        """Tell whether the running change may touch feed, and feed is there."""
+        return feed in self._heads and feed in self._declared
 
     def _head(self, feed: int) -> list[int]:
         head = self._heads.get(feed)

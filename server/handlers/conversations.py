@@ -1,6 +1,6 @@
 """Making, listing and changing conversations, and who is in them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -43,6 +43,7 @@ from storage.conversations import (
     member_page,
     set_member,
 )
+from storage.ops import Op
 from storage.people import users_of_tenant
 from storage.rows import (
     AddedMember,
@@ -50,6 +51,7 @@ from storage.rows import (
     DroppedMember,
     NewConversation,
 )
+from storage.writes import Tx
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -204,31 +206,45 @@ async def change(core: "Core", caller: Caller, f: ConvChange) -> Changed:
         raise not_permitted("owner only")
     if wanted.persona:
         core.personas.require(caller, wanted.persona)
-    feeds = [entry.id]
-    if wanted.owner:
-        if wanted.owner not in entry.members:
-            raise not_found("member")
-        feeds += [caller.user, wanted.owner]
-
-    def publish(result: tuple[Conv, int]) -> None:
-        if result[1] and wanted.owner:
-            _hand_over(core, entry, caller.user, wanted.owner)
-        _publish_row(core, entry, *result)
-
+    if wanted.owner and wanted.owner != caller.user:
+        return await _hand_over(core, caller, entry, f.rid, wanted)
     _, rev = await core.store.change(
-        feeds, lambda tx: change_conversation(tx, entry.id, wanted), publish=publish
+        (entry.id,),
+        lambda tx: change_conversation(tx, entry.id, wanted),
+        publish=lambda result: _publish_row(core, entry, *result),
     )
     return Changed(f.rid, entry.id, rev, core.now_ms())
 
 
-def _hand_over(core: "Core", entry: Conversation, old: int, new: int) -> None:
-    members = (core.directory.peek(entry.id) or entry).members
-    changed = [
-        replace(members[user], role=int(role))
-        for user, role in ((old, Role.ADMIN), (new, Role.OWNER))
-        if user in members
-    ]
-    core.directory.set_members(entry.id, changed)
+class _HandedOver(NamedTuple):
+    """What a change of owner did: both members, then the conversation, each with its revision."""
+
+    members: list[tuple[Member, int]]
+    row: Conv
+    rev: int
+
+
+async def _hand_over(
+    core: "Core", caller: Caller, entry: Conversation, rid: int, wanted: ConvSet
+) -> Changed:
+    """Change the conversation and its owner; the former one stays as an administrator."""
+    old, new = caller.user, wanted.owner or 0
+    if new not in entry.members:
+        raise not_found("member")
+
+    def make(tx: Tx) -> Op[_HandedOver]:
+        owner = yield from set_member(tx, entry.id, new, Role.OWNER, None)
+        former = yield from set_member(tx, entry.id, old, Role.ADMIN, None)
+        row, rev = yield from change_conversation(tx, entry.id, wanted)
+        return _HandedOver([owner, former], row, rev)
+
+    def publish(done: _HandedOver) -> None:
+        for member, rev in done.members:
+            _publish_member(core, entry, member, rev)
+        _publish_row(core, entry, done.row, done.rev)
+
+    done = await core.store.change((entry.id,), make, publish=publish)
+    return Changed(rid, entry.id, done.rev, core.now_ms())
 
 
 async def _change_direct(

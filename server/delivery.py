@@ -95,12 +95,12 @@ class PendingMessage(Append):
         if self.dup:
             tell_again(core, entry, self)
             if self.new_turn is not None and self.sid == self.new_turn.sid:
-                core.turns.begin(entry, self.new_turn, self.seq)
+                core.turns.begin(entry, self.new_turn, self.seq, self._opt)
             return
         publish_append(core, entry, self, self._session)
         core.marks.sent(self.conv, self.sender, self.seq)
         if self.new_turn is not None:
-            core.turns.begin(entry, self.new_turn, self.seq)
+            core.turns.begin(entry, self.new_turn, self.seq, self._opt)
         if entry.kind is ConvKind.DIRECT and entry.hidden:
             core.unhide(entry)
 

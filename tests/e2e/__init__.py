@@ -1,1 +1,1 @@
-"""Tests of the whole program through real sockets."""
+"""The real server process, met by the SDK and the command line as its users meet it."""

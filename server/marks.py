@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 from protocol.codes import Caps
 from protocol.envelopes import MyConvPush, Receipt
 from protocol.rows import MyConv, Read
-from storage.conversations import write_marks
 from storage.errors import StorageError
+from storage.members import write_marks
 from storage.rows import MarkRow
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from protocol.envelopes import (
     UserFeedItem,
 )
 from protocol.rows import ConvDelta, Member, Msg, Read, Sync
-from storage.conversations import (
+from storage.conv_rows import (
     MEMBER_COLUMNS,
     StoredConv,
     StoredMember,

@@ -31,15 +31,17 @@ from server.directory import Conversation, member_row
 from server.errors import ServiceError, invalid, not_found, not_permitted
 from server.router import Caller, Router
 from storage.conversations import (
-    add_members,
     change_conversation,
-    change_mine,
     create_conversation,
     drop_conversation,
-    drop_member,
     get_conversation,
-    hide_member,
     list_conversations,
+)
+from storage.members import (
+    add_members,
+    change_mine,
+    drop_member,
+    hide_member,
     member_page,
     set_member,
 )

@@ -11,10 +11,12 @@ from protocol.codec import JsonCodec, MsgpackCodec
 from protocol.codes import Code, ConvKind, MsgKind
 from protocol.envelopes import (
     Changed,
+    Edit,
     Err,
     Frame,
     History,
     MemberAdd,
+    MemberDrop,
     MemberPush,
     MsgPush,
     Ping,
@@ -29,8 +31,9 @@ from protocol.envelopes import (
     SyncRequest,
 )
 from protocol.rows import ConvSet, Head
-from storage.conversations import HIDE_HISTORY, change_conversation
+from storage.conversations import change_conversation
 from storage.errors import OutcomeUnknown, StoreUnavailable
+from storage.members import HIDE_HISTORY
 from storage.people import create_user
 from tests.server.harness import Peer, Person, Server, cid, fresh_sync, serving
 from tests.support.eventually import eventually
@@ -49,6 +52,22 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         monkeypatch.setattr(codec, "encode", counted)
     return counts
+
+
+def lose_replies(server: Server, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the next commits succeed without a word."""
+    engine = server.store._engine
+    transact = engine.transact
+
+    async def deaf(make: Any) -> Any:
+        nonlocal count
+        result = await transact(make)
+        if count:
+            count -= 1
+            raise OutcomeUnknown("the reply to the commit was lost")
+        return result
+
+    monkeypatch.setattr(engine, "transact", deaf)
 
 
 async def crowd(server: Server, count: int) -> list[Person]:
@@ -254,20 +273,8 @@ async def test_an_outcome_nobody_knows_is_resolved_by_the_cid(
         ann, bob = await server.people("ann bob")
         pa, pb = await server.everybody([ann, bob])
         conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
-        engine = server.store._engine
-        transact = engine.transact
-        answers_lost = 1
         keys = [cid()]
-
-        async def deaf(make: Any) -> Any:
-            nonlocal answers_lost
-            result = await transact(make)
-            if answers_lost:
-                answers_lost -= 1
-                raise OutcomeUnknown("the reply to the commit was lost")
-            return result
-
-        monkeypatch.setattr(engine, "transact", deaf)
+        lose_replies(server, monkeypatch, 1)
         sent = await pa.send_text(conv, "once")
         assert sent.seq == 1
         for peer in (pa, pb):
@@ -292,19 +299,7 @@ async def test_a_question_whose_commit_was_unclear_is_answered(
         peer = await server.connect(ann)
         conv = (await peer.create(ConvKind.AI, persona=persona)).row.id or 0
         await peer.settled()
-        engine = server.store._engine
-        transact = engine.transact
-        lost = 2  # of the question, of the answer
-
-        async def deaf(make: Any) -> Any:
-            nonlocal lost
-            result = await transact(make)
-            if lost:
-                lost -= 1
-                raise OutcomeUnknown("the reply to the commit was lost")
-            return result
-
-        monkeypatch.setattr(engine, "transact", deaf)
+        lose_replies(server, monkeypatch, 2)  # of the question, of the answer
         sent = await peer.send_text(conv, "Are you there?")
         assert sent.sid is not None
         await peer.expect(StreamStart)
@@ -312,6 +307,44 @@ async def test_a_question_whose_commit_was_unclear_is_answered(
         page = await peer.ask(History, conv, 0, True, 10)
         assert [m.kind for m in page.msgs] == [MsgKind.TEXT, MsgKind.AI_REPLY]
         await peer.expect(Resync)
+
+
+async def test_changes_whose_commit_was_unclear_make_everybody_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann, bob, cat = await server.people("ann bob cat")
+        pa, pb, pc = await server.everybody([ann, bob, cat])
+        conv = (await pa.create(ConvKind.GROUP, bob)).row.id or 0
+        await pa.send_text(conv, "draft")
+        for peer in (pa, pb):
+            await peer.settled()
+
+        lose_replies(server, monkeypatch, 1)
+        edited = await pa.ask(Edit, conv, 1, "final")
+        assert isinstance(edited, Changed)
+        for peer in (pa, pb):
+            assert (await peer.expect(Resync)).feeds == [conv]
+        synced = await pb.ask(SyncRequest, fresh_sync(heads=[Head(conv, 1)]))
+        assert [m.text for m in synced.convs[0].msgs] == ["final"]
+
+        lose_replies(server, monkeypatch, 1)
+        assert isinstance(await pa.ask(MemberAdd, conv, [cat.id]), Changed)
+        assert sorted((await pc.expect(Resync)).feeds) == [0, conv]
+        assert (await pb.expect(Resync)).feeds == [conv]
+        assert (await pc.send_text(conv, "here")).seq == 2  # the server knows the newcomer
+
+        lose_replies(server, monkeypatch, 1)
+        assert isinstance(await pa.ask(MemberDrop, conv, bob.id), Changed)
+        assert (await pb.expect(Resync)).feeds == [0]
+        assert await pb.refused(Send, conv, cid(), 0, "still here?") == Code.NOT_FOUND
+
+        lose_replies(server, monkeypatch, 1)
+        made = await pa.create(ConvKind.GROUP, bob)
+        assert (await pb.expect(Resync)).feeds == [0]
+        synced = await pb.ask(SyncRequest, fresh_sync(me_rev=1, heads=[Head(conv, 1)]))
+        assert made.row.id in [my.conv for my in (getattr(i, "my", None) for i in synced.me) if my]
+        assert not [f for f in await pc.settled() if isinstance(f, Resync)]
 
 
 async def test_a_push_that_fails_leaks_no_slot(

@@ -24,7 +24,7 @@ from protocol.envelopes import (
 )
 from protocol.rows import ConvSet, SendX
 from server.config_sections import MessagesConfig
-from storage.conversations import HIDE_HISTORY
+from storage.members import HIDE_HISTORY
 from tests.server.harness import Peer, Server, cid, serving, watching
 
 

@@ -33,7 +33,7 @@ from protocol.envelopes import (
 )
 from protocol.rows import ConvSet, SendX, StreamPos
 from server.config_sections import AiConfig
-from storage.conversations import HIDE_HISTORY
+from storage.members import HIDE_HISTORY
 from storage.rows import TurnStatus
 from storage.turns import get_turn, turns_of
 from tests.server.harness import (

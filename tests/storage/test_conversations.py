@@ -10,22 +10,24 @@ import pytest
 from protocol.codes import ConvKind
 from protocol.rows import ConvSet, GenOpt, MyConv, MySet
 from storage.conversations import (
-    HIDE_HISTORY,
-    add_members,
     change_conversation,
-    change_mine,
     drop_conversation,
-    drop_member,
     get_conversation,
-    hide_member,
     list_conversations,
     load_conversations,
+)
+from storage.errors import Exists, Invalid, LimitReached, NotFound
+from storage.ids import new_id
+from storage.members import (
+    HIDE_HISTORY,
+    add_members,
+    change_mine,
+    drop_member,
+    hide_member,
     member_page,
     set_member,
     write_marks,
 )
-from storage.errors import Exists, Invalid, LimitReached, NotFound
-from storage.ids import new_id
 from storage.rows import MarkRow
 from storage.store import Store
 from tests.storage.world import World, cid

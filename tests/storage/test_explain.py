@@ -12,7 +12,17 @@ import pytest
 
 from protocol.codes import ConvKind
 from protocol.rows import ConvSet, Head, MySet, Persona, Sync, User
-from storage import conversations, dead_letters, messages, mysql, people, personas, sqlite, turns
+from storage import (
+    conversations,
+    dead_letters,
+    members,
+    messages,
+    mysql,
+    people,
+    personas,
+    sqlite,
+    turns,
+)
 from storage.ids import new_id
 from storage.mysql_text import encode_bulk, encode_statement
 from storage.ops import Bulk, Op, Rows, Statement
@@ -103,7 +113,7 @@ async def use_everything(store: Store) -> None:
         conversations.list_conversations(ann, False, "99999999999999:5", 20),
         conversations.list_conversations(ann, True, "", 20),
         conversations.get_conversation(conv, ann),
-        conversations.member_page(conv, "", 20),
+        members.member_page(conv, "", 20),
         people.get_users(users[:8]),
         people.users_of_tenant(1, users[:8]),
         people.user_by_name(1, "x"),
@@ -134,12 +144,12 @@ async def use_everything(store: Store) -> None:
         await read(op)
     await do([conv], conversations.change_conversation, conv=conv, given=ConvSet(title="t"))
     await do([conv, bob], conversations.change_conversation, conv=conv, given=ConvSet(owner=bob))
-    await do([ann], conversations.change_mine, conv=conv, user=ann, given=MySet(pinned=True))
-    await do([conv, eve], conversations.add_members, conv=conv, users=[eve], max_members=9)
-    await do([conv], conversations.set_member, conv=conv, user=eve, role=2, mute_until=1)
-    await do([conv, eve], conversations.drop_member, conv=conv, user=eve)
+    await do([ann], members.change_mine, conv=conv, user=ann, given=MySet(pinned=True))
+    await do([conv, eve], members.add_members, conv=conv, users=[eve], max_members=9)
+    await do([conv], members.set_member, conv=conv, user=eve, role=2, mute_until=1)
+    await do([conv, eve], members.drop_member, conv=conv, user=eve)
     marks = [MarkRow(c, ann, 3, 3) for c in convs[:9]]
-    await do([ann], conversations.write_marks, marks=marks)
+    await do([ann], members.write_marks, marks=marks)
     await do([ann], people.set_profile, user=ann, given=User(nick="n"))
     await do((), people.set_password, user=ann, password_hash="x")
     await do((), people.set_disabled, user=eve, disabled=True)

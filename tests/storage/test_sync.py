@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 
 from protocol.envelopes import DevicePush, MyConvPush, PersonaPush, ProfilePush
 from protocol.rows import ConvDelta, ConvSet, Head, Msg, MsgX, MySet, Persona, Sync, User
-from storage.conversations import (
+from storage.conversations import change_conversation, drop_conversation
+from storage.errors import StorageError
+from storage.ids import new_id
+from storage.members import (
     HIDE_HISTORY,
     add_members,
-    change_conversation,
     change_mine,
-    drop_conversation,
     drop_member,
     hide_member,
     set_member,
     write_marks,
 )
-from storage.errors import StorageError
-from storage.ids import new_id
 from storage.messages import edit_message, recall_message
 from storage.people import drop_device, set_profile, touch_device
 from storage.personas import save_persona

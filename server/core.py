@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from protocol.handshake import OriginPolicy
 from protocol.states import State
 from server.auth import AuthError, Claims, Tokens
 from server.config_sections import Config
+from server.delivery import tell_unsure
 from server.directory import Conversation, Directory
 from server.handlers import build_router
 from server.handlers.conversations import unhide
@@ -77,7 +79,6 @@ class Core:
     Attributes:
         clock: monotonic seconds of the event loop.
         lag_ms: how late the loop runs at present.
-        untold: conversations whose members must sync (see `delivery.tell_again`).
         draining: the process is about to stop and takes nobody in.
         http_factory: makes the protocol for connections that speak HTTP; set by the application.
     """
@@ -125,7 +126,7 @@ class Core:
         self.marks = Marks(self)
         self.streams = Streams(self)
         self.turns = Turns(self, bridge, node)
-        self.untold: set[int] = set()
+        store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0
         self.draining = False
         self.origins = OriginPolicy(config.websocket.origins)

@@ -1,8 +1,9 @@
 """From a committed message to the outboxes of those who may see it."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from protocol.codes import ConvKind
 from protocol.envelopes import Frame, MsgPush, Reply, Resync, Send, Sent, Skip
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from server.session import Session
 
 log = logging.getLogger("parlance.delivery")
+
+RESYNC_FEEDS: Final = 256
+"""Feeds that one `resync` can name; beyond it every feed is meant."""
 
 
 class Sender(Caller, Protocol):
@@ -93,7 +97,6 @@ class PendingMessage(Append):
         core = self._core
         entry = core.directory.peek(self.conv) or self._entry
         if self.dup:
-            tell_again(core, entry, self)
             if self.new_turn is not None and self.sid == self.new_turn.sid:
                 core.turns.begin(entry, self.new_turn, self.seq, self._opt)
             return
@@ -127,9 +130,7 @@ class Announcement(Append):
             log.warning("announcement.lost", extra={"conv": self.conv, "reason": str(error)})
             return
         entry = self._core.directory.peek(self.conv) or self._entry
-        if self.dup:
-            tell_again(self._core, entry, self)
-        else:
+        if not self.dup:
             publish_append(self._core, entry, self, None)
 
 
@@ -149,27 +150,34 @@ def publish_append(
     core.stats.messages += 1
 
 
-def tell_again(core: "Core", entry: Conversation, message: Append) -> None:
-    """Have the members sync when a message that counts as a repeat was never told to anybody.
+def tell_unsure(core: "Core", feeds: set[int]) -> None:
+    """Have everybody sync whom a change of these feeds may not have reached.
 
-    That is so when the reply to its commit was lost: the batch ran again and found it stored. A
-    repeat by its sender is of a message that everybody has been told of already.
+    The reply to its commit was lost: it was made twice, and the second time changed nothing.
+    What is remembered of the conversations may be older than that, so it is read again.
     """
-    if message.seq <= (entry.row.last_seq or 0):
-        return
-    entry.advance(0, message.seq, message.ts)
-    if not core.untold:
-        core.loop.call_soon(_resync, core)
-    core.untold.add(entry.id)
+    log.warning("delivery.unsure", extra={"feeds": len(feeds)})
+    core.spawn(_resync(core, feeds))
 
 
-def _resync(core: "Core") -> None:
-    convs, core.untold = core.untold, set()
-    for conv in convs:
-        entry = core.directory.peek(conv)
-        if entry is not None:
-            log.warning("delivery.resync", extra={"conv": conv})
-            core.hub.publish(entry.members, Resync([conv]))
+async def _resync(core: "Core", feeds: set[int]) -> None:
+    """Users and conversations are told apart by who has sessions: their ids never meet."""
+    untold = {feed: [0] for feed in feeds if core.hub.sessions_of(feed)}
+    convs = sorted(feeds - untold.keys())
+    old = [core.directory.forget(conv) for conv in convs]
+    loads = (core.directory.fetch(conv) for conv in convs)
+    found = await asyncio.gather(*loads, return_exceptions=True)
+    for before, entry in zip(old, found, strict=True):
+        known = before if isinstance(entry, BaseException) else entry
+        if known is None:
+            continue
+        for user in known.members:
+            untold.setdefault(user, []).append(known.id)
+        for session in list(core.hub.watchers_of(known.id)):
+            if session.user not in known.members:
+                core.hub.watch(session, tuple(c for c in session.watched if c != known.id))
+    for user, behind in untold.items():
+        core.hub.publish((user,), Resync(behind if len(behind) <= RESYNC_FEEDS else []))
 
 
 def publish_row(core: "Core", entry: Conversation, row: Msg) -> None:

@@ -199,6 +199,14 @@ class Directory:
             self._overtaken.add(conv)
         return self._entries.get(conv)
 
+    def forget(self, conv: int) -> Conversation | None:
+        """Drop what is remembered, because it may be wrong; return it."""
+        old = self.changed(conv)
+        if old is not None:
+            del self._entries[conv]
+            self._weight -= _weight(old)
+        return old
+
     def set_row(self, conv: int, row: Conv) -> None:
         """Apply a committed change of the conversation row."""
         entry = self.changed(conv)

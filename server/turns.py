@@ -24,7 +24,6 @@ from ai_bridge.types import (
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
 from protocol.rows import GenOpt, Msg, MsgX
-from server.delivery import tell_again
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
@@ -308,10 +307,9 @@ class Turns:
             )
         )
         complete = set(self._core.streams.end(running.stream))
-        entry = self._core.directory.peek(entry.id) or entry
         if answer.dup:
-            tell_again(self._core, entry, answer)
-            return
+            return  # stored before; whoever was not told has been asked to sync
+        entry = self._core.directory.peek(entry.id) or entry
         entry.advance(answer.rev, answer.seq, answer.ts)
         self._core.stats.messages += 1
         push = MsgPush(

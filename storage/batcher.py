@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from storage.committer import Committer
@@ -98,6 +98,10 @@ class Batcher:
     Args:
         bury: stores one poison write among the dead letters; must not raise.
         sleep: waits between retries, injectable.
+
+    Attributes:
+        on_unsure: called with feeds once their batch is settled, when the reply to one of its
+            commits was lost: it ran again, and what it did the first time counts as a repeat.
     """
 
     def __init__(
@@ -118,6 +122,9 @@ class Batcher:
         self._queue: deque[Write] = deque()
         self._in_flight: list[Write] = []
         self._unsettled: deque[Outcome] = deque()
+        self._in_doubt: set[int] = set()
+        self._unsure: set[int] = set()
+        self.on_unsure: Callable[[set[int]], None] = lambda feeds: None
         self._wake: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -224,6 +231,8 @@ class Batcher:
                 raise
             self._in_flight = []
             self._unsettled.extend(outcomes)
+            self._unsure |= self._in_doubt
+            self._in_doubt.clear()
 
     def _take(self) -> list[Write]:
         """Return the next batch: at least one write, within the bounds of rows and bytes."""
@@ -260,7 +269,11 @@ class Batcher:
                     continue
                 last: StorageError = error
                 failures += 1
-            except (StoreUnavailable, OutcomeUnknown) as error:
+            except OutcomeUnknown as error:
+                self._in_doubt.update(_feeds_of(rest))
+                last = error
+                transient += 1
+            except StoreUnavailable as error:
                 last = error
                 transient += 1
             except StorageError as error:
@@ -325,6 +338,8 @@ class Batcher:
                 self._settle(unsettled.popleft())
             if unsettled:
                 await asyncio.sleep(0)
+        if self._unsure:
+            self._tell_unsure()
 
     def _settle(self, outcome: Outcome) -> None:
         write, error = outcome
@@ -335,6 +350,21 @@ class Batcher:
         except Exception:
             self.stats.failed_settles += 1
             log.exception("store.settle_failed", extra={"write": type(write).__name__})
+
+    def _tell_unsure(self) -> None:
+        feeds, self._unsure = self._unsure, set()
+        try:
+            self.on_unsure(feeds)
+        except Exception:
+            log.exception("store.unsure_untold", extra={"feeds": len(feeds)})
+
+
+def _feeds_of(writes: Iterable[Write]) -> Iterator[int]:
+    for write in writes:
+        if isinstance(write, Append):
+            yield write.conv
+        elif isinstance(write, Change):
+            yield from write.feeds
 
 
 def _name(write: Write) -> str:

@@ -152,6 +152,15 @@ class Store:
         self.submit(write)
         return await future
 
+    def on_unsure(self, tell: Callable[[set[int]], None]) -> None:
+        """Have tell called with feeds whose changes nobody may have been told of.
+
+        That is so when the reply to a commit was lost: the batch ran again and found its work
+        done, so its messages count as repeats and its changes give revision 0. Called on the
+        loop, after all writes of the batch were settled.
+        """
+        self._batcher.on_unsure = tell
+
     async def health(self) -> StoreHealth:
         """Ask the database; answers within seconds whatever its state."""
         try:

@@ -36,7 +36,7 @@ async def gen(core: "Core", caller: Caller, f: Gen) -> GenOk:
     new = core.turns.new(caller.tenant, caller.user, persona, GenMode(f.mode))
 
     def publish(result: tuple[TurnRow, bool]) -> None:
-        if result[1]:
+        if result[0].sid == new.sid:  # also when it was found stored by its own first try
             core.turns.begin(core.directory.peek(entry.id) or entry, new, ask, f.opt)
 
     row, _ = await core.store.change(

@@ -63,10 +63,9 @@ async def set_own(core: "Core", caller: Caller, f: ProfileSet) -> Changed:
 
     def publish(result: tuple[User, int]) -> None:
         user, rev = result
-        if not rev:
-            return
         core.personas.choose(caller.user, user.persona or 0)
-        core.hub.publish((caller.user,), ProfilePush(rev, user))
+        if rev:
+            core.hub.publish((caller.user,), ProfilePush(rev, user))
 
     _, rev = await core.store.change(
         (caller.user,), lambda tx: set_profile(tx, caller.user, wanted), publish=publish

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.rows import User
 from storage.dead_letters import FILE_NAME, drop_dead, list_dead, show_dead, unplayed_dead
 from storage.errors import (
     Invalid,
@@ -22,13 +23,13 @@ from storage.errors import (
 )
 from storage.ids import new_id
 from storage.ops import Op, Statement
-from storage.people import create_user, user_by_name
+from storage.people import create_user, set_profile, user_by_name
 from storage.rows import StoreOptions
 from storage.store import Store
 from storage.writes import Append, Tx, Write
 from tests.conftest import sqlite_url
 from tests.storage.faulty import FaultyEngine, Naps, open_faulty
-from tests.storage.world import World, cid
+from tests.storage.world import Sending, World, cid
 
 BAD_TEXT = "half a pair: \ud83d"
 
@@ -68,6 +69,26 @@ async def test_a_creation_with_an_unknown_outcome_finds_itself(faulty: Faulty) -
     engine.after.append(OutcomeUnknown("the reply was lost"))
     created = await world.create([user], cid_=cid(1))
     assert created.existing
+
+
+async def test_feeds_of_a_batch_with_a_lost_reply_are_told_once_it_is_settled(
+    faulty: Faulty,
+) -> None:
+    world, engine, _ = faulty
+    user = await world.user()
+    conv = await world.conv([user])
+    told: list[tuple[set[int], bool]] = []
+    futures: list[asyncio.Future[Sending]] = []
+    world.store.on_unsure(lambda feeds: told.append((feeds, all(f.done() for f in futures))))
+    engine.before.append(StoreUnavailable("deadlock"))
+    await world.send(conv, user, "never in doubt")
+    assert told == []
+    engine.after.append(OutcomeUnknown("the reply was lost"))
+    futures += [world.submit(conv, user, str(n)) for n in range(3)]
+    _, rev = await world.store.change((user,), lambda tx: set_profile(tx, user, User(nick="Ann")))
+    assert rev == 0, "the second run finds the first one's work"
+    await world.send(conv, user, "later")
+    assert told == [({conv, user}, True)]
 
 
 async def test_transient_failures_are_retried_with_growing_pauses(faulty: Faulty) -> None:

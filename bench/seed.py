@@ -9,9 +9,9 @@ from typing import Final
 from bench.fixture import TENANT
 from protocol.codes import ConvKind, Scope, UserKind
 from protocol.rows import Persona
+from storage.accounts import create_user
 from storage.conversations import create_conversation
 from storage.ids import new_id
-from storage.people import create_user
 from storage.personas import save_persona
 from storage.rows import NewConversation
 from storage.store import Store, StoreOptions

@@ -21,21 +21,19 @@ from server.config_sections import AuthConfig
 from server.errors import ServiceError, invalid, not_permitted
 from server.passwords import Passwords, Verdict, clean_password, clean_user_name
 from server.throttle import Allowance, GuessDelay, address_key
-from storage.errors import Exists
-from storage.ids import new_id
-from storage.ops import Op
-from storage.people import (
+from storage.accounts import (
     add_refresh,
     create_user,
     credentials,
     drop_refresh,
-    get_users,
     login_state,
     set_password,
-    tenant_by_slug,
     use_refresh,
-    user_by_name,
 )
+from storage.errors import Exists
+from storage.ids import new_id
+from storage.ops import Op
+from storage.people import get_users, tenant_by_slug, user_by_name
 from storage.rows import Credentials
 from storage.writes import Tx
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
 from server.errors import ServiceError, invalid
+from storage.accounts import add_api_key, api_key_by_hash, touch_api_keys
 from storage.errors import StorageError
-from storage.people import add_api_key, api_key_by_hash, touch_api_keys
 from storage.rows import ApiKey
 
 if TYPE_CHECKING:

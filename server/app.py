@@ -25,7 +25,7 @@ from server.http.app import HttpParts, HttpServer
 from server.logs import install
 from server.metrics import LoopLag
 from server.reactor import listen, open_socket
-from storage.people import purge_refresh
+from storage.accounts import purge_refresh
 from storage.personas import all_personas
 from storage.rows import StoreOptions
 from storage.store import Store

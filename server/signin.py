@@ -13,8 +13,9 @@ from protocol.types import MAX_TEXT
 from protocol.vectors import SPEC_CRC
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
+from storage.accounts import login_state
+from storage.devices import touch_device
 from storage.errors import LimitReached, StorageError
-from storage.people import login_state, touch_device
 from storage.rows import LoginState
 
 if TYPE_CHECKING:

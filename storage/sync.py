@@ -26,9 +26,10 @@ from storage.conv_rows import (
     select_conversations,
     select_mine,
 )
+from storage.devices import changed_devices
 from storage.messages import COLUMNS, message_from
 from storage.ops import Op, Row, Statement, in_list
-from storage.people import changed_devices, user_from
+from storage.people import user_from
 from storage.personas import changed_personas
 from storage.rows import SyncResult
 

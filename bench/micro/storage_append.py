@@ -24,10 +24,10 @@ from typing import Any
 
 import uvloop
 
+from storage.accounts import create_user
 from storage.conversations import create_conversation
 from storage.errors import StorageError
 from storage.ids import new_id
-from storage.people import create_user
 from storage.rows import NewConversation, StoreOptions
 from storage.store import Store
 from storage.writes import Append

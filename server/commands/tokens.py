@@ -40,7 +40,7 @@ def token_for_user(context: typer.Context, name: Name, tenant: TenantSlug = "def
         from server.accounts import NO_DEVICE
         from server.auth import make_tokens
         from server.config import data_dir
-        from storage.people import login_state
+        from storage.accounts import login_state
 
         user = await find_user(store, tenant, name)
         state = await store.read(login_state(user, NO_DEVICE))
@@ -88,7 +88,7 @@ def list_keys(context: typer.Context, tenant: TenantSlug = "default") -> None:
     """List API keys, also revoked ones; never their text."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.people import list_api_keys
+        from storage.accounts import list_api_keys
 
         tenant_id = await find_tenant(store, tenant)
         made = table("id", "name", "scopes", "created", "last used", "revoked")
@@ -115,7 +115,7 @@ def revoke_key(
     """Make an API key worthless at once, also for a running server."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.people import revoke_api_key
+        from storage.accounts import revoke_api_key
 
         tenant_id = await find_tenant(store, tenant)
         await store.change([], lambda tx: revoke_api_key(tx, tenant_id, key))

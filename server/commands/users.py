@@ -66,8 +66,8 @@ def add(
     password = clean_password(_ask_password(password_stdin))
 
     async def work(store: "Store", config: "Config") -> None:
+        from storage.accounts import create_user
         from storage.ids import new_id
-        from storage.people import create_user
 
         tenant_id = await find_tenant(store, tenant)
         passwords = Passwords(1)
@@ -117,7 +117,7 @@ def disable(
 
     async def work(store: "Store", config: "Config") -> None:
         from server.admin_queries import revoke_everything
-        from storage.people import set_disabled
+        from storage.accounts import set_disabled
 
         user = await find_user(store, tenant, name)
         await store.change([], lambda tx: set_disabled(tx, user, not undo))
@@ -145,7 +145,7 @@ def passwd(
 
     async def work(store: "Store", config: "Config") -> None:
         from server.admin_queries import revoke_everything
-        from storage.people import set_password
+        from storage.accounts import set_password
 
         user = await find_user(store, tenant, name)
         passwords = Passwords(1)

@@ -19,7 +19,8 @@ from protocol.rows import Device, User
 from protocol.text import clean_name, clean_text
 from server.errors import invalid
 from server.router import Caller, Router
-from storage.people import devices, drop_device, find_users, set_profile, users_of_tenant
+from storage.devices import devices, drop_device
+from storage.people import find_users, set_profile, users_of_tenant
 
 if TYPE_CHECKING:
     from server.core import Core

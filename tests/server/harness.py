@@ -58,7 +58,7 @@ from server.config_sections import (
 )
 from server.core import Core
 from server.reactor import listen, open_socket
-from storage.people import create_user
+from storage.accounts import create_user
 from storage.personas import all_personas, save_persona
 from storage.store import Store
 from tests.support.eventually import eventually

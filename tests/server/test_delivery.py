@@ -31,10 +31,10 @@ from protocol.envelopes import (
     SyncRequest,
 )
 from protocol.rows import ConvSet, Head
+from storage.accounts import create_user
 from storage.conversations import change_conversation
 from storage.errors import OutcomeUnknown, StoreUnavailable
 from storage.members import HIDE_HISTORY
-from storage.people import create_user
 from tests.server.harness import Peer, Person, Server, cid, fresh_sync, serving
 from tests.support.eventually import eventually
 

@@ -36,7 +36,8 @@ from protocol.envelopes import (
 )
 from protocol.rows import Head
 from server.session import TURN_FRAMES
-from storage.people import devices, set_disabled
+from storage.accounts import set_disabled
+from storage.devices import devices
 from tests.server.harness import (
     TRANSPORTS,
     cid,

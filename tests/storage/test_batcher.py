@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from protocol.rows import User
+from storage.accounts import create_user
 from storage.dead_letters import FILE_NAME, drop_dead, list_dead, show_dead, unplayed_dead
 from storage.errors import (
     Invalid,
@@ -23,7 +24,7 @@ from storage.errors import (
 )
 from storage.ids import new_id
 from storage.ops import Op, Statement
-from storage.people import create_user, set_profile, user_by_name
+from storage.people import set_profile, user_by_name
 from storage.rows import StoreOptions
 from storage.store import Store
 from storage.writes import Append, Tx, Write

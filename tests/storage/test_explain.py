@@ -13,8 +13,10 @@ import pytest
 from protocol.codes import ConvKind
 from protocol.rows import ConvSet, Head, MySet, Persona, Sync, User
 from storage import (
+    accounts,
     conversations,
     dead_letters,
+    devices,
     members,
     messages,
     mysql,
@@ -118,11 +120,11 @@ async def use_everything(store: Store) -> None:
         people.users_of_tenant(1, users[:8]),
         people.user_by_name(1, "x"),
         people.find_users(1, f"user-{ann}", 10),
-        people.credentials(1, "x"),
-        people.login_state(ann, cid(1)),
-        people.devices(ann),
-        people.api_key_by_hash(b"x" * 32),
-        people.list_api_keys(1),
+        accounts.credentials(1, "x"),
+        accounts.login_state(ann, cid(1)),
+        devices.devices(ann),
+        accounts.api_key_by_hash(b"x" * 32),
+        accounts.list_api_keys(1),
         people.tenant_by_slug("default"),
         people.list_tenants(),
         people.get_avatar(5),
@@ -151,25 +153,25 @@ async def use_everything(store: Store) -> None:
     marks = [MarkRow(c, ann, 3, 3) for c in convs[:9]]
     await do([ann], members.write_marks, marks=marks)
     await do([ann], people.set_profile, user=ann, given=User(nick="n"))
-    await do((), people.set_password, user=ann, password_hash="x")
-    await do((), people.set_disabled, user=eve, disabled=True)
+    await do((), accounts.set_password, user=ann, password_hash="x")
+    await do((), accounts.set_disabled, user=eve, disabled=True)
     device = {"user": ann, "device": cid(1), "platform": "p"}
     for name in ("a", "a", "b"):
-        await do([ann], people.touch_device, name=name, max_devices=5, **device)
-    await do([ann], people.drop_device, user=ann, device=cid(1))
+        await do([ann], devices.touch_device, name=name, max_devices=5, **device)
+    await do([ann], devices.drop_device, user=ann, device=cid(1))
     token = {"user": ann, "device": cid(2), "expires": 2**50}
-    await do((), people.add_refresh, hash=b"a" * 32, **token)
-    use = partial(do, (), people.use_refresh, expires=2**50)
+    await do((), accounts.add_refresh, hash=b"a" * 32, **token)
+    use = partial(do, (), accounts.use_refresh, expires=2**50)
     await use(hash=b"a" * 32, new_hash=b"b" * 32)
     await use(hash=b"a" * 32, new_hash=b"c" * 32)
     for number in range(40):
-        await do((), people.add_refresh, hash=number.to_bytes(32, "big"), **token)
-    await do((), people.add_refresh, hash=b"d" * 32, **token | {"expires": 1})
-    await do((), people.purge_refresh)
-    await do((), people.drop_refresh, hash=b"b" * 32)
-    key = await do((), people.add_api_key, tenant=1, hash=b"k" * 32, name="n", scopes=[])
-    await do((), people.touch_api_keys, ids=[key.id])
-    await do((), people.revoke_api_key, tenant=1, id=key.id)
+        await do((), accounts.add_refresh, hash=number.to_bytes(32, "big"), **token)
+    await do((), accounts.add_refresh, hash=b"d" * 32, **token | {"expires": 1})
+    await do((), accounts.purge_refresh)
+    await do((), accounts.drop_refresh, hash=b"b" * 32)
+    key = await do((), accounts.add_api_key, tenant=1, hash=b"k" * 32, name="n", scopes=[])
+    await do((), accounts.touch_api_keys, ids=[key.id])
+    await do((), accounts.revoke_api_key, tenant=1, id=key.id)
     await do((), people.add_avatar, tenant=1, owner=ann, mime="m", data=b"d")
     save = partial(do, [ann], personas.save_persona, tenant=1, owner=ann, cid=cid(5))
     for number in range(90):

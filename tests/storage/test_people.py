@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from protocol.rows import GenOpt, Persona, User
-from storage import people, personas, turns
+from storage import accounts, devices, people, personas, turns
 from storage.errors import Exists, Invalid, LimitReached, NotFound
 from storage.ids import new_id
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnStatus
@@ -52,7 +52,7 @@ async def test_users_are_found_by_the_beginning_of_name_or_nick(world: World) ->
     change = world.store.change
     made = []
     for name, nick in (("Search-Ann", ""), ("other", "SEARCH-nick"), ("搜索者", ""), ("100%", "")):
-        make = partial(people.create_user, tenant=tenant, name=name, nick=nick, id=new_id())
+        make = partial(accounts.create_user, tenant=tenant, name=name, nick=nick, id=new_id())
         made.append((await change((), make)).id)
     find = partial(people.find_users, tenant, limit=10)
     assert [u.id for u in await world.store.read(find(query="search-"))] == made[:2]
@@ -61,7 +61,7 @@ async def test_users_are_found_by_the_beginning_of_name_or_nick(world: World) ->
     assert await world.store.read(find(query="%")) == []
     assert await world.store.read(find(query="_")) == []
     assert await world.store.read(find(query="")) == []
-    await change((), partial(people.set_disabled, user=made[0] or 0, disabled=True))
+    await change((), partial(accounts.set_disabled, user=made[0] or 0, disabled=True))
     assert [u.id for u in await world.store.read(find(query="search-"))] == [made[1]]
     ids = [made[1] or 0, made[0] or 0, 5]
     assert [u.id for u in await world.store.read(people.get_users(ids))] == made[:2]
@@ -85,9 +85,9 @@ async def test_a_profile_changes_with_a_revision(world: World) -> None:
 async def test_passwords_and_what_makes_tokens_void(world: World) -> None:
     ann, name = new_id(), f"pw-{new_id()}"
     change, read = world.store.change, world.store.read
-    make = partial(people.create_user, tenant=1, name=name, password_hash="h1", id=ann)
+    make = partial(accounts.create_user, tenant=1, name=name, password_hash="h1", id=ann)
     await change((), make)
-    found = await read(people.credentials(1, name.upper()))
+    found = await read(accounts.credentials(1, name.upper()))
     assert found is not None
     assert (found.user, found.password_hash, found.disabled, found.token_epoch) == (
         ann,
@@ -95,20 +95,20 @@ async def test_passwords_and_what_makes_tokens_void(world: World) -> None:
         False,
         0,
     )
-    await change((), partial(people.set_password, user=ann, password_hash="h2"))
-    await change((), partial(people.set_password, user=ann, password_hash="h3", revoke=False))
-    await change((), partial(people.set_disabled, user=ann, disabled=True))
-    found = await read(people.credentials(1, name))
+    await change((), partial(accounts.set_password, user=ann, password_hash="h2"))
+    await change((), partial(accounts.set_password, user=ann, password_hash="h3", revoke=False))
+    await change((), partial(accounts.set_disabled, user=ann, disabled=True))
+    found = await read(accounts.credentials(1, name))
     assert found is not None
     assert (found.password_hash, found.disabled, found.token_epoch) == ("h3", True, 2)
-    assert await read(people.credentials(1, "nobody")) is None
+    assert await read(accounts.credentials(1, "nobody")) is None
 
 
 async def test_devices_come_go_and_come_back(world: World) -> None:
     ann = await world.user()
     change, read = world.store.change, world.store.read
     touch = partial(
-        people.touch_device, user=ann, device=cid(1), name="phone", platform="ios", max_devices=1
+        devices.touch_device, user=ann, device=cid(1), name="phone", platform="ios", max_devices=1
     )
     made = await change([ann], touch)
     assert made is not None
@@ -116,7 +116,7 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
     assert await change([ann], touch) is None, "nothing that others need to hear"
     with pytest.raises(LimitReached):
         await change([ann], partial(touch, device=cid(2)))
-    state = await read(people.login_state(ann, cid(1)))
+    state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     assert (state.tenant, state.device_known, state.device_revoked_at, state.device_count) == (
         1,
@@ -124,29 +124,29 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
         0,
         1,
     )
-    _, rev = await change([ann], partial(people.drop_device, user=ann, device=cid(1)))
+    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
     assert rev == 2
-    _, rev = await change([ann], partial(people.drop_device, user=ann, device=cid(1)))
+    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
     assert rev == 0
-    state = await read(people.login_state(ann, cid(1)))
+    state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     assert state.device_revoked_at > 0
-    assert await read(people.devices(ann)) == []
+    assert await read(devices.devices(ann)) == []
     again = await change([ann], touch)
     assert again is not None
-    assert [d.name for d in await read(people.devices(ann))] == ["phone"]
+    assert [d.name for d in await read(devices.devices(ann))] == ["phone"]
     with pytest.raises(NotFound):
-        await change([ann], partial(people.drop_device, user=ann, device=cid(3)))
-    assert await read(people.login_state(5, cid(1))) is None
+        await change([ann], partial(devices.drop_device, user=ann, device=cid(3)))
+    assert await read(accounts.login_state(5, cid(1))) is None
 
 
 async def test_a_refresh_token_works_once_and_its_theft_ends_the_family(world: World) -> None:
     ann = await world.user()
     change = world.store.change
     base = new_id() << 8
-    use = people.use_refresh
+    use = accounts.use_refresh
     await change(
-        (), partial(people.add_refresh, hash=token(base), user=ann, device=cid(1), expires=2**50)
+        (), partial(accounts.add_refresh, hash=token(base), user=ann, device=cid(1), expires=2**50)
     )
     step = partial(use, hash=token(base), new_hash=token(base + 1), expires=2**50)
     first = await change((), step)
@@ -167,30 +167,30 @@ async def test_refresh_tokens_expire_are_dropped_and_purged(world: World) -> Non
     ann = await world.user()
     change = world.store.change
     base = new_id() << 8
-    add = partial(people.add_refresh, user=ann, device=cid(1))
+    add = partial(accounts.add_refresh, user=ann, device=cid(1))
     await change((), partial(add, hash=token(base), expires=1))
     await change((), partial(add, hash=token(base + 1), expires=2**50))
-    use = partial(people.use_refresh, new_hash=token(base + 8), expires=9)
+    use = partial(accounts.use_refresh, new_hash=token(base + 8), expires=9)
     assert await change((), partial(use, hash=token(base))) is None
-    assert await change((), people.purge_refresh) >= 1
-    await change((), partial(people.drop_refresh, hash=token(base + 1)))
+    assert await change((), accounts.purge_refresh) >= 1
+    await change((), partial(accounts.drop_refresh, hash=token(base + 1)))
     assert await change((), partial(use, hash=token(base + 1))) is None
 
 
 async def test_api_keys(world: World) -> None:
     change, read = world.store.change, world.store.read
     tenant, key_hash = new_id(), token(new_id())
-    add = partial(people.add_api_key, tenant=tenant, hash=key_hash, name="ci", scopes=["send"])
+    add = partial(accounts.add_api_key, tenant=tenant, hash=key_hash, name="ci", scopes=["send"])
     key = await change((), add)
     assert await change((), add) == key
-    assert await read(people.api_key_by_hash(key_hash)) == key
-    assert await read(people.list_api_keys(tenant)) == [key]
-    await change((), partial(people.touch_api_keys, ids=[key.id]))
+    assert await read(accounts.api_key_by_hash(key_hash)) == key
+    assert await read(accounts.list_api_keys(tenant)) == [key]
+    await change((), partial(accounts.touch_api_keys, ids=[key.id]))
     with pytest.raises(NotFound):
-        await change((), partial(people.revoke_api_key, tenant=1, id=key.id))
-    revoked = await change((), partial(people.revoke_api_key, tenant=tenant, id=key.id))
+        await change((), partial(accounts.revoke_api_key, tenant=1, id=key.id))
+    revoked = await change((), partial(accounts.revoke_api_key, tenant=tenant, id=key.id))
     assert revoked.revoked > 0
-    found = await read(people.api_key_by_hash(key_hash))
+    found = await read(accounts.api_key_by_hash(key_hash))
     assert found is not None
     assert (found.revoked, found.last_used > 0) == (revoked.revoked, True)
 

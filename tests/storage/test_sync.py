@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocol.envelopes import DevicePush, MyConvPush, PersonaPush, ProfilePush
 from protocol.rows import ConvDelta, ConvSet, Head, Msg, MsgX, MySet, Persona, Sync, User
 from storage.conversations import change_conversation, drop_conversation
+from storage.devices import drop_device, touch_device
 from storage.errors import StorageError
 from storage.ids import new_id
 from storage.members import (
@@ -25,7 +26,7 @@ from storage.members import (
     write_marks,
 )
 from storage.messages import edit_message, recall_message
-from storage.people import drop_device, set_profile, touch_device
+from storage.people import set_profile
 from storage.personas import save_persona
 from storage.rows import MarkRow, StoreOptions, SyncResult
 from storage.store import Store

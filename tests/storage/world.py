@@ -10,11 +10,11 @@ from typing import Any
 
 from protocol.codes import ConvKind
 from protocol.rows import Msg, MsgX
+from storage.accounts import create_user
 from storage.conversations import create_conversation
 from storage.errors import StorageError
 from storage.ids import new_id
 from storage.messages import history
-from storage.people import create_user
 from storage.rows import CreatedConversation, NewConversation
 from storage.store import Store
 from storage.writes import Append

@@ -8,7 +8,8 @@ import pytest
 
 from protocol.codes import Code
 from server.passwords import Passwords
-from storage.people import create_tenant, set_disabled
+from storage.accounts import set_disabled
+from storage.people import create_tenant
 from tests.server.http.conftest import Site
 
 DEVICE = base64.b64encode(b"d" * 16).decode()
@@ -191,7 +192,7 @@ async def test_a_service_signs_in_its_users_by_its_key(site: Site) -> None:
 
 
 async def test_keys_are_checked_for_scope_and_revocation_each_time(site: Site) -> None:
-    from storage.people import list_api_keys, revoke_api_key
+    from storage.accounts import list_api_keys, revoke_api_key
 
     keys = site.accounts.api_keys
     _, other = await keys.create(1, "figures", ["metrics"])

@@ -7,7 +7,8 @@ state in one transaction. What a dead process left behind is finished by the nex
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("parlance.turns")
 
+T = TypeVar("T")
+
 LEASE_MS: Final = 30_000
 RENEW_S: Final = 5.0
 RERUNS: Final = 2
 RECOVER_AT_ONCE: Final = 500
 HISTORY_ROWS: Final = 100
+WRITE_AGAIN_S: Final = 0.5
 
 _STATUS: Final = {
     EndReason.STOP: TurnStatus.DONE,
@@ -83,6 +87,9 @@ class Answer(Append):
             self._future.set_result(self)
         else:
             self._future.set_exception(error)
+
+
+AnswerMaker = Callable[[asyncio.Future[Answer]], Answer]
 
 
 def answer_cid(sid: int) -> bytes:
@@ -325,7 +332,7 @@ class Turns:
         self._publish_answer(entry, complete, push, self._end_frame(running, outcome, answer))
 
     async def _store_end(self, running: Running, outcome: Outcome, end: EndTurn) -> None:
-        await self._core.store.change((), lambda tx: end_turn(tx, end))
+        await self._store_row(end)
         self._core.streams.end(running.stream)
         frame = self._end_frame(running, outcome, None)
         entry = self._core.directory.peek(running.entry.id) or running.entry
@@ -358,17 +365,17 @@ class Turns:
             outcome.error or None,
         )
 
-    async def _commit(self, make: "AnswerMaker") -> Answer:
-        loop = self._core.loop
-        while True:
-            future: asyncio.Future[Answer] = loop.create_future()
-            try:
-                self._core.store.submit(make(future))
-                return await future
-            except StorageError as exc:
-                if exc.code != Code.OVERLOADED:
-                    raise
-                await asyncio.sleep(0.5)
+    async def _commit(self, make: AnswerMaker) -> Answer:
+        async def submit() -> Answer:
+            future: asyncio.Future[Answer] = self._core.loop.create_future()
+            self._core.store.submit(make(future))
+            return await future
+
+        return await _persist(submit)
+
+    async def _store_row(self, end: EndTurn) -> None:
+        store = self._core.store
+        await _persist(lambda: store.change((), lambda tx: end_turn(tx, end)))
 
     # keeping and recovering
 
@@ -438,7 +445,7 @@ class Turns:
             retry_ms=0,
         )
         if entry is None:
-            await core.store.change((), lambda tx: end_turn(tx, _end_row(row.sid, interrupted)))
+            await self._store_row(_end_row(row.sid, interrupted))
             return
         if not row.partial and row.attempts < RERUNS:
             self.begin(entry, new, row.ask_seq)
@@ -450,10 +457,15 @@ class Turns:
         await self._finish(running, interrupted)
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    AnswerMaker = Callable[[asyncio.Future[Answer]], Answer]
+async def _persist(write: Callable[[], Awaitable[T]]) -> T:
+    """Write the end of a turn, however long the store has no room: people wait for it."""
+    while True:
+        try:
+            return await write()
+        except StorageError as exc:
+            if exc.code != Code.OVERLOADED:
+                raise
+        await asyncio.sleep(WRITE_AGAIN_S)
 
 
 def _merged(*options: GenOpt | None) -> GenOpt:

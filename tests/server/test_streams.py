@@ -33,9 +33,11 @@ from protocol.envelopes import (
 )
 from protocol.rows import ConvSet, SendX, StreamPos
 from server.config_sections import AiConfig
+from storage.errors import StoreOverloaded
 from storage.members import HIDE_HISTORY
 from storage.rows import TurnStatus
-from storage.turns import get_turn, turns_of
+from storage.turns import create_turn, get_turn, turns_of
+from storage.writes import Write
 from tests.server.harness import (
     Peer,
     Person,
@@ -509,6 +511,38 @@ async def test_living_turns_are_not_taken_for_left_over_ones(tmp_path: Path) -> 
 
 async def _nothing(*args: object) -> None:
     """Do nothing."""
+
+
+async def test_a_full_store_delays_the_end_of_an_answer_and_loses_it_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.turns.WRITE_AGAIN_S", 0.001)
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        ann, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        await model.call()
+        lost = server.core.turns.new(1, ann.id, 7)
+        await server.store.change((), lambda tx: create_turn(tx, lost, 999, 1, cid()))
+        submit, refusals = server.store.submit, 0
+
+        def full(write: Write) -> None:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise StoreOverloaded("the write queue is full", 50)
+            submit(write)
+
+        monkeypatch.setattr(server.store, "submit", full)
+        refusals = 3
+        assert isinstance(await peer.ask(Cancel, sid), Done)
+        end = await peer.expect(StreamEnd)
+        assert (end.sid, end.reason, refusals) == (sid, EndReason.CANCELLED, 0)
+        assert await status_of(server, sid) == TurnStatus.CANCELLED
+        # One whose conversation is gone has nobody to tell, and ends all the same.
+        refusals = 3
+        assert await server.core.turns.recover(starting=True) == 1
+        assert refusals == 0
+        assert await status_of(server, lost.sid) == TurnStatus.INTERRUPTED
 
 
 async def test_a_question_that_nobody_began_to_answer_is_asked_again(tmp_path: Path) -> None:

@@ -178,9 +178,10 @@ class Process:
         return self.wait()
 
     def kill(self) -> None:
-        """End it as a crash would."""
-        self.running.kill()
-        self.wait()
+        """End it as a crash would, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
 
     def url(self, door: str = "tcp", port: int = 0) -> str:
         """Return the address of a door; port: of a relay in between."""

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import errno
 import getpass
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -144,7 +146,9 @@ class _Chatting:
             await account.register(name, password)
 
     def _no_server(self, exc: OSError) -> _Failed:
-        reason = exc.strerror or str(exc)
+        # asyncio puts the address into the text of a refusal; it stands in the sentence already.
+        refused = isinstance(exc, ConnectionRefusedError)
+        reason = os.strerror(errno.ECONNREFUSED) if refused else exc.strerror or str(exc)
         address = parse_address(self.url).authority
         return _Failed(self.words("no server", address=address, reason=reason))
 

@@ -13,7 +13,7 @@ import pytest
 from bench.provider.server import ScriptedProvider
 from clients.client import Client
 from clients.events import StreamEnded, StreamText
-from protocol.codes import Code, EndReason
+from protocol.codes import Code, ConvKind, EndReason, Scope
 from protocol.envelopes import StreamEnd
 from tests.e2e.harness import (
     DOORS,
@@ -124,11 +124,11 @@ async def chats(stack: AsyncExitStack, server: Process, people: int, each: int) 
     clients = await asyncio.gather(
         *(stack.enter_async_context(server.online(door=DOORS[n % 3])) for n in range(people))
     )
-    page = await clients[0].persona_page(2)
+    page = await clients[0].persona_page(Scope.PUBLIC)
     opened: list[Chat] = []
     for number in range(people * each):
         client = clients[number % people]
-        info = await client.create_conversation(1, persona=page.items[0].id)  # type: ignore[arg-type]
+        info = await client.create_conversation(ConvKind.AI, persona=page.items[0].id)
         conv = info.row.id or 0
         opened.append(Chat(client, conv, f"tokens={10 + number},rate=400", f"question {number}"))
     return opened

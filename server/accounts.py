@@ -14,7 +14,6 @@ from protocol.codes import Code, UserKind
 from protocol.errors import ProtocolError
 from protocol.rows import User
 from protocol.text import clean_name, name_key
-from server.admin_queries import revoke_everything
 from server.api_keys import ApiKeys, hash_secret
 from server.auth import AuthError, Claims, Tokens
 from server.config_sections import AuthConfig
@@ -32,10 +31,8 @@ from storage.accounts import (
 )
 from storage.errors import Exists
 from storage.ids import new_id
-from storage.ops import Op
 from storage.people import get_users, tenant_by_slug, user_by_name
 from storage.rows import Credentials
-from storage.writes import Tx
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -304,12 +301,7 @@ class Accounts:
         )
 
     async def _store_password(self, user: int, hashed: str, revoke: bool) -> None:
-        def make(tx: Tx) -> Op[None]:
-            yield from set_password(tx, user, hashed, revoke)
-            if revoke:
-                yield from revoke_everything(tx, user)
-
-        await self._store.change([], make)
+        await self._store.change([], lambda tx: set_password(tx, user, hashed, revoke))
 
     async def _tenant(self, slug: str) -> int:
         if slug == DEFAULT_SLUG:

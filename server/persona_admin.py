@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from protocol.rows import GenOpt, Persona
-from server.admin_queries import set_persona_created, set_public_deleted
 from server.http.avatars import image_type
 from server.persona_files import SLUG_PREFIX, PersonaFile, file_for
 from storage.ids import new_id
@@ -16,6 +15,8 @@ from storage.personas import (
     drop_persona,
     get_personas,
     save_persona,
+    set_builtin_deleted,
+    set_persona_created,
     upsert_builtin,
 )
 from storage.rows import StoredPersona
@@ -68,7 +69,7 @@ class PersonaAdmin:
             slug = SLUG_PREFIX + key
             saved = await self._store.change([], lambda tx: upsert_builtin(tx, slug, given))
             if saved.deleted:
-                await self._store.change([], lambda tx: set_public_deleted(tx, slug, False))
+                await self._store.change([], lambda tx: set_builtin_deleted(tx, slug, False))
             return saved
         owner, tenant = self._owner, self._tenant
         cid = blake2b(key.encode(), digest_size=16).digest()
@@ -101,7 +102,7 @@ class PersonaAdmin:
         if owner:
             await self._store.change([owner], lambda tx: drop_persona(tx, persona, owner))
         else:
-            await self._store.change([], lambda tx: set_public_deleted(tx, one.slug, True))
+            await self._store.change([], lambda tx: set_builtin_deleted(tx, one.slug, True))
 
     async def take_in(self, file: PersonaFile) -> Persona:
         """Store what a file says, with its picture and its age.

@@ -12,7 +12,7 @@ from storage.errors import Exists, NotFound
 from storage.ids import new_id
 from storage.ops import Op, Row, Statement, in_list
 from storage.people import USER_COLUMNS, index_key, user_from
-from storage.rows import ApiKey, Credentials, LoginState, RefreshUse
+from storage.rows import Account, ApiKey, Credentials, LoginState, RefreshUse
 from storage.writes import Tx
 
 _USER_INSERT: Final = (
@@ -62,34 +62,36 @@ def create_user(
         raise Exists("the name is taken")
     user = new_id() if id is None else id
     tx.create(user)
-    row = (
-        user,
-        tenant,
-        name,
-        index_key(name),
-        nick,
-        index_key(nick),
-        0,
-        "",
-        kind,
-        0,
-        0,
-        tx.ts,
-        0,
-        0,
-    )
+    names = (name, index_key(name), nick, index_key(nick))
+    row = (user, tenant, *names, 0, "", kind, 0, 0, tx.ts, 0, 0)
     yield tx.dialect.insert("user", _USER_INSERT, [row])
     if password_hash is not None:
         yield from _write_password(tx, user, password_hash)
     return user_from((user, name, nick, 0, "", kind, 0))
 
 
-def set_disabled(tx: Tx, user: int, disabled: bool) -> Op[None]:
-    """Lock a user out or let them in again; either way tokens made so far are void."""
-    yield Statement(
-        "UPDATE user SET disabled = ?, token_epoch = token_epoch + 1 WHERE id = ?",
-        (int(disabled), user),
+def list_accounts(tenant: int, after: int, limit: int) -> Op[list[Account]]:
+    """Return a page of the tenant's users by id, also disabled ones; go on after the last id."""
+    rows = yield Statement(
+        "SELECT id, name, nick, kind, created, disabled FROM user"
+        " WHERE id > ? AND tenant = ? ORDER BY id LIMIT ?",
+        (after, tenant, limit),
     )
+    return [Account(r[0], r[1], r[2], r[3], r[4], bool(r[5])) for r in rows]
+
+
+def set_disabled(tx: Tx, user: int, disabled: bool) -> Op[None]:
+    """Lock a user out or let them in again; either way every sign-in so far ends.
+
+    Sign-in tokens become void and refresh tokens are deleted.
+    """
+    yield Statement("UPDATE user SET disabled = ? WHERE id = ?", (int(disabled), user))
+    yield from _end_sign_ins(user)
+
+
+def _end_sign_ins(user: int) -> Op[None]:
+    yield Statement("UPDATE user SET token_epoch = token_epoch + 1 WHERE id = ?", (user,))
+    yield Statement("DELETE FROM refresh_token WHERE user = ?", (user,))
 
 
 # passwords and sign-in
@@ -106,13 +108,13 @@ def credentials(tenant: int, name: str) -> Op[Credentials | None]:
 
 
 def set_password(tx: Tx, user: int, password_hash: str, revoke: bool = True) -> Op[None]:
-    """Store a new hash; with revoke, all tokens made so far become void.
+    """Store a new hash; with revoke, every sign-in so far ends.
 
     Without revoke it serves to renew the hash of the same password.
     """
     yield from _write_password(tx, user, password_hash)
     if revoke:
-        yield Statement("UPDATE user SET token_epoch = token_epoch + 1 WHERE id = ?", (user,))
+        yield from _end_sign_ins(user)
 
 
 def _write_password(tx: Tx, user: int, password_hash: str) -> Op[None]:

@@ -120,6 +120,19 @@ def upsert_builtin(tx: Tx, slug: str, given: Persona) -> Op[Persona]:
     return (yield from _create(tx, BUILTIN_TENANT, 0, cid, slug, given, 0))[0]
 
 
+def set_builtin_deleted(tx: Tx, slug: str, deleted: bool) -> Op[None]:
+    """Take a built-in persona away from everybody, or bring it back."""
+    yield Statement(
+        "UPDATE persona SET deleted = ?, updated = ? WHERE slug = ?",
+        (tx.ts if deleted else 0, tx.ts, slug),
+    )
+
+
+def set_persona_created(tx: Tx, id: int, created_ms: int) -> Op[None]:
+    """Give an imported persona the age that its file says."""
+    yield Statement("UPDATE persona SET created = ? WHERE id = ?", (created_ms, id))
+
+
 def get_personas(ids: Sequence[int]) -> Op[list[StoredPersona]]:
     """Return those of the personas that exist, deleted ones included, by id."""
     if not ids:

@@ -216,6 +216,17 @@ class LoginState(Struct, frozen=True):
     device_count: int
 
 
+class Account(Struct, frozen=True, gc=False):
+    """One user, as an administrator sees it."""
+
+    id: int
+    name: str
+    nick: str
+    kind: int
+    created: int
+    disabled: bool
+
+
 class Credentials(Struct, frozen=True):
     user: int
     password_hash: str

@@ -90,7 +90,7 @@ def list_users(context: typer.Context, tenant: TenantSlug = "default") -> None:
 
     async def work(store: "Store", config: "Config") -> None:
         from protocol.codes import UserKind
-        from server.admin_queries import list_accounts
+        from storage.accounts import list_accounts
 
         tenant_id = await find_tenant(store, tenant)
         made = table("id", "name", "nick", "kind", "created", "")
@@ -116,12 +116,10 @@ def disable(
     """Lock a user out; messages stay."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.admin_queries import revoke_everything
         from storage.accounts import set_disabled
 
         user = await find_user(store, tenant, name)
         await store.change([], lambda tx: set_disabled(tx, user, not undo))
-        await store.change([], lambda tx: revoke_everything(tx, user))
         typer.echo(f"{name} may sign in again." if undo else f"{name} can no longer sign in.")
         if not undo:
             say_when(
@@ -144,7 +142,6 @@ def passwd(
     password = clean_password(_ask_password(password_stdin))
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.admin_queries import revoke_everything
         from storage.accounts import set_password
 
         user = await find_user(store, tenant, name)
@@ -152,7 +149,6 @@ def passwd(
         hashed = await passwords.hash(password)
         passwords.close()
         await store.change([], lambda tx: set_password(tx, user, hashed))
-        await store.change([], lambda tx: revoke_everything(tx, user))
         typer.echo(f"{name} has a new password.")
         say_when(
             config, "connections that are open now last until their token ends or it restarts."

@@ -125,6 +125,7 @@ async def use_everything(store: Store) -> None:
         devices.devices(ann),
         accounts.api_key_by_hash(b"x" * 32),
         accounts.list_api_keys(1),
+        accounts.list_accounts(1, 0, 20),
         people.tenant_by_slug("default"),
         people.list_tenants(),
         people.get_avatar(5),
@@ -164,8 +165,9 @@ async def use_everything(store: Store) -> None:
     use = partial(do, (), accounts.use_refresh, expires=2**50)
     await use(hash=b"a" * 32, new_hash=b"b" * 32)
     await use(hash=b"a" * 32, new_hash=b"c" * 32)
-    for number in range(40):
-        await do((), accounts.add_refresh, hash=number.to_bytes(32, "big"), **token)
+    for number, user in enumerate(users[:40]):
+        theirs = token | {"user": user, "hash": number.to_bytes(32, "big")}
+        await do((), accounts.add_refresh, **theirs)
     await do((), accounts.add_refresh, hash=b"d" * 32, **token | {"expires": 1})
     await do((), accounts.purge_refresh)
     await do((), accounts.drop_refresh, hash=b"b" * 32)
@@ -184,6 +186,8 @@ async def use_everything(store: Store) -> None:
     await save(id=made.id, given=Persona(prompt="p"))
     await do([ann], personas.drop_persona, id=made.id, owner=ann)
     await do((), personas.upsert_builtin, slug="s", given=Persona(name="b"))
+    await do((), personas.set_builtin_deleted, slug="s", deleted=True)
+    await do((), personas.set_persona_created, id=made.id, created_ms=5)
     for place in others[:60]:
         new = NewTurn(new_id(), 1, ann, 7)
         await do((), turns.create_turn, turn=new, conv=place, ask_seq=1, cid=cid())

@@ -11,12 +11,17 @@ from protocol.rows import GenOpt, Persona, User
 from storage import accounts, devices, people, personas, turns
 from storage.errors import Exists, Invalid, LimitReached, NotFound
 from storage.ids import new_id
+from storage.ops import Op, Statement
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnStatus
 from tests.storage.world import World, cid
 
 
 def token(number: int) -> bytes:
     return number.to_bytes(32, "big")
+
+
+def one(statement: Statement) -> Op[None]:
+    yield statement
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,49 @@ async def test_passwords_and_what_makes_tokens_void(world: World) -> None:
     assert found is not None
     assert (found.password_hash, found.disabled, found.token_epoch) == ("h3", True, 2)
     assert await read(accounts.credentials(1, "nobody")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "ends"),
+    [
+        (partial(accounts.set_password, password_hash="h"), True),
+        (partial(accounts.set_password, password_hash="h", revoke=False), False),
+        (partial(accounts.set_disabled, disabled=True), True),
+        (partial(accounts.set_disabled, disabled=False), True),
+    ],
+)
+async def test_a_new_password_or_a_lock_ends_every_sign_in_of_its_user_only(
+    world: World, change: partial[Op[None]], ends: bool
+) -> None:
+    ann, bob = await world.users(2)
+    base = new_id() << 8
+    for number, user, device in ((0, ann, 1), (1, ann, 2), (2, bob, 1)):
+        add = partial(accounts.add_refresh, user=user, device=cid(device), expires=2**50)
+        await world.store.change((), partial(add, hash=token(base + number)))
+    await world.store.change((), partial(change, user=ann))
+    if ends:  # let in again: only what the change deleted is missing
+        unlock = Statement("UPDATE user SET disabled = 0 WHERE id = ?", (ann,))
+        await world.store.change((), lambda tx: one(unlock))
+
+    async def works(number: int) -> bool:
+        use = partial(accounts.use_refresh, expires=2**50, hash=token(base + number))
+        new = partial(use, new_hash=token(base + number + 100))
+        return await world.store.change((), new) is not None
+
+    assert [await works(number) for number in range(3)] == [not ends, not ends, True]
+
+
+async def test_accounts_are_listed_by_page_disabled_ones_too(world: World) -> None:
+    tenant, ids = new_id(), [new_id() for _ in range(3)]
+    for id_ in ids:
+        make = partial(accounts.create_user, tenant=tenant, name=f"n{id_}", nick="N", id=id_)
+        await world.store.change((), make)
+    await world.store.change((), partial(accounts.set_disabled, user=ids[1], disabled=True))
+    page = await world.store.read(accounts.list_accounts(tenant, 0, 2))
+    rest = await world.store.read(accounts.list_accounts(tenant, page[-1].id, 2))
+    assert [a.id for a in page + rest] == ids
+    assert [a.disabled for a in page + rest] == [False, True, False]
+    assert (page[0].name, page[0].nick, page[0].kind) == (f"n{ids[0]}", "N", 0)
 
 
 async def test_devices_come_go_and_come_back(world: World) -> None:
@@ -270,8 +318,19 @@ async def test_builtin_personas_keep_their_id_and_private_ones_their_privacy(
     first = await change((), partial(upsert, given=Persona(name=slug, prompt="1")))
     second = await change((), partial(upsert, given=Persona(name=slug, prompt="2")))
     assert (second.id, second.prompt, second.scope) == (first.id, "2", 2)
-    page, _ = await read(personas.list_personas(1, bob, 2, "", 100))
-    assert first.id in [p.id for p in page]
+
+    async def offered() -> bool:
+        page, _ = await read(personas.list_personas(1, bob, 2, "", 100))
+        return first.id in [p.id for p in page]
+
+    assert await offered()
+    hide = partial(personas.set_builtin_deleted, slug=slug)
+    await change((), partial(hide, deleted=True))
+    assert not await offered()
+    await change((), partial(hide, deleted=False))
+    assert await offered()
+    await change((), partial(personas.set_persona_created, id=first.id or 0, created_ms=5))
+    assert [p.row.created for p in await read(personas.get_personas([first.id or 0]))] == [5]
     own = partial(personas.save_persona, tenant=1, owner=ann, id=None)
     for number in range(3):
         given = Persona(name=f"{slug}-{number}", prompt="x")

@@ -32,7 +32,7 @@ from server.outbox import Flusher, OutboxLimits
 from server.persona_cache import PersonaCache
 from server.presence import PresenceBoard
 from server.session import Session
-from server.signin import sign_in
+from server.signin import renew, sign_in
 from server.stats import Stats
 from server.streams import Streams
 from server.turns import Turns
@@ -206,17 +206,9 @@ class Core:
         except AuthError as exc:
             raise ProtocolError(exc.reason, exc.code) from None
 
-    def renew(self, session: Session, method: int, secret: str) -> int:
-        """Take a newer token for a session; return its expiry in Unix milliseconds."""
-        try:
-            claims = self.verify(method, secret)
-            if (claims.user, claims.tenant) != (session.user, session.tenant):
-                raise ProtocolError("token of somebody else", Code.BAD_CREDENTIALS)
-        except ProtocolError as exc:
-            session.bye(exc.code, exc.reason)
-            raise
-        session.renew(self.expiry(claims))
-        return claims.expires_ms
+    async def renew(self, session: Session, method: int, secret: str) -> int:
+        """Take a newer token for a session (see `signin.renew`)."""
+        return await renew(self, session, method, secret)
 
     def expiry(self, claims: Claims) -> float:
         """Return the loop time at which a token ends."""

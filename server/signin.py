@@ -11,6 +11,7 @@ from protocol.states import State
 from protocol.text import clean_name
 from protocol.types import MAX_TEXT
 from protocol.vectors import SPEC_CRC
+from server.auth import Claims
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
 from storage.accounts import login_state
@@ -51,17 +52,8 @@ async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginStat
     claims = core.verify(hello.method, hello.secret)
     if not core.user_sign_ins.allow(claims.user):
         raise ProtocolError("too many sign-ins", Code.RATE)
-    known = await core.store.read(login_state(claims.user, hello.device))
-    if known is None or known.tenant != claims.tenant or known.disabled:
-        raise ProtocolError("unknown user", Code.REVOKED)
-    if claims.epoch is not None and claims.epoch < known.token_epoch:
-        raise ProtocolError("signed out everywhere", Code.REVOKED)
-    if claims.device and claims.device != hello.device.hex():
-        raise ProtocolError("token of another device", Code.BAD_CREDENTIALS)
-    if known.device_revoked_at and claims.issued_ms <= known.device_revoked_at:
-        raise ProtocolError("device signed out", Code.REVOKED)
-    fresh = not known.device_known or known.device_revoked_at > 0
-    if fresh and known.device_count >= core.policy.devices:
+    known = await _check(core, claims, hello.device)
+    if not known.device_known and known.device_count >= core.policy.devices:
         raise ProtocolError("too many devices", Code.SIZE_LIMIT)
     session.user = claims.user
     session.tenant = claims.tenant
@@ -69,6 +61,39 @@ async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginStat
     session.lang = hello.lang
     session.expires = core.expiry(claims)
     return known
+
+
+async def _check(core: "Core", claims: Claims, device: bytes) -> LoginState:
+    """Return what is stored of a token's user.
+
+    Raises:
+        ProtocolError: the token does not hold (any more), or not on this device.
+    """
+    known = await core.store.read(login_state(claims.user, device))
+    if known is None or known.tenant != claims.tenant or known.disabled:
+        raise ProtocolError("unknown user", Code.REVOKED)
+    if claims.epoch is not None and claims.epoch < known.token_epoch:
+        raise ProtocolError("signed out everywhere", Code.REVOKED)
+    if claims.device and claims.device != device.hex():
+        raise ProtocolError("token of another device", Code.BAD_CREDENTIALS)
+    if known.device_revoked_at and claims.issued_ms <= known.device_revoked_at:
+        raise ProtocolError("device signed out", Code.REVOKED)
+    return known
+
+
+async def renew(core: "Core", session: "Session", method: int, secret: str) -> int:
+    """Take a newer token for a session; return its expiry in Unix milliseconds.
+
+    Raises:
+        ProtocolError: it would not sign this session in.
+        StorageError: nobody knows; the old token goes on.
+    """
+    claims = core.verify(method, secret)
+    if (claims.user, claims.tenant) != (session.user, session.tenant):
+        raise ProtocolError("token of somebody else", Code.BAD_CREDENTIALS)
+    await _check(core, claims, session.device)
+    session.renew(core.expiry(claims))
+    return claims.expires_ms
 
 
 async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginState) -> None:
@@ -109,7 +134,7 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     session.opened()
     for replaced in core.hub.replaced_by(session):
         replaced.bye(Code.REPLACED, "signed in again on this device", -1)
-    if not known.device_known or known.device_revoked_at:
+    if not known.device_known:
         core.spawn(_register_device(core, session, hello))
 
 

@@ -126,7 +126,7 @@ def login_state(user: int, device: bytes) -> Op[LoginState | None]:
     """Return what a handshake must know, in one statement; None for no such user."""
     rows = yield Statement(
         f"SELECT {USER_COLUMNS}, u.tenant, u.disabled, u.token_epoch, d.user, d.revoked_at,"
-        " (SELECT COUNT(*) FROM device AS e WHERE e.user = u.id AND e.revoked_at = 0)"
+        " (SELECT COUNT(*) FROM device AS e WHERE e.user = u.id AND e.revoked_at <= 0)"
         " FROM user AS u LEFT JOIN device AS d ON d.user = u.id AND d.device = ?"
         " WHERE u.id = ?",
         (device, user),
@@ -134,8 +134,15 @@ def login_state(user: int, device: bytes) -> Op[LoginState | None]:
     if not rows:
         return None
     tenant, disabled, epoch, known, revoked_at, count = rows[0][7:]
+    revoked_at = revoked_at or 0
     return LoginState(
-        user_from(rows[0]), tenant, bool(disabled), epoch, known is not None, revoked_at or 0, count
+        user=user_from(rows[0]),
+        tenant=tenant,
+        disabled=bool(disabled),
+        token_epoch=epoch,
+        device_known=known is not None and revoked_at <= 0,
+        device_revoked_at=abs(revoked_at),
+        device_count=count,
     )
 
 

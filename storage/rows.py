@@ -205,7 +205,11 @@ class SyncResult(Struct, frozen=True):
 
 
 class LoginState(Struct, frozen=True):
-    """What a handshake must know. `device_known` is also true for a revoked device."""
+    """What a handshake must know.
+
+    `device_known`: it is signed in, not dropped. `device_revoked_at`: when it was last dropped,
+    also if it is signed in again since; tokens up to then are void on it.
+    """
 
     user: User
     tenant: int

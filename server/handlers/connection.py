@@ -14,6 +14,7 @@ from protocol.envelopes import (
     Watching,
     WatchRequest,
 )
+from protocol.errors import ProtocolError
 from protocol.rows import StreamPos, Sync, Watch
 from protocol.states import State
 from server.errors import not_found
@@ -45,10 +46,18 @@ def bye(core: "Core", session: "Session", f: Bye) -> None:
     session.hang_up()
 
 
-def renew(core: "Core", session: "Session", f: Auth) -> Authed:
-    """Take a newer token of the same user in place."""
-    expires_ms = core.renew(session, f.method, f.secret)
-    return Authed(f.rid, expires_ms)
+def renew(core: "Core", session: "Session", f: Auth) -> None:
+    """Take a newer token of the same user in place; one that would not sign in ends it all."""
+    session.hold_slot()
+    core.spawn(session.serve(f.rid, _renew(core, session, f)))
+
+
+async def _renew(core: "Core", session: "Session", f: Auth) -> Authed | None:
+    try:
+        return Authed(f.rid, await core.renew(session, f.method, f.secret))
+    except ProtocolError as exc:
+        session.bye(exc.code, exc.reason)
+        return None
 
 
 def watch(core: "Core", session: "Session", f: WatchRequest) -> None:

@@ -38,6 +38,7 @@ from protocol.rows import Head
 from server.session import TURN_FRAMES
 from storage.accounts import set_disabled
 from storage.devices import devices
+from storage.errors import StoreUnavailable
 from tests.server.harness import (
     TRANSPORTS,
     cid,
@@ -305,6 +306,14 @@ async def test_signing_a_device_out_closes_its_connection_and_voids_its_tokens(
         again.send(again.hello(ann, 2, secret=old))
         assert (await again.bye()).code == Code.REVOKED
         assert await here.refused(DeviceDrop, device(9)) == Code.NOT_FOUND
+        # Signing in again there takes a new token, and leaves the old one void.
+        new = server.token(ann, now_ms=server.core.now_ms() + 1000)
+        back = await server.connect(ann, number=2, secret=new)
+        again = await server.dial()
+        again.send(again.hello(ann, 2, secret=old))
+        assert (await again.bye()).code == Code.REVOKED
+        back.send(Auth(1, 1, old))
+        assert (await back.bye()).code == Code.REVOKED
 
 
 # states
@@ -595,6 +604,43 @@ async def test_a_renewal_must_be_of_the_same_user(tmp_path: Path) -> None:
         peer = await server.connect(ann)
         peer.send(Auth(1, 1, server.token(bob)))
         assert (await peer.bye()).code == Code.BAD_CREDENTIALS
+
+
+async def test_a_renewal_is_checked_like_a_sign_in(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        core = server.core
+        peers = [await server.connect(ann, number=n) for n in (1, 2)]
+        other, _ = core.tokens.issue(ann.id, 1, 0, device(2), core.now_ms())
+        peers[0].send(Auth(1, 1, other))
+        assert (await peers[0].bye()).code == Code.BAD_CREDENTIALS
+        assert isinstance(await peers[1].ask(Auth, 1, other), Authed)
+
+        await server.store.change((), lambda tx: set_disabled(tx, ann.id, False))
+        fresh = server.token(ann, epoch=1)
+        assert isinstance(await peers[1].ask(Auth, 1, fresh), Authed)
+        third = await server.connect(ann, number=3, secret=fresh)
+        third.send(Auth(1, 1, other))
+        assert (await third.bye()).code == Code.REVOKED
+        await server.store.change((), lambda tx: set_disabled(tx, ann.id, True))
+        peers[1].send(Auth(1, 1, server.token(ann, epoch=2)))
+        assert (await peers[1].bye()).code == Code.REVOKED
+
+
+async def test_a_renewal_that_cannot_be_checked_leaves_the_session_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        peer = await server.connect(ann)
+
+        async def unread(*args: object, **options: object) -> object:
+            raise StoreUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server.store._engine, "read", unread)
+            assert await peer.refused(Auth, 1, server.token(ann)) == Code.OVERLOADED
+        assert isinstance(await peer.ask(Auth, 1, server.token(ann)), Authed)
 
 
 # the end

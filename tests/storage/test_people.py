@@ -178,11 +178,19 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
     assert rev == 0
     state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
-    assert state.device_revoked_at > 0
+    dropped_at = state.device_revoked_at
+    assert (state.device_known, dropped_at > 0, state.device_count) == (False, True, 0)
     assert await read(devices.devices(ann)) == []
     again = await change([ann], touch)
     assert again is not None
     assert [d.name for d in await read(devices.devices(ann))] == ["phone"]
+    assert await change([ann], touch) is None
+    state = await read(accounts.login_state(ann, cid(1)))
+    assert state is not None
+    assert (state.device_known, state.device_count) == (True, 1)
+    assert state.device_revoked_at == dropped_at, "tokens from before stay void"
+    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
+    assert rev == 4
     with pytest.raises(NotFound):
         await change([ann], partial(devices.drop_device, user=ann, device=cid(3)))
     assert await read(accounts.login_state(5, cid(1))) is None

@@ -105,6 +105,7 @@ class Process:
 
     Attributes:
         port: chosen by the system at the first start, the same at later ones.
+        template: of the configuration file.
     """
 
     def __init__(self, folder: Path, provider_port: int = 0, more: str = "") -> None:
@@ -113,7 +114,7 @@ class Process:
         self.config = folder / "parlance.toml"
         self.log = folder / "server.log"
         self.provider_port = provider_port
-        self._more = more
+        self.template = SETTINGS + more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -122,12 +123,11 @@ class Process:
 
     def write_config(self) -> Path:
         """Write the configuration file."""
-        text = SETTINGS.format(
+        text = self.template.format(
             port=self.port,
             data=self.data,
             model="tokens=20" if self.provider_port else "",
         )
-        text += self._more
         if self.provider_port:
             text += PROVIDER.format(port=self.provider_port)
         self.config.write_text(text)
@@ -179,7 +179,7 @@ class Process:
 
     def kill(self) -> None:
         """End it as a crash would, if it runs."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self.wait()
 
@@ -198,10 +198,15 @@ class Process:
         return account
 
     def client(self, account: Account, door: str = "tcp", **options: Any) -> Client:
-        """Return a client of this account that is not started yet."""
+        """Return a client of this account that is not started yet.
+
+        Args:
+            options: those of `Client`, and `port` of a relay in between, or another `url`.
+        """
         port = options.pop("port", 0)
+        url = options.pop("url", "") or self.url(door, port)
         return Client(
-            self.url(door, port),
+            url,
             account.token,
             state=MemoryState(),
             codec=JSON if door == "json" else MSGPACK,

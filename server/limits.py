@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Final
 
 _TABLE_ENTRIES: Final = 100_000
@@ -11,6 +12,8 @@ _TABLE_ENTRIES: Final = 100_000
 class StrangerLimit:
     """Counts sockets that are not signed in yet, in all and per address.
 
+    Of IPv6 the first 64 bits count: one home or machine has all the addresses behind them.
+
     Attributes:
         refused: sockets closed at once because a bound was reached.
     """
@@ -18,28 +21,38 @@ class StrangerLimit:
     def __init__(self, per_address: int, total: int) -> None:
         self._per_address = per_address
         self._total = total
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str | int, int] = {}
         self.open = 0
         self.refused = 0
 
     def enter(self, address: str) -> bool:
         """Count one more; False when it must be refused."""
-        count = self._counts.get(address, 0)
+        source = _source_of(address)
+        count = self._counts.get(source, 0)
         if self.open >= self._total or count >= self._per_address:
             self.refused += 1
             return False
-        self._counts[address] = count + 1
+        self._counts[source] = count + 1
         self.open += 1
         return True
 
     def leave(self, address: str) -> None:
         """The socket signed in or went away. Call exactly once per successful `enter`."""
         self.open -= 1
-        count = self._counts[address] - 1
+        source = _source_of(address)
+        count = self._counts[source] - 1
         if count:
-            self._counts[address] = count
+            self._counts[source] = count
         else:
-            del self._counts[address]
+            del self._counts[source]
+
+
+def _source_of(address: str) -> str | int:
+    if ":" not in address:
+        return address
+    ip = IPv6Address(address)
+    # An IPv4 peer of a socket that takes both: all of them share these 64 bits.
+    return address if ip.ipv4_mapped is not None else int(ip) >> 64
 
 
 class WindowLimit:

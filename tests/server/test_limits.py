@@ -60,6 +60,19 @@ def test_strangers_are_bounded_per_address_and_in_all() -> None:
     assert [strangers.enter("a") for _ in range(3)] == [True, True, False]
 
 
+def test_strangers_of_one_ipv6_network_count_together() -> None:
+    strangers = StrangerLimit(per_address=2, total=100)
+    assert strangers.enter("2001:db8:0:1::1")
+    assert strangers.enter("2001:db8::1:ffff:0:0:2")
+    assert not strangers.enter("2001:db8:0:1::3")
+    assert strangers.enter("2001:db8:0:2::1"), "another network"
+    for n in range(3):
+        assert strangers.enter(f"::ffff:192.0.2.{n}"), "IPv4 in another spelling"
+    assert strangers.enter("fe80::1%eth0")
+    strangers.leave("2001:db8::1:ffff:0:0:2")
+    assert strangers.enter("2001:db8:0:1::3")
+
+
 def test_a_window_counts_each_key_by_itself_and_starts_anew() -> None:
     clock = Clock()
     window = WindowLimit(2, 60.0, clock)

@@ -1,5 +1,6 @@
 """What can be wrong with settings that are each correct by themselves."""
 
+import datetime
 import ipaddress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -11,6 +12,7 @@ from protocol.handshake import OriginPolicy
 from server.config_sections import Config, KeyConfig
 
 _MIN_HS256_BYTES: Final = 32  # RFC 7518 §3.2
+_RENEW_BEFORE_DAYS: Final = 14
 
 
 class Problem(NamedTuple):
@@ -77,13 +79,21 @@ def _check_listener(config: Config) -> list[Problem]:
 
 def _check_certificate(cert: str, key: str) -> list[Problem]:
     # Only here: most commands need no TLS, and it takes a while to load.
-    from server.tls import UnusableCertificate, load_context
+    from server.tls import UnusableCertificate, load_context, valid_until
 
     try:
         load_context(cert, key)
     except UnusableCertificate as error:
         return [Problem("server.tls_cert", str(error))]
-    return []
+    end = valid_until(cert)
+    left = end - datetime.datetime.now(datetime.UTC)
+    if left < datetime.timedelta(0):
+        text = f"the certificate ended on {end:%Y-%m-%d}; clients will refuse it"
+    elif left.days < _RENEW_BEFORE_DAYS:
+        text = f"the certificate ends on {end:%Y-%m-%d}; renew it"
+    else:
+        return []
+    return [Problem("server.tls_cert", text, False)]
 
 
 def _check_origins(config: Config) -> list[Problem]:

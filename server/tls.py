@@ -6,6 +6,7 @@ the two calls by which transports deliver (docs/decisions/0008-tls-by-first-byte
 """
 
 import asyncio
+import datetime
 import ipaddress
 import logging
 import ssl
@@ -58,6 +59,14 @@ def _explain(cert: str, key: str, reason: str) -> str:
     if not reason or reason in ("NO_START_LINE", "PEM_LIB", "BAD_BASE64_DECODE"):
         return f"{cert} or {key} is not a certificate chain or private key in PEM"
     return f"{cert} and {key} cannot be used: {reason.lower().replace('_', ' ')}"
+
+
+def valid_until(cert: str) -> datetime.datetime:
+    """Return when the certificate in a usable file ends."""
+    from cryptography import x509  # takes a while to load; only looked at before the start
+
+    chain = x509.load_pem_x509_certificates(Path(cert).read_bytes())
+    return chain[0].not_valid_after_utc
 
 
 class Certificate:

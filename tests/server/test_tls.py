@@ -43,7 +43,9 @@ GENEROUS = LimitsConfig(
 )
 
 
-def make_certificate(folder: Path, serial: int = 1, password: bytes = b"") -> tuple[Path, Path]:
+def make_certificate(
+    folder: Path, serial: int = 1, password: bytes = b"", days: float = 90
+) -> tuple[Path, Path]:
     """Write a certificate that signs itself, and its key; return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
@@ -58,8 +60,8 @@ def make_certificate(folder: Path, serial: int = 1, password: bytes = b"") -> tu
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -579,6 +581,19 @@ def test_a_good_certificate_is_no_problem(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
     config = Config(server=ServerConfig(tls_cert=str(cert), tls_key=str(key)))
     assert not [problem for problem in check(config) if problem.key.startswith("server.")]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"), [(-1, "clients will refuse it"), (0.5, "renew it"), (13.5, "renew it")]
+)
+def test_a_certificate_that_ends_soon_or_has_ended_is_a_warning(
+    tmp_path: Path, days: float, words: str
+) -> None:
+    cert, key = make_certificate(tmp_path, days=days)
+    config = Config(server=ServerConfig(tls_cert=str(cert), tls_key=str(key)))
+    (found,) = [problem for problem in check(config) if problem.key == "server.tls_cert"]
+    assert not found.fatal
+    assert words in found.text
 
 
 def test_a_certificate_that_cannot_be_read_is_unusable(tmp_path: Path) -> None:

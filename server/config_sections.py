@@ -87,9 +87,6 @@ class LimitsConfig(Section, frozen=True):
     frame_bytes: Annotated[
         int, Meta(ge=32 * _KIB, le=2**24 - 1, description="Largest frame from a client.")
     ] = 64 * _KIB
-    send_frame_bytes: Annotated[
-        int, Meta(ge=64 * _KIB, le=2**24 - 1, description="Largest frame to a client.")
-    ] = _MIB
     inflight: Annotated[
         int, Meta(ge=1, le=1024, description="Unanswered requests of one connection.")
     ] = 32
@@ -115,7 +112,11 @@ class LimitsConfig(Section, frozen=True):
     ] = 5.0
     hello_s: Annotated[float, Meta(gt=0, description="Seconds until a complete `hello`.")] = 10.0
     unauthenticated_per_ip: Annotated[
-        int, Meta(ge=1, description="Connections of one address that are not signed in.")
+        int,
+        Meta(
+            ge=1,
+            description="Connections of one address (IPv6: one /64) that are not signed in.",
+        ),
     ] = 64
     unauthenticated: Annotated[
         int, Meta(ge=1, description="Connections that are not signed in, all together.")

@@ -27,6 +27,10 @@ log = logging.getLogger("parlance.signin")
 
 VERSION: Final = 0
 """Minor version of PWP/1."""
+BESIDE_ROWS_BYTES: Final = 8 * 1024
+"""What a frame with an answer to a sync may hold beside its rows."""
+MIN_ROOM_BYTES: Final = 16 * 1024
+"""An answer to a sync takes this much even if the client announces smaller frames."""
 CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS
 
 
@@ -111,7 +115,8 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     try:
         synced = None
         if hello.sync is not None:
-            synced = await catch_up(core, session, hello.sync, 0)
+            room_bytes = max(hello.max_frame - BESIDE_ROWS_BYTES, MIN_ROOM_BYTES)
+            synced = await catch_up(core, session, hello.sync, 0, room_bytes)
         watching = None
         if hello.watch is not None:
             streams = hello.sync.streams if hello.sync is not None else []

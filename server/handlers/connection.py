@@ -1,6 +1,8 @@
 """Sign of life, renewal of the token, catching up, watching, leaving."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from protocol.codes import StreamPart
 from protocol.envelopes import (
@@ -25,6 +27,9 @@ from storage.sync import sync as read_changes
 if TYPE_CHECKING:
     from server.core import Core
     from server.session import Session
+
+MAX_BUDGET_BYTES: Final = 512 * 1024
+"""Largest answer to a sync, whatever it asks for."""
 
 
 def register(router: Router) -> None:
@@ -96,8 +101,15 @@ async def sync(core: "Core", caller: Caller, f: SyncRequest) -> Synced:
     return await catch_up(core, caller, f.q, f.rid)
 
 
-async def catch_up(core: "Core", caller: Caller, q: Sync, rid: int) -> Synced:
-    """Read the changes for `q` and the running streams of the conversations in it."""
+async def catch_up(
+    core: "Core", caller: Caller, q: Sync, rid: int, room_bytes: int = MAX_BUDGET_BYTES
+) -> Synced:
+    """Read the changes for `q` and the running streams of the conversations in it.
+
+    Args:
+        room_bytes: what the client takes at once, if that is less than the budget it asks for.
+    """
+    q = replace(q, budget=min(q.budget, room_bytes, MAX_BUDGET_BYTES))
     found = await core.store.read(
         read_changes(caller.user, caller.tenant, q, max_convs=50), snapshot=True
     )

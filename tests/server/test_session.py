@@ -316,6 +316,26 @@ async def test_signing_a_device_out_closes_its_connection_and_voids_its_tokens(
         assert (await back.bye()).code == Code.REVOKED
 
 
+async def test_what_a_sync_brings_fits_the_frames_of_the_client(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        peer = await server.connect(ann)
+        conv = (await peer.create(ConvKind.GROUP)).row.id or 0
+        for _ in range(80):
+            await peer.send_text(conv, "x" * 8000)
+        behind = fresh_sync(heads=[Head(conv, 1)], budget=1 << 30)
+        found = {}
+        for max_frame in (1 << 24, 100_000, 0):
+            peer = await server.connect(ann, sync=behind, max_frame=max_frame)
+            synced = await peer.expect(Synced)
+            found[max_frame] = len(synced.convs[0].msgs)
+            size = len(peer.codec.encode(synced))
+            assert size <= min(max(max_frame, 24 * 1024), 520 * 1024)
+        assert found == {1 << 24: 48, 100_000: 8, 0: 1}
+        asked = await peer.ask(SyncRequest, behind)
+        assert len(asked.convs[0].msgs) == 48
+
+
 # states
 
 

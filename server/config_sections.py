@@ -110,7 +110,9 @@ class LimitsConfig(Section, frozen=True):
     first_byte_s: Annotated[
         float, Meta(gt=0, description="Seconds until the first byte of a connection.")
     ] = 5.0
-    hello_s: Annotated[float, Meta(gt=0, description="Seconds until a complete `hello`.")] = 10.0
+    hello_s: Annotated[
+        float, Meta(gt=0, description="Seconds from the accept to a complete `hello`.")
+    ] = 10.0
     unauthenticated_per_ip: Annotated[
         int,
         Meta(

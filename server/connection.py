@@ -15,13 +15,19 @@ join_tcp = b"".join
 
 
 class TcpConnection(asyncio.Protocol):
-    """Carries one session over a byte stream. Owns the frame decoder."""
+    """Carries one session over a byte stream. Owns the frame decoder.
+
+    Args:
+        hello_due: loop time at which `hello` must be complete.
+    """
 
     __slots__ = ("_core", "_decoder", "_preface", "_session", "_transport", "address")
 
     transport_name: Final = "tcp"
 
-    def __init__(self, core: "Core", transport: asyncio.Transport, address: str) -> None:
+    def __init__(
+        self, core: "Core", transport: asyncio.Transport, address: str, hello_due: float
+    ) -> None:
         self._core = core
         self._transport = transport
         self.address = address
@@ -33,6 +39,7 @@ class TcpConnection(asyncio.Protocol):
             MSGPACK,
             make_outbox_factory(transport, join_tcp, core.flusher),
             core.clock(),
+            hello_due,
         )
 
     def data_received(self, data: bytes) -> None:

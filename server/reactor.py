@@ -37,7 +37,17 @@ class Doorman(asyncio.Protocol):
     One per connection; it holds nothing afterwards. Behind TLS it looks once more.
     """
 
-    __slots__ = ("_address", "_core", "_done", "_due", "_held", "_tls", "_tls_state", "_transport")
+    __slots__ = (
+        "_address",
+        "_core",
+        "_done",
+        "_due",
+        "_held",
+        "_hello_due",
+        "_tls",
+        "_tls_state",
+        "_transport",
+    )
 
     def __init__(self, core: "Core", tls: TlsPort) -> None:
         self._core = core
@@ -48,6 +58,7 @@ class Doorman(asyncio.Protocol):
         self._held = b""
         self._done = False
         self._due = 0.0
+        self._hello_due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the stranger, or send it away when there are too many."""
@@ -60,7 +71,9 @@ class Doorman(asyncio.Protocol):
             self._done = True
             transport.abort()
             return
-        self._due = core.clock() + core.policy.first_byte_s
+        now = core.clock()
+        self._due = now + core.policy.first_byte_s
+        self._hello_due = now + core.policy.hello_s
         core.wheel.add(self, self._due)
 
     def data_received(self, data: bytes) -> None:
@@ -70,7 +83,7 @@ class Doorman(asyncio.Protocol):
             return
         first = data[0]
         if first == FIRST_BYTE:
-            connection = TcpConnection(self._core, self._require(), self._address)
+            connection = TcpConnection(self._core, self._require(), self._address, self._hello_due)
             self._hand_over(connection, data)
         elif 0x41 <= first <= 0x5A:
             self._choose_http(data)
@@ -85,9 +98,10 @@ class Doorman(asyncio.Protocol):
         if data[0] == TLS_FIRST_BYTE and self._tls.certificate is not None:
             core = self._core
             self._tls_state = _SHAKING
-            self._due = core.clock() + core.policy.hello_s
+            self._due = self._hello_due
             self._held = b""
-            self._tls.begin(self._require(), self, data, core.policy.hello_s, self._go_inside)
+            within_s = max(1.0, self._hello_due - core.clock())
+            self._tls.begin(self._require(), self, data, within_s, self._go_inside)
             return False
         if not self._tls.allows_cleartext(self._address):
             log.info("cleartext.refused")
@@ -103,7 +117,7 @@ class Doorman(asyncio.Protocol):
             return
         self._transport = transport
         self._tls_state = _INSIDE
-        self._due = self._core.clock() + self._core.policy.first_byte_s
+        self._due = min(self._core.clock() + self._core.policy.first_byte_s, self._hello_due)
         held, self._held = self._held, b""
         if held:
             self.data_received(held)
@@ -114,9 +128,13 @@ class Doorman(asyncio.Protocol):
         if len(data) <= len(wanted) and wanted.startswith(data):
             self._held = data
         elif _asks_for(data, _WS):
-            self._hand_over(PwpWebSocket(core, self._require(), self._address), data)
+            self._hand_over(
+                PwpWebSocket(core, self._require(), self._address, self._hello_due), data
+            )
         elif core.config.websocket.echo and _asks_for(data, _WS_ECHO):
-            self._hand_over(EchoWebSocket(core, self._require(), self._address), data)
+            self._hand_over(
+                EchoWebSocket(core, self._require(), self._address, self._hello_due), data
+            )
         else:
             core.strangers.leave(self._address)
             transport = self._require()

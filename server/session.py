@@ -80,6 +80,10 @@ class Session:
         caps: negotiated capability bits.
         last_rx: loop time of the last bytes from the peer.
         inflight: requests whose work has not ended.
+
+    Args:
+        now: loop time.
+        hello_due: loop time at which `hello` must be complete.
     """
 
     __slots__ = (
@@ -123,6 +127,7 @@ class Session:
         codec: Codec,
         make_outbox: Callable[[Callable[[str], None], Callable[[], bytes]], Outbox],
         now: float,
+        hello_due: float,
     ) -> None:
         self._core = core
         self._carrier = carrier
@@ -155,7 +160,7 @@ class Session:
         self._misses_at = 0.0
         self._noticed = False
         self._leave_at = now + random.uniform(*MOVE_AFTER_S)
-        core.wheel.add(self, now + core.policy.hello_s)
+        core.wheel.add(self, hello_due)
         core.stats.opened(carrier.transport_name)
 
     @property

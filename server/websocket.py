@@ -56,19 +56,26 @@ def join_text(frames: Sequence[bytes]) -> bytes:
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """What every WebSocket endpoint shares: upgrade, control frames, closing."""
+    """What every WebSocket endpoint shares: upgrade, control frames, closing.
+
+    Args:
+        hello_due: loop time at which the upgrade, and a `hello` behind it, must be complete.
+    """
 
     __slots__ = ("_closing", "_core", "_decoder", "_head", "_transport", "address")
 
     transport_name: Final = "ws"
 
-    def __init__(self, core: "Core", transport: asyncio.Transport, address: str) -> None:
+    def __init__(
+        self, core: "Core", transport: asyncio.Transport, address: str, hello_due: float
+    ) -> None:
         self._core = core
         self._transport = transport
         self.address = address
         self._head: HeadReader | None = HeadReader()
         self._decoder: WebSocketDecoder | None = None
         self._closing = False
+        core.wheel.add(self, hello_due)
 
     def data_received(self, data: bytes) -> None:
         """Read the upgrade request, then frames."""
@@ -165,12 +172,14 @@ class WebSocketConnection(asyncio.Protocol):
 class PwpWebSocket(WebSocketConnection):
     """`/ws`: carries one session in WebSocket messages."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("_hello_due", "_session")
 
-    def __init__(self, core: "Core", transport: asyncio.Transport, address: str) -> None:
-        super().__init__(core, transport, address)
+    def __init__(
+        self, core: "Core", transport: asyncio.Transport, address: str, hello_due: float
+    ) -> None:
+        super().__init__(core, transport, address, hello_due)
+        self._hello_due = hello_due
         self._session: Session | None = None
-        core.wheel.add(self, core.clock() + core.policy.hello_s)
 
     def accept(self, request: Request) -> Upgrade:
         """Grant the upgrade to those who speak one of our subprotocols."""
@@ -191,6 +200,7 @@ class PwpWebSocket(WebSocketConnection):
             JSON if is_text else MSGPACK,
             make_outbox_factory(self._transport, join, core.flusher),
             core.clock(),
+            self._hello_due,
         )
 
     def data_received(self, data: bytes) -> None:
@@ -289,10 +299,6 @@ class PwpWebSocket(WebSocketConnection):
 
 class EchoWebSocket(WebSocketConnection):
     """`/ws/echo`: sends every message back, for conformance suites. Off by default."""
-
-    def __init__(self, core: "Core", transport: asyncio.Transport, address: str) -> None:
-        super().__init__(core, transport, address)
-        core.wheel.add(self, core.clock() + core.policy.hello_s)
 
     def accept(self, request: Request) -> Upgrade:
         """Grant any correct upgrade."""

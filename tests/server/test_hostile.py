@@ -56,7 +56,7 @@ from protocol.envelopes import (
     Welcome,
 )
 from protocol.frames import BEFORE_WELCOME_BYTES, PREFACE
-from protocol.handshake import make_key
+from protocol.handshake import build_request, make_key
 from protocol.rows import ConvSet, GenOpt, Head, MySet, Persona, SendX, StreamPos, User
 from protocol.websocket import BINARY, TEXT, encode_frame
 from server.config_sections import WebSocketConfig
@@ -136,6 +136,25 @@ async def test_a_hello_that_drips_is_closed(tmp_path: Path, drip: bytes) -> None
         for _ in range(11):
             server.advance(1)
         assert (await peer.bye()).code == Code.POLICY
+
+
+async def test_the_steps_to_hello_share_one_deadline(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await eventually(lambda: server.core.strangers.open == 1)
+        host = f"127.0.0.1:{server.port}"
+        request = build_request(host, "/ws", make_key(), subprotocols=["pwp1.msgpack"])
+        server.advance(4)
+        writer.write(request[:20])
+        await asyncio.sleep(0.01)
+        server.advance(4)
+        writer.write(request[20:])
+        await reader.readuntil(b"\r\n\r\n")
+        server.advance(1)
+        assert server.connections == 1
+        server.advance(2)
+        assert server.connections == 0, "eleven seconds after the accept"
+        writer.close()
 
 
 async def test_an_upgrade_that_drips_is_closed(tmp_path: Path) -> None:

@@ -409,21 +409,23 @@ class Session:
         if failure is None:
             log.error("request.crashed", exc_info=exc, extra={"session": self.id})
             failure = INTERNAL
-        if failure.code == Code.NOT_FOUND and self._misses_exceeded():
-            self.bye(Code.RATE, "too many unknown ids")
-        else:
+        if failure.code != Code.NOT_FOUND or self.missed():
             self._send_err(rid, failure)
 
     def _send_err(self, rid: int, failure: Failure) -> None:
         self._core.stats.error(failure.code)
         self.reply(Err(rid, int(failure.code), failure.reason, failure.retry_ms, failure.detail))
 
-    def _misses_exceeded(self) -> bool:
+    def missed(self) -> bool:
+        """Count an id that is unknown to the peer; False when it was one too many, and the end."""
         now = self._core.clock()
         if now - self._misses_at > 60:
             self._misses_at, self._misses = now, 0
         self._misses += 1
-        return self._misses > self._core.policy.lookups_per_min
+        if self._misses <= self._core.policy.lookups_per_min:
+            return True
+        self.bye(Code.RATE, "too many unknown ids")
+        return False
 
     def _refuse_malformed(self, exc: Malformed) -> None:
         if self.state is State.NEW or isinstance(exc, TooDeep):

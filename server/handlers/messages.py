@@ -224,6 +224,8 @@ def mark(core: "Core", session: "Session", f: Mark) -> None:
     def found(entry: Conversation | None, error: Exception | None) -> None:
         if entry is not None and entry.tenant == session.tenant and session.user in entry.members:
             core.marks.marked(f.conv, session.user, f.read, f.recv)
+        elif error is None:
+            session.missed()
 
     entry = core.directory.get(f.conv)
     if entry is not None:

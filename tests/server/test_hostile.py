@@ -392,6 +392,18 @@ async def test_guessing_ids_tells_nothing_and_ends_soon(tmp_path: Path) -> None:
         assert (await pe.bye()).code == Code.RATE
 
 
+async def test_marks_of_unknown_conversations_count_as_guesses(tmp_path: Path) -> None:
+    async with serving(tmp_path, lookups_per_min=5) as server:
+        ann, eve = await server.people("ann eve")
+        pa, pe = await server.everybody([ann, eve])
+        real = await room(server, pa)
+        for guess in (real, real + 1, 1, 2, 3):
+            pe.send(Mark(guess, 1, 1))
+        assert await pe.settled() == []
+        pe.send(Mark(real, 1, 1))
+        assert (await pe.bye()).code == Code.RATE
+
+
 async def test_a_few_wrong_ids_a_minute_are_forgiven(tmp_path: Path) -> None:
     async with serving(tmp_path, lookups_per_min=3) as server:
         eve = await server.person("eve")

@@ -21,6 +21,7 @@ from protocol.states import State
 from server.auth import AuthError, Claims, Tokens
 from server.config_sections import Config
 from server.delivery import tell_unsure
+from server.devices import DeviceBook
 from server.directory import Conversation, Directory
 from server.handlers import build_router
 from server.handlers.conversations import unhide
@@ -124,6 +125,7 @@ class Core:
         self.directory = Directory(store, self.spawn, config.storage.conversations_cached)
         self.presence = PresenceBoard(self)
         self.marks = Marks(self)
+        self.devices = DeviceBook(self)
         self.streams = Streams(self)
         self.turns = Turns(self, bridge, node)
         store.on_unsure(partial(tell_unsure, self))

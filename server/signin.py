@@ -4,9 +4,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Caps, Code
-from protocol.envelopes import DevicePush, Hello, Welcome
+from protocol.envelopes import Hello, Welcome
 from protocol.errors import ProtocolError
-from protocol.rows import Device, Limits
+from protocol.rows import Limits
 from protocol.states import State
 from protocol.text import clean_name
 from protocol.types import MAX_TEXT
@@ -15,9 +15,7 @@ from server.auth import Claims
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
 from storage.accounts import login_state
-from storage.devices import touch_device
-from storage.errors import LimitReached, StorageError
-from storage.rows import LoginState
+from storage.rows import DeviceTouch, LoginState
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -140,7 +138,7 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     for replaced in core.hub.replaced_by(session):
         replaced.bye(Code.REPLACED, "signed in again on this device", -1)
     if not known.device_known:
-        core.spawn(_register_device(core, session, hello))
+        core.devices.add(session, device_of(session, hello))
 
 
 def _welcome(core: "Core", session: "Session", hello: Hello) -> Welcome:
@@ -171,24 +169,11 @@ def _welcome(core: "Core", session: "Session", hello: Hello) -> Welcome:
     )
 
 
-async def _register_device(core: "Core", session: "Session", hello: Hello) -> None:
+def device_of(session: "Session", hello: Hello) -> DeviceTouch:
+    """Return what is stored of the device behind a session."""
     name, _, platform = hello.client.partition("/")
-    shown, kind = _shown(name, 64) or "device", _shown(platform, 16)
-
-    def publish(result: tuple[Device, int] | None) -> None:
-        if result is not None and result[1]:
-            core.hub.publish((session.user,), DevicePush(result[1], result[0]))
-
-    user, device, most = session.user, session.device, core.policy.devices
-    try:
-        await core.store.change(
-            (user,), lambda tx: touch_device(tx, user, device, shown, kind, most), publish=publish
-        )
-    except LimitReached:
-        # Several came at once, and each saw room for one more.
-        session.bye(Code.SIZE_LIMIT, "too many devices")
-    except StorageError as exc:
-        log.warning("device.unregistered", extra={"session": session.id, "reason": str(exc)})
+    shown = _shown(name, 64) or "device"
+    return DeviceTouch(session.user, session.device, shown, _shown(platform, 16))
 
 
 def _shown(text: str, max_code_points: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from protocol.rows import Device
-from storage.errors import LimitReached, NotFound
-from storage.ops import Op, Row, Statement
+from storage.errors import NotFound
+from storage.ops import Op, Row, Statement, in_list
+from storage.rows import DeviceTouch, DeviceTouched
 from storage.writes import Tx
 
 _DEVICE_COLUMNS: Final = "device, name, platform, seen, revoked_at, rev"
@@ -21,49 +23,61 @@ def _device(row: Row) -> Device:
     return Device(device=bytes(row[0]), name=row[1] or None, platform=row[2] or None, seen=row[3])
 
 
-def touch_device(
-    tx: Tx,
-    user: int,
-    device: bytes,
-    name: str,
-    platform: str,
-    max_devices: int = 0,
-) -> Op[tuple[Device, int] | None]:
-    """Note that a device was seen; return it and the rev if other devices should hear of it.
+def touch_devices(
+    tx: Tx, touches: Sequence[DeviceTouch], max_devices: int = 0
+) -> Op[list[DeviceTouched]]:
+    """Note that devices were seen, with a few statements whatever their number.
 
-    That is when it is new, came back after being dropped, or changed its name; else None.
-    Tokens from before it was dropped stay void.
-
-    Raises:
-        LimitReached: it is new and max_devices (0: no bound) are signed in.
+    Others should hear of one that is new, came back after being dropped, or changed its name.
+    Tokens from before it was dropped stay void. A new one of a user with max_devices (0: no
+    bound) signed in is refused and not stored. A device named twice counts once.
     """
-    rows = yield Statement(
-        f"SELECT {_DEVICE_COLUMNS} FROM device WHERE user = ? AND device = ?", (user, device)
+    wanted = {(touch.user, touch.device): touch for touch in touches}
+    if not wanted:
+        return []
+    rows = yield tx.dialect.select(
+        "m.user, m.device, m.name, m.platform, m.created, m.revoked_at",
+        "device",
+        ("user", "device"),
+        wanted,
     )
-    known = rows[0] if rows else None
-    if known is not None and known[1:3] == (name, platform) and known[4] <= 0:
-        yield Statement(
-            "UPDATE device SET seen = ? WHERE user = ? AND device = ?", (tx.ts, user, device)
-        )
-        return None
-    if max_devices and (known is None or known[4] > 0):
-        counted = yield Statement(
-            "SELECT COUNT(*) FROM device WHERE user = ? AND revoked_at <= 0", (user,)
-        )
-        if counted[0][0] >= max_devices:
-            raise LimitReached("too many devices")
-    rev = tx.bump(user)
-    if known is None:
+    known = {(row[0], bytes(row[1])): row[2:] for row in rows}
+    signed_in = (yield from _count_devices(key[0] for key in wanted)) if max_devices else {}
+    told: list[DeviceTouched] = []
+    seen: list[Row] = []
+    written: list[Row] = []
+    for (user, device), touch in wanted.items():
+        name, platform, created, revoked_at = known.get((user, device), ("", "", tx.ts, None))
+        here = revoked_at is not None and revoked_at <= 0
+        if here and (name, platform) == (touch.name, touch.platform):
+            seen.append((user, device, tx.ts))
+            continue
+        if not here and max_devices:
+            if signed_in.get(user, 0) >= max_devices:
+                told.append(DeviceTouched(user, device, None, 0))
+                continue
+            signed_in[user] = signed_in.get(user, 0) + 1
+        rev = tx.bump(user)
+        gone = -abs(revoked_at or 0)
+        written.append((user, device, touch.name, touch.platform, created, tx.ts, gone, rev))
+        row = _device((device, touch.name, touch.platform, tx.ts, 0, rev))
+        told.append(DeviceTouched(user, device, row, rev))
+    if seen:
+        yield tx.dialect.update("device", ("user", "device", "seen"), seen, keys=2)
+    if written:
         columns = ("user", "device", "name", "platform", "created", "seen", "revoked_at", "rev")
-        row = (user, device, name, platform, tx.ts, tx.ts, 0, rev)
-        yield tx.dialect.insert("device", columns, [row])
-    else:
-        yield Statement(
-            "UPDATE device SET name = ?, platform = ?, seen = ?, revoked_at = ?, rev = ?"
-            " WHERE user = ? AND device = ?",
-            (name, platform, tx.ts, -abs(known[4]), rev, user, device),
-        )
-    return _device((device, name, platform, tx.ts, 0, rev)), rev
+        yield tx.dialect.upsert("device", columns, written, keys=2)
+    return told
+
+
+def _count_devices(users: Iterable[int]) -> Op[dict[int, int]]:
+    marks, args = in_list(sorted(set(users)))
+    rows = yield Statement(
+        f"SELECT user, COUNT(*) FROM device WHERE user IN ({marks}) AND revoked_at <= 0"
+        " GROUP BY user",
+        args,
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def devices(user: int) -> Op[list[Device]]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from protocol.envelopes import UserFeedItem
-from protocol.rows import Conv, ConvDelta, ConvSet, Member, MyConv, Persona, User
+from protocol.rows import Conv, ConvDelta, ConvSet, Device, Member, MyConv, Persona, User
 
 
 class Head(NamedTuple):
@@ -229,6 +229,24 @@ class Account(Struct, frozen=True, gc=False):
     kind: int
     created: int
     disabled: bool
+
+
+class DeviceTouch(NamedTuple):
+    """A device that signs in, with what it calls itself."""
+
+    user: int
+    device: bytes
+    name: str
+    platform: str
+
+
+class DeviceTouched(NamedTuple):
+    """A device that others should hear of; row None when it was refused."""
+
+    user: int
+    device: bytes
+    row: Device | None
+    rev: int
 
 
 class Credentials(Struct, frozen=True):

@@ -28,7 +28,7 @@ from storage import (
 from storage.ids import new_id
 from storage.mysql_text import encode_bulk, encode_statement
 from storage.ops import Bulk, Op, Rows, Statement
-from storage.rows import EndTurn, MarkRow, NewTurn, StoreOptions, TurnCheckpoint
+from storage.rows import DeviceTouch, EndTurn, MarkRow, NewTurn, StoreOptions, TurnCheckpoint
 from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
@@ -156,9 +156,9 @@ async def use_everything(store: Store) -> None:
     await do([ann], people.set_profile, user=ann, given=User(nick="n"))
     await do((), accounts.set_password, user=ann, password_hash="x")
     await do((), accounts.set_disabled, user=eve, disabled=True)
-    device = {"user": ann, "device": cid(1), "platform": "p"}
     for name in ("a", "a", "b"):
-        await do([ann], devices.touch_device, name=name, max_devices=5, **device)
+        touches = [DeviceTouch(ann, cid(1), name, "p"), DeviceTouch(eve, cid(2), name, "p")]
+        await do([ann, eve], devices.touch_devices, touches=touches, max_devices=5)
     await do([ann], devices.drop_device, user=ann, device=cid(1))
     token = {"user": ann, "device": cid(2), "expires": 2**50}
     await do((), accounts.add_refresh, hash=b"a" * 32, **token)

@@ -9,10 +9,10 @@ import pytest
 
 from protocol.rows import GenOpt, Persona, User
 from storage import accounts, devices, people, personas, turns
-from storage.errors import Exists, Invalid, LimitReached, NotFound
+from storage.errors import Exists, Invalid, NotFound
 from storage.ids import new_id
 from storage.ops import Op, Statement
-from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnStatus
+from storage.rows import DeviceTouch, EndTurn, NewTurn, TurnCheckpoint, TurnStatus
 from tests.storage.world import World, cid
 
 
@@ -155,15 +155,15 @@ async def test_accounts_are_listed_by_page_disabled_ones_too(world: World) -> No
 async def test_devices_come_go_and_come_back(world: World) -> None:
     ann = await world.user()
     change, read = world.store.change, world.store.read
-    touch = partial(
-        devices.touch_device, user=ann, device=cid(1), name="phone", platform="ios", max_devices=1
-    )
-    made = await change([ann], touch)
-    assert made is not None
-    assert (made[0].name, made[1]) == ("phone", 1)
-    assert await change([ann], touch) is None, "nothing that others need to hear"
-    with pytest.raises(LimitReached):
-        await change([ann], partial(touch, device=cid(2)))
+    phone = DeviceTouch(ann, cid(1), "phone", "ios")
+    touch = partial(devices.touch_devices, touches=[phone, phone], max_devices=1)
+    (made,) = await change([ann], touch)
+    assert made.row is not None
+    assert (made.row.name, made.rev) == ("phone", 1)
+    assert await change([ann], touch) == [], "nothing that others need to hear"
+    other = DeviceTouch(ann, cid(2), "other", "ios")
+    (refused,) = await change([ann], partial(touch, touches=[phone, other]))
+    assert (refused.device, refused.row) == (cid(2), None)
     state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     assert (state.tenant, state.device_known, state.device_revoked_at, state.device_count) == (
@@ -181,10 +181,10 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
     dropped_at = state.device_revoked_at
     assert (state.device_known, dropped_at > 0, state.device_count) == (False, True, 0)
     assert await read(devices.devices(ann)) == []
-    again = await change([ann], touch)
-    assert again is not None
+    (again,) = await change([ann], touch)
+    assert again.row is not None
     assert [d.name for d in await read(devices.devices(ann))] == ["phone"]
-    assert await change([ann], touch) is None
+    assert await change([ann], touch) == []
     state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     assert (state.device_known, state.device_count) == (True, 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protocol.envelopes import DevicePush, MyConvPush, PersonaPush, ProfilePush
 from protocol.rows import ConvDelta, ConvSet, Head, Msg, MsgX, MySet, Persona, Sync, User
 from storage.conversations import change_conversation, drop_conversation
-from storage.devices import drop_device, touch_device
+from storage.devices import drop_device, touch_devices
 from storage.errors import StorageError
 from storage.ids import new_id
 from storage.members import (
@@ -28,7 +28,7 @@ from storage.members import (
 from storage.messages import edit_message, recall_message
 from storage.people import set_profile
 from storage.personas import save_persona
-from storage.rows import MarkRow, StoreOptions, SyncResult
+from storage.rows import DeviceTouch, MarkRow, StoreOptions, SyncResult
 from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
@@ -237,7 +237,9 @@ async def test_the_own_feed_brings_profile_personas_devices_and_views(world: Wor
     await change(
         [ann], lambda tx: save_persona(tx, 1, ann, None, cid(), Persona(name="P", prompt="p"))
     )
-    await change([ann], lambda tx: touch_device(tx, ann, cid(9), "phone", "android"))
+    await change(
+        [ann], lambda tx: touch_devices(tx, [DeviceTouch(ann, cid(9), "phone", "android")])
+    )
     await change([ann], lambda tx: change_mine(tx, conv, ann, MySet(pinned=True)))
     result = await ask(world, ann)
     assert [type(item) for item in result.me] == [ProfilePush, PersonaPush, DevicePush, MyConvPush]

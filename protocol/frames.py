@@ -57,6 +57,7 @@ class FrameDecoder:
             and self._buffer is None
             and data[3] == size - HEADER_BYTES
             and data[:3] == b"\0\0\0"
+            and size - HEADER_BYTES <= self.max_payload_bytes
             and self.error is None
         ):
             return [data[HEADER_BYTES:]]

@@ -28,6 +28,7 @@ def cut_slowly(stream: bytes, limit: int) -> tuple[list[bytes], Code | None, int
 
 @given(streams, st.lists(st.integers(0, 200), max_size=12), st.integers(1, 64))
 @example(b"\x00\x00\x00\x01a\x00\x00\x00", [5, 6, 7], 1)
+@example(b"\x00\x00\x00\x20" + bytes(32), [], 1)  # a lone small frame above a smaller limit
 def test_any_stream_in_any_pieces(stream: bytes, places: list[int], limit: int) -> None:
     decoder = FrameDecoder(limit)
     ends = sorted({min(place, len(stream)) for place in places} | {len(stream)})

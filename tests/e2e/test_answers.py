@@ -266,5 +266,7 @@ async def test_a_lost_person_cancels_nothing(server: Process, provider: Scripted
     assert provider.stats.aborted == 0
     async with server.online(account) as client:
         await client.history(conv)
+        # The service has finished before the answer is stored.
+        await eventually(lambda: answers(client, conv))
         (row,) = answers(client, conv)
         assert row.text == expected(script)

@@ -31,14 +31,14 @@ class TextBuffer:
         room = self._max_bytes - len(self._bytes)
         fits = len(data) <= room
         if not fits:
-            data = data[: _aligned(data, room)]
+            data = data[: character_border(data, room)]
         self._bytes += data
         self._crc = crc32(data, self._crc)
         return fits
 
     def text_from(self, offset_bytes: int) -> tuple[int, str]:
         """Return (start, text to the end); start is the character border at or before offset."""
-        start = _aligned(self._bytes, max(0, offset_bytes))
+        start = character_border(self._bytes, max(0, offset_bytes))
         return start, self._bytes[start:].decode()
 
     @property
@@ -46,7 +46,7 @@ class TextBuffer:
         return self._crc
 
 
-def _aligned(data: bytes | bytearray, offset: int) -> int:
+def character_border(data: bytes | bytearray, offset: int) -> int:
     """Return the last character border at or before `offset`."""
     if offset >= len(data):
         return len(data)

@@ -11,7 +11,7 @@ import msgspec
 
 from protocol.envelopes import ClientFrame, Frame, Reply, Request, ServerFrame
 from protocol.errors import Malformed, TooDeep, UnknownType
-from protocol.frames import HEADER_BYTES
+from protocol.frames import join_frame
 from protocol.json_twins import TwinSet
 from protocol.types import ReplyRid
 
@@ -113,8 +113,7 @@ class MsgpackCodec:
         self._decode_server = msgspec.msgpack.Decoder(ServerFrame).decode
 
     def encode(self, frame: Frame) -> bytes:
-        payload = self._encode(frame)
-        return len(payload).to_bytes(HEADER_BYTES, "big") + payload
+        return join_frame(self._encode(frame))
 
     def decode_client(self, payload: bytes) -> Any:
         try:

@@ -49,6 +49,10 @@ class TcpConnection(asyncio.Protocol):
             if not data:
                 return
         decoder = self._decoder
+        payload = decoder.lone(data)
+        if payload is not None:
+            self._session.receive_one(payload, len(data))
+            return
         self._session.receive(decoder.feed(data), len(data))
         if decoder.error is not None:
             self._session.protocol_error(decoder.error)

@@ -106,6 +106,7 @@ class Core:
         limits = config.limits
         self.stats = Stats()
         self.router = build_router()
+        self.handlers = self.router.handlers
         self.wheel = Wheel(loop.time())
         self.gate = HandshakeGate(loop, limits.handshakes_per_s, limits.handshakes_waiting)
         self.strangers = StrangerLimit(limits.unauthenticated_per_ip, limits.unauthenticated)

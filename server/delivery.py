@@ -5,6 +5,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec.structs import replace
+
 from protocol.codes import ConvKind
 from protocol.envelopes import Frame, MsgPush, Reply, Resync, Send, Sent, Skip
 from protocol.rows import Msg, MsgX
@@ -143,7 +145,7 @@ def publish_append(
     own = core.hub.sessions_of(message.sender)
     if len(own) > (session is not None and session in own):
         x = MsgX() if message.x is None else message.x
-        mine = _push_of(message, _with_cid(x, message.cid))
+        mine = _push_of(message, replace(x, cid=message.cid))
         core.hub.publish((message.sender,), mine, skip=session)
         users = [user for user in entry.members if user != message.sender]
     core.hub.publish(users, _push_of(message, message.x), skip=session)
@@ -210,9 +212,3 @@ def _push_of(message: Append, x: MsgX | None) -> MsgPush:
         message.text,
         x,
     )
-
-
-def _with_cid(x: MsgX, cid: bytes) -> MsgX:
-    copy = MsgX(*(getattr(x, name) for name in MsgX.__struct_fields__))
-    copy.cid = cid
-    return copy

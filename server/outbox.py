@@ -187,6 +187,19 @@ class Outbox:
             self._flusher.add(self)
         frames.append(frame)
 
+    def answer(self, frame: bytes) -> None:
+        """Write an answer now, behind what waits already."""
+        if self._frames or self._blocked:
+            self.reply(frame)
+            self.flush()
+            return
+        flusher = self._flusher
+        data = self._join((frame,))
+        flusher.frames_out += 1
+        flusher.writes += 1
+        flusher.bytes_out += len(data)
+        self._transport.write(data)
+
     def push(self, frame: bytes) -> None:
         """Queue a feed push."""
         if self._blocked or self._held is not None:

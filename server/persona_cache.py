@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from protocol.codes import Scope
 from protocol.rows import Persona
 from server.errors import not_found
@@ -78,6 +80,4 @@ def shown_to(user: int, persona: Persona) -> Persona:
     """Return what this user may see of a persona: its prompt is its owner's business."""
     if persona.owner == user or persona.prompt is None:
         return persona
-    shown = Persona(*(getattr(persona, name) for name in Persona.__struct_fields__))
-    shown.prompt = None
-    return shown
+    return replace(persona, prompt=None)

@@ -181,6 +181,25 @@ class Session:
         Args:
             size: bytes read for them, which the byte allowance is charged.
         """
+        self._charge(size)
+        outbox = self.outbox
+        outbox.corked = True
+        self._process(payloads)
+        outbox.corked = False
+        outbox.flush()
+
+    def receive_one(self, payload: bytes, size: int) -> None:
+        """Handle the only payload of a read: `receive` without its loop, for the common case."""
+        self._charge(size)
+        if self._ready and self._stash is None:
+            reply = self._handle(payload)
+            if reply is not None:
+                self.outbox.answer(reply)
+        else:
+            self._process((payload,))
+
+    def _charge(self, size: int) -> None:
+        """Note that bytes came, and take them out of the allowances refilled since the last."""
         core = self._core
         policy = core.policy
         now = core.clock()
@@ -188,20 +207,12 @@ class Session:
         self.last_rx = now
         tokens = self._tokens + elapsed * policy.rate
         self._tokens = tokens if tokens < policy.burst else policy.burst
-        byte_tokens = self._byte_tokens + elapsed * policy.bytes_per_s
-        if byte_tokens > policy.bytes_burst:
-            byte_tokens = policy.bytes_burst
-        self._byte_tokens = byte_tokens - size
-        if self._byte_tokens < 0:
-            self._throttle(-self._byte_tokens / policy.bytes_per_s)
-        outbox = self.outbox
-        outbox.corked = True
-        if len(payloads) == 1 and self._ready and self._stash is None:
-            self._handle(payloads[0])  # by far the commonest read
-        else:
-            self._process(payloads)
-        outbox.corked = False
-        outbox.flush()
+        left = self._byte_tokens + elapsed * policy.bytes_per_s
+        self._byte_tokens = left = (
+            left if left < policy.bytes_burst else policy.bytes_burst
+        ) - size
+        if left < 0:
+            self._throttle(-left / policy.bytes_per_s)
 
     def _process(self, payloads: Sequence[bytes]) -> None:
         many = len(payloads) > TURN_FRAMES and self.state is not State.NEW
@@ -215,32 +226,35 @@ class Session:
                 if self.state is not State.CLOSED:
                     self._stash_all(payloads[at:], first=True)
                 return
-            self._handle(payload)
+            reply = self._handle(payload)
+            if reply is not None:
+                self.outbox.reply(reply)
 
-    def _handle(self, payload: bytes) -> None:
+    def _handle(self, payload: bytes) -> bytes | None:
+        """Return the encoded reply when there is one at once."""
         try:
             frame = self.codec.decode_client(payload)
         except Malformed as exc:
             self._refuse_malformed(exc)
-            return
+            return None
         if not self._ready:
             self._handshake(frame)
-            return
-        handler = self._core.router.handlers.get(type(frame))
+            return None
+        core = self._core
+        handler = core.handlers.get(type(frame))
         if handler is None:
             self.bye(Code.WRONG_STATE, "not now")
-            return
+            return None
         self._tokens -= handler.weight
         if self._tokens < 0 and not self._within_rate(frame):
-            return
+            return None
         handler.count += 1
         try:
-            reply = handler.start(self._core, self, frame)
+            reply = handler.start(core, self, frame)
         except Exception as exc:
             self.fail(getattr(frame, "rid", 0), exc)
-        else:
-            if reply is not None:
-                self.outbox.reply(self.codec.encode(reply))
+            return None
+        return None if reply is None else self.codec.encode(reply)
 
     def _handshake(self, frame: Any) -> None:
         if type(frame) is not Hello:
@@ -340,7 +354,7 @@ class Session:
         self._throttle(wait_s)
         if wait_s <= policy.rate_pause_s:
             return True
-        self._tokens += self._core.router.handlers[type(frame)].weight
+        self._tokens += self._core.handlers[type(frame)].weight
         self._core.stats.refused_rate += 1
         rid = getattr(frame, "rid", 0)
         if rid:

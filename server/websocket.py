@@ -9,7 +9,7 @@ from websockets.speedups import apply_mask
 from protocol.codec import JSON, MSGPACK
 from protocol.codes import Code
 from protocol.errors import FrameError
-from protocol.frames import BEFORE_WELCOME_BYTES, HEADER_BYTES, FrameDecoder
+from protocol.frames import BEFORE_WELCOME_BYTES, FrameDecoder
 from protocol.handshake import Upgrade, accept_upgrade
 from protocol.http_head import HeadReader, HttpError, Request, parse_request
 from protocol.websocket import (
@@ -209,15 +209,11 @@ class PwpWebSocket(WebSocketConnection):
         if decoder is None or session is None or session.codec is JSON or self._closing:
             super().data_received(data)
             return
-        events = decoder.feed(data)
-        if len(events) == 1 and events[0][0] == BINARY and decoder.error is None:
-            # By far the commonest read: one message with exactly one small frame in it.
-            message = events[0][1]
-            size = len(message) - HEADER_BYTES
-            if 0 < size < 256 and message[3] == size and message[:3] == b"\0\0\0":
-                session.receive((message[HEADER_BYTES:],), len(data))
-                return
-        self.take(events, len(data))
+        payload = decoder.lone_frame(data)
+        if payload is not None:
+            session.receive_one(payload, len(data))
+            return
+        self.take(decoder.feed(data), len(data))
 
     def receive(self, events: list[Event], size: int) -> None:
         """Hand payloads on; a binary message holds one or more whole frames."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ai_bridge.turn import character_border
 from protocol.codes import GenMode, MsgKind
 from protocol.envelopes import Cancel, Done, Gen, GenOk, Open, Opened
 from protocol.rows import Msg
@@ -103,8 +104,6 @@ async def _open(core: "Core", session: "Session", f: Open) -> Opened:
         rows = await core.store.read(get_messages(entry.id, [row.answer_seq], floor))
         text = rows[0].text if rows else ""
     data = text.encode()
-    start = min(f.off, len(data))
-    while start and start < len(data) and data[start] & 0xC0 == 0x80:
-        start -= 1
+    start = character_border(data, f.off)
     state = 2 if row.status >= TurnStatus.DONE else 0
     return Opened(f.rid, f.sid, row.conv, state, f.part, start, data[start:].decode(), len(data))

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from protocol.codes import Code
 from protocol.envelopes import (
     Changed,
@@ -78,9 +80,7 @@ def shown_to(viewer: int, user: User) -> User:
     """Return what viewer may see of a user: the chosen persona is the user's own business."""
     if user.id == viewer or user.persona is None:
         return user
-    shown = User(*(getattr(user, name) for name in User.__struct_fields__))
-    shown.persona = None
-    return shown
+    return replace(user, persona=None)
 
 
 async def list_devices(core: "Core", caller: Caller, f: DeviceList) -> Devices:

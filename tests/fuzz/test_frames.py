@@ -34,7 +34,8 @@ def test_any_stream_in_any_pieces(stream: bytes, places: list[int], limit: int) 
     ends = sorted({min(place, len(stream)) for place in places} | {len(stream)})
     payloads: list[bytes] = []
     for begin, end in zip([0, *ends], ends, strict=False):
-        payloads += decoder.feed(stream[begin:end])
+        lone = decoder.lone(stream[begin:end])
+        payloads += decoder.feed(stream[begin:end]) if lone is None else [lone]
         assert decoder.buffered_bytes < HEADER_BYTES + limit
     code = None if decoder.error is None else decoder.error.code
     assert (payloads, code, decoder.buffered_bytes) == cut_slowly(stream, limit)

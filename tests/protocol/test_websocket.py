@@ -443,6 +443,38 @@ def test_random_bytes_end_in_typed_errors_that_cutting_does_not_change(
         assert close_code_of(at_once) in (0, 1002, 1007, 1008, 1009)
 
 
+@given(st.binary(max_size=140), st.binary(min_size=4, max_size=4))
+@example(b"p", MASK)
+def test_the_short_way_takes_exactly_a_lone_small_frame(payload: bytes, mask: bytes) -> None:
+    message = len(payload).to_bytes(4, "big") + payload
+    taken = WebSocketDecoder(LIMIT).lone_frame(encode_frame(BINARY, message, mask=mask))
+    assert taken == (payload if 0 < len(payload) < 122 else None)
+
+
+@given(
+    st.binary(min_size=1, max_size=40), st.integers(0, 60), st.integers(1, 255), st.integers(0, 60)
+)
+def test_the_short_way_agrees_with_the_long_one_on_anything_else(
+    payload: bytes, at: int, change: int, keep: int
+) -> None:
+    data = bytearray(encode_frame(BINARY, len(payload).to_bytes(4, "big") + payload, mask=MASK))
+    data[at % len(data)] ^= change
+    data = data[: max(1, len(data) - keep)]
+    taken = WebSocketDecoder(LIMIT).lone_frame(bytes(data))
+    if taken is not None:
+        inner = len(taken).to_bytes(4, "big") + taken
+        assert WebSocketDecoder(LIMIT).feed(bytes(data)) == [(BINARY, inner)]
+
+
+def test_the_short_way_is_closed_amid_a_message_after_the_end_and_to_unmasked_frames() -> None:
+    lone = masked(BINARY, b"\0\0\0\1p")
+    amid, ended = WebSocketDecoder(LIMIT), WebSocketDecoder(LIMIT)
+    amid.feed(masked(BINARY, b"begun", fin=False))
+    ended.feed(masked(CLOSE))
+    client = WebSocketDecoder(LIMIT, require_mask=False)
+    assert [d.lone_frame(lone) for d in (amid, ended, client)] == [None, None, None]
+
+
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_both_masking_routines_agree(data: bytes, mask: bytes) -> None:
     assert apply_mask(data, mask) == apply_mask_in_c(data, mask)

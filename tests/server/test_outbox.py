@@ -126,6 +126,31 @@ def test_what_came_before_the_cork_goes_out_with_it_and_once(rig: Rig) -> None:
     assert wire.pipe.writes == [b"ab"]
 
 
+def test_an_answer_is_written_at_once_behind_what_waits(rig: Rig) -> None:
+    wire = rig.wire()
+    wire.out.answer(b"a")
+    assert wire.pipe.writes == [b"a"]
+    assert (rig.flusher.frames_out, rig.flusher.writes, rig.flusher.bytes_out) == (1, 1, 1)
+    wire.out.push(b"b")
+    wire.out.answer(b"c")
+    assert wire.pipe.writes == [b"a", b"bc"]
+    rig.loop.run()
+    assert wire.pipe.writes == [b"a", b"bc"]
+
+
+def test_an_answer_to_a_reader_that_is_behind_waits_like_any_reply(rig: Rig) -> None:
+    wire = rig.wire()
+    wire.out.pause(0.0)
+    wire.out.answer(b"a")
+    assert (wire.pipe.writes, wire.out.backlog_bytes) == ([], 1)
+    wire.out.resume()
+    rig.loop.run()
+    assert wire.pipe.writes == [b"a"]
+    wire.out.close()
+    wire.out.answer(b"never")
+    assert wire.pipe.writes == [b"a"]
+
+
 def test_a_large_room_is_written_in_slices(rig: Rig) -> None:
     wires = [rig.wire() for _ in range(2 * SLICE_OUTBOXES + 1)]
     for wire in wires:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ai_bridge.config import BridgeConfig, ProviderConfig
-from ai_bridge.providers.base import Backend, CallEnd, CallSink, ModelCall, Provider
+from ai_bridge.providers.base import Backend, CallEnd, CallSink, ModelCall, Provider, Transport
 from ai_bridge.providers.demo import DEMO_MODEL, DemoBackend
 from ai_bridge.providers.openai_chat import OpenAIChat
 from ai_bridge.router import Slot
@@ -18,7 +18,7 @@ DEMO_PROVIDER = ProviderConfig(name="demo", kind="demo", models=(DEMO_MODEL,))
 class HttpBackend:
     """A vendor reached over HTTP. Its connections are its own: one slow vendor blocks no other."""
 
-    def __init__(self, provider: Provider, transport: AioTransport, key: Secret) -> None:
+    def __init__(self, provider: Provider, transport: Transport, key: Secret) -> None:
         self._provider = provider
         self._transport = transport
         self._key = key

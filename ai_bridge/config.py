@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from ai_bridge.secrets import Secret
 
-ProviderKind = Literal["openai_chat", "demo"]
+ProviderKind = Literal["openai_chat", "openai_responses", "anthropic", "gemini", "demo"]
 
 
 class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +41,10 @@ class ProviderConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     quirks: Quirks = Quirks()
+    tier: int = 0
+    """Providers of a lower tier are asked first; those of one tier share the load."""
+    transport: Literal["aio", "raw"] = "aio"
+    """The HTTP client: aiohttp, or our own, which carries about twice the streams."""
     max_streams: int = 0
     """Streams at a time, 0: no limit of its own."""
     window_tokens: int = 0

@@ -10,7 +10,7 @@ from typing import Protocol
 from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.tokens import estimate_tokens
 from ai_bridge.turn import Turn
-from ai_bridge.types import Outcome, Usage
+from ai_bridge.types import Outcome, ToolCall, Usage
 from ai_bridge.watchdog import TAIL_CHARS, Deadlines, Watch, is_loop, looping
 from protocol.codes import Code, EndReason, StreamPart, StreamState
 
@@ -37,6 +37,7 @@ class TurnRun:
     """One admitted or waiting turn. Owned by the bridge; the engine writes into it.
 
     Attributes:
+        calls: tools that the model of the running attempt wants run.
         prompt_tokens: estimate that the engine leaves for accounting.
         stop_reason: why somebody stopped the turn from outside, None while nobody did.
         failure: the watchdog's verdict that interrupts the running attempt.
@@ -46,6 +47,7 @@ class TurnRun:
         "_clock",
         "_dirty",
         "_first_at",
+        "calls",
         "failure",
         "model",
         "on_watcher_error",
@@ -80,6 +82,7 @@ class TurnRun:
         self.provider = ""
         self.model = ""
         self.prompt_tokens = 0
+        self.calls: list[ToolCall] = []
         self._clock = clock
         self._first_at: float | None = None
         self._dirty = False
@@ -95,6 +98,7 @@ class TurnRun:
         self.provider = provider
         self.model = model
         self.turn.attempt += 1
+        self.calls.clear()
         self.watch.begin_attempt(self._clock(), ttft_s)
 
     def end_attempt(self) -> None:
@@ -117,6 +121,10 @@ class TurnRun:
 
     def reasoning(self, piece: str) -> None:
         self._append(StreamPart.REASONING, piece)
+
+    def tool_call(self, call: ToolCall) -> None:
+        self.watch.content_at = self._clock()
+        self.calls.append(call)
 
     def flush(self) -> None:
         if self._dirty:

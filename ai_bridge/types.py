@@ -17,6 +17,19 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class ToolCall(Struct, frozen=True):
+    """A model's wish to have a tool run.
+
+    `args` is the JSON text as the model wrote it, perhaps not valid. `id` is never empty: the
+    decoder makes one where the provider sends none.
+    """
+
+    id: str
+    name: str
+    args: str
 
 
 class ChatMessage(Struct, frozen=True):
@@ -25,11 +38,16 @@ class ChatMessage(Struct, frozen=True):
     Set `name` only where several people or personas talk in one conversation: the model is then
     shown "name: text". An assistant message with another name than the persona's own is told to
     the model as somebody else's words.
+
+    An assistant message may carry the tool `calls` it made; a TOOL message answers the one whose
+    id is `call_id`, with the tool's name in `name`. Calls and their answers stay together.
     """
 
     role: Role
     text: str
     name: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class PersonaSpec(Struct, frozen=True):
@@ -50,7 +68,16 @@ class GenParams(Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
     history: int | None = None
+
+
+class Priority(IntEnum):
+    """Who goes first at a provider: people, then programs, then work nobody waits for."""
+
+    INTERACTIVE = 0
+    FACADE = 1
+    BACKGROUND = 2
 
 
 class TurnRequest(Struct, frozen=True, kw_only=True):
@@ -59,7 +86,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     `history` is oldest first and ends with the question. `turn_id` is unique among the turns of
     this process. `request_id` travels to the provider in a header, so that both logs meet.
     `lang` is the person's language setting ("zh", "en-GB"); the demo partner uses it when the
-    question itself does not tell.
+    question itself does not tell. `summary` tells what came before the history, `memories` what
+    is known of the person: both are data to the model, never instructions.
     """
 
     turn_id: int
@@ -71,6 +99,9 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     params: GenParams = GenParams()
     request_id: str = ""
     lang: str = ""
+    summary: str = ""
+    memories: tuple[str, ...] = ()
+    priority: Priority = Priority.INTERACTIVE
 
 
 class UsageSource(IntEnum):
@@ -79,11 +110,16 @@ class UsageSource(IntEnum):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens that were paid for. A provider's explicit 0 is a figure, not a gap."""
+    """Tokens that were paid for. A provider's explicit 0 is a figure, not a gap.
+
+    `cached` is a part of prompt (read from the provider's cache), `reasoning` one of completion.
+    """
 
     prompt: int = 0
     completion: int = 0
     source: UsageSource = UsageSource.ESTIMATED
+    cached: int = 0
+    reasoning: int = 0
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

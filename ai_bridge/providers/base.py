@@ -6,15 +6,23 @@ and every transport fits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from ai_bridge.errors import ProviderFailure
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, TurnRequest, Usage
+from ai_bridge.types import ChatMessage, ToolCall, TurnRequest, Usage
 from protocol.codes import EndReason
+
+
+class ToolDef(Struct, frozen=True):
+    """A tool as the model is shown it; `schema` is JSON Schema of its arguments, normalised."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
 
 
 class ModelCall(Struct, frozen=True, kw_only=True):
@@ -23,13 +31,20 @@ class ModelCall(Struct, frozen=True, kw_only=True):
     request: TurnRequest
     model: str
     messages: tuple[ChatMessage, ...]
+    tools: tuple[ToolDef, ...] = ()
+    stream: bool = True
 
 
 class CallEnd(Struct, frozen=True):
-    """A call that came to its proper end. `usage` is None when the provider told none."""
+    """A call that came to its proper end. `usage` is None when the provider told none.
+
+    A model that wants tools run ends with STOP, after its calls went to the sink. `response_id`
+    is the provider's own name for the answer.
+    """
 
     finish: EndReason
     usage: Usage | None = None
+    response_id: str = ""
 
 
 class HttpRequest(Struct, frozen=True):
@@ -44,11 +59,13 @@ class CallSink(Protocol):
     """Takes the pieces of an answer.
 
     `text` and `reasoning` may raise AnswerFull; it passes through decoder and transport, whose
-    exit closes the connection. `flush` follows each read that brought something.
+    exit closes the connection. `flush` follows each read that brought something. A tool call
+    comes once and whole, when the model has finished writing it.
     """
 
     def text(self, piece: str) -> None: ...
     def reasoning(self, piece: str) -> None: ...
+    def tool_call(self, call: ToolCall) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -68,6 +85,37 @@ class Decoder(Protocol):
         Raises:
             ProviderFailure: the answer was cut off.
         """
+
+
+Classify = Callable[[int, Mapping[str, str], bytes], ProviderFailure]
+OnHead = Callable[[Mapping[str, str]], None]
+
+
+class Transport(Protocol):
+    """Carries requests of one provider over connections of its own."""
+
+    async def stream(
+        self,
+        request: HttpRequest,
+        decoder: Decoder,
+        classify: Classify,
+        on_head: OnHead | None = None,
+    ) -> CallEnd:
+        """Send, feed the decoder while the body arrives, return how the call ended.
+
+        Leaving it in any way but a return (cancelled, failure, full answer) closes the
+        connection, so the provider stops working at once. A POST on a reused connection that
+        died without a byte of an answer is repeated once.
+
+        Args:
+            on_head: told the headers (lower case names) of any answer, before its body.
+
+        Raises:
+            ProviderFailure: see `Decoder`, `classify`; or the connection failed.
+        """
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
 
 
 class Provider(Protocol):

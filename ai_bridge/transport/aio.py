@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import aiohttp
 
 from ai_bridge.errors import ProviderFailure, Remedy
-from ai_bridge.providers.base import CallEnd, Decoder, HttpRequest
+from ai_bridge.providers.base import CallEnd, Classify, Decoder, HttpRequest, OnHead
 from ai_bridge.transport.sse import EventTooLarge
-
-Classify = Callable[[int, Mapping[str, str], bytes], ProviderFailure]
 
 CONNECT_S = 5.0
 READ_S = 90.0
@@ -29,22 +26,21 @@ class AioTransport:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def stream(self, request: HttpRequest, decoder: Decoder, classify: Classify) -> CallEnd:
-        """Send, feed the decoder while the body arrives, return how the call ended.
-
-        Leaving it in any way but a return (cancelled, failure, full answer) closes the
-        connection, so the provider stops working at once.
-
-        Raises:
-            ProviderFailure: see `Decoder`, `classify`; or the connection failed.
-        """
+    async def stream(
+        self,
+        request: HttpRequest,
+        decoder: Decoder,
+        classify: Classify,
+        on_head: OnHead | None = None,
+    ) -> CallEnd:
+        """See `providers.base.Transport`."""
         try:
-            return await self._send(request, decoder, classify)
+            return await self._send(request, decoder, classify, on_head)
         except _StaleConnection:
             # The provider closed an idle connection while we took it from the pool. Nothing was
             # answered, so repeating is safe; aiohttp itself repeats only GET and the like.
             try:
-                return await self._send(request, decoder, classify)
+                return await self._send(request, decoder, classify, on_head)
             except _StaleConnection:
                 raise _broken() from None
 
@@ -53,7 +49,9 @@ class AioTransport:
             await self._session.close()
             self._session = None
 
-    async def _send(self, request: HttpRequest, decoder: Decoder, classify: Classify) -> CallEnd:
+    async def _send(
+        self, request: HttpRequest, decoder: Decoder, classify: Classify, on_head: OnHead | None
+    ) -> CallEnd:
         session = self._open_session()
         trace = SimpleNamespace(reused=False, answered=False)
         try:
@@ -65,6 +63,8 @@ class AioTransport:
                 trace_request_ctx=trace,
             ) as response:
                 trace.answered = True
+                if on_head is not None:
+                    on_head({name.lower(): value for name, value in response.headers.items()})
                 if response.status != 200:
                     body = await _read_error(response)
                     raise classify(response.status, response.headers, body)

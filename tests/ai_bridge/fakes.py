@@ -6,7 +6,15 @@ import asyncio
 from typing import Any
 
 from ai_bridge.turn import Turn
-from ai_bridge.types import ChatMessage, GenParams, Outcome, PersonaSpec, Role, TurnRequest
+from ai_bridge.types import (
+    ChatMessage,
+    GenParams,
+    Outcome,
+    PersonaSpec,
+    Role,
+    ToolCall,
+    TurnRequest,
+)
 from protocol.codes import StreamPart
 
 PERSONA = PersonaSpec(5, "Mira", "You are Mira, a calm librarian.")
@@ -103,3 +111,27 @@ def answer(turn: Turn) -> str:
 
 def thoughts(turn: Turn) -> str:
     return turn.text(StreamPart.REASONING)
+
+
+class Sink:
+    """Collects an answer."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+        self.thoughts = ""
+        self.calls: list[ToolCall] = []
+        self.flushes = 0
+
+    def text(self, piece: str) -> None:
+        assert piece
+        self.answer += piece
+
+    def reasoning(self, piece: str) -> None:
+        assert piece
+        self.thoughts += piece
+
+    def tool_call(self, call: ToolCall) -> None:
+        self.calls.append(call)
+
+    def flush(self) -> None:
+        self.flushes += 1

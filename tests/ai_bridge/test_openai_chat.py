@@ -18,27 +18,7 @@ from ai_bridge.retry import retry_after_s
 from ai_bridge.secrets import Secret
 from ai_bridge.types import ChatMessage, Role
 from protocol.codes import Code, EndReason
-from tests.ai_bridge.fakes import request
-
-
-class Sink:
-    """Collects an answer."""
-
-    def __init__(self) -> None:
-        self.answer = ""
-        self.thoughts = ""
-        self.flushes = 0
-
-    def text(self, piece: str) -> None:
-        assert piece
-        self.answer += piece
-
-    def reasoning(self, piece: str) -> None:
-        assert piece
-        self.thoughts += piece
-
-    def flush(self) -> None:
-        self.flushes += 1
+from tests.ai_bridge.fakes import Sink, request
 
 
 def dialect(**quirks: object) -> OpenAIChat:

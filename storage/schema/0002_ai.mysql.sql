@@ -19,3 +19,51 @@ CREATE TABLE IF NOT EXISTS conv_summary (
   updated BIGINT NOT NULL,
   PRIMARY KEY (conv, persona)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What a persona remembers of a user. kind: ai_bridge.memory.types. conv, seq: the message it was
+-- learnt from, 0 when the user wrote it into the list. emb: float32, little endian, length 1;
+-- emb_model tells which model made it, '' = not yet. replaced_by: the newer memory that holds now.
+CREATE TABLE IF NOT EXISTS ai_memory (
+  id BIGINT NOT NULL PRIMARY KEY,
+  tenant BIGINT NOT NULL,
+  user BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  kind VARCHAR(16) NOT NULL,
+  text TEXT NOT NULL,
+  emb BLOB NOT NULL,
+  emb_model VARCHAR(128) NOT NULL,
+  conv BIGINT NOT NULL,
+  seq BIGINT NOT NULL,
+  quote TEXT NOT NULL,
+  pinned TINYINT UNSIGNED NOT NULL,
+  created BIGINT NOT NULL,
+  updated BIGINT NOT NULL,
+  last_used BIGINT NOT NULL,
+  uses INT NOT NULL,
+  replaced_by BIGINT NOT NULL,
+  KEY ai_memory_pair (user, persona, id),
+  KEY ai_memory_source (conv, seq),
+  KEY ai_memory_replaced (replaced_by)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- How far a conversation was read for memories: what user wrote in (upto_seq, noted_seq] waits.
+-- pending_since: when the oldest of it was written, 0 = nothing waits.
+CREATE TABLE IF NOT EXISTS ai_memory_mark (
+  user BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  conv BIGINT NOT NULL,
+  tenant BIGINT NOT NULL,
+  upto_seq BIGINT NOT NULL,
+  noted_seq BIGINT NOT NULL,
+  pending_since BIGINT NOT NULL,
+  PRIMARY KEY (user, persona, conv),
+  KEY ai_memory_mark_conv (conv),
+  KEY ai_memory_mark_pending (pending_since)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What users decided about their memories. off: nothing is learnt, nothing recalled.
+CREATE TABLE IF NOT EXISTS ai_memory_setting (
+  user BIGINT NOT NULL PRIMARY KEY,
+  off TINYINT UNSIGNED NOT NULL,
+  updated BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -19,3 +19,56 @@ CREATE TABLE IF NOT EXISTS conv_summary (
   updated INTEGER NOT NULL,
   PRIMARY KEY (conv, persona)
 ) WITHOUT ROWID;
+
+-- What a persona remembers of a user. kind: ai_bridge.memory.types. conv, seq: the message it was
+-- learnt from, 0 when the user wrote it into the list. emb: float32, little endian, length 1;
+-- emb_model tells which model made it, '' = not yet. replaced_by: the newer memory that holds now.
+CREATE TABLE IF NOT EXISTS ai_memory (
+  id INTEGER PRIMARY KEY,
+  tenant INTEGER NOT NULL,
+  user INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  text TEXT NOT NULL,
+  emb BLOB NOT NULL,
+  emb_model TEXT NOT NULL,
+  conv INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  quote TEXT NOT NULL,
+  pinned INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  updated INTEGER NOT NULL,
+  last_used INTEGER NOT NULL,
+  uses INTEGER NOT NULL,
+  replaced_by INTEGER NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS ai_memory_pair ON ai_memory (user, persona, id);
+
+CREATE INDEX IF NOT EXISTS ai_memory_source ON ai_memory (conv, seq);
+
+CREATE INDEX IF NOT EXISTS ai_memory_replaced ON ai_memory (replaced_by);
+
+-- How far a conversation was read for memories: what user wrote in (upto_seq, noted_seq] waits.
+-- pending_since: when the oldest of it was written, 0 = nothing waits.
+CREATE TABLE IF NOT EXISTS ai_memory_mark (
+  user INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  conv INTEGER NOT NULL,
+  tenant INTEGER NOT NULL,
+  upto_seq INTEGER NOT NULL,
+  noted_seq INTEGER NOT NULL,
+  pending_since INTEGER NOT NULL,
+  PRIMARY KEY (user, persona, conv)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS ai_memory_mark_conv ON ai_memory_mark (conv);
+
+CREATE INDEX IF NOT EXISTS ai_memory_mark_pending ON ai_memory_mark (pending_since);
+
+-- What users decided about their memories. off: nothing is learnt, nothing recalled.
+CREATE TABLE IF NOT EXISTS ai_memory_setting (
+  user INTEGER PRIMARY KEY,
+  off INTEGER NOT NULL,
+  updated INTEGER NOT NULL
+);

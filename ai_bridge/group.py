@@ -10,27 +10,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
 from functools import lru_cache
 
 from msgspec import Struct
+
+from protocol.codes import TalkMode
 
 MAX_ANSWERS = 3
 """Personas that answer one message of a person."""
 MAX_ROUNDS = 2
 """Rounds of personas answering personas after it."""
 DEFAULT_TALK = 0.5
-
-
-class TalkMode(IntEnum):
-    """How eager the personas of a room are; `Conv.talk` on the wire."""
-
-    CALLED = 0
-    """Only who is mentioned answers."""
-    LIVELY = 1
-    """Also who is named, and else whoever feels like it."""
-    ALWAYS = 2
-    """As LIVELY, and somebody always answers a person."""
 
 
 class Voice(Struct, frozen=True):

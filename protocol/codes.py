@@ -125,6 +125,17 @@ class GenMode(IntEnum):
     CONTINUE = 3
 
 
+class TalkMode(IntEnum):
+    """How eager the personas of a group are."""
+
+    CALLED = 0
+    """Only who is mentioned answers."""
+    LIVELY = 1
+    """Also who is named, and else whoever feels like it."""
+    ALWAYS = 2
+    """As LIVELY, and somebody always answers a person."""
+
+
 class StreamState(IntEnum):
     QUEUED = 0
     RUNNING = 1

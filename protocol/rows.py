@@ -101,10 +101,12 @@ class Conv(Entity):
     updated: Ms | None = None
     opt: GenOpt | None = None
     deleted: bool | None = None
+    personas: Annotated[list[Id], Meta(max_length=8)] | None = None
+    talk: U | None = None
 
 
 class ConvSet(Entity):
-    """A change of a conversation; 0 or "" clears a field."""
+    """A change of a conversation; 0, "" or an empty list clears a field."""
 
     title: S128 | None = None
     avatar: U | None = None
@@ -115,6 +117,8 @@ class ConvSet(Entity):
     owner: Id | None = None
     opt: GenOpt | None = None
     deleted: bool | None = None
+    personas: Annotated[list[Id], Meta(max_length=8)] | None = None
+    talk: U | None = None
 
 
 class MyConv(Entity):

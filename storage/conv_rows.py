@@ -15,9 +15,12 @@ from storage.writes import Tx
 
 CONV_COLUMNS: Final = (
     "c.id, c.kind, c.title, c.avatar, c.persona, c.owner, c.notice, c.prompt, c.opt, c.flags,"
-    " c.first_seq, c.created, c.deleted, c.rev, c.tenant, c.creator, f.rev, f.last_seq, f.updated"
+    " c.first_seq, c.created, c.deleted, c.rev, c.tenant, c.creator, f.rev, f.last_seq, f.updated,"
+    " r.personas, r.talk"
 )
-CONV_TABLES: Final = "conversation AS c JOIN feed AS f ON f.id = c.id"
+CONV_TABLES: Final = (
+    "conversation AS c JOIN feed AS f ON f.id = c.id LEFT JOIN room AS r ON r.conv = c.id"
+)
 MEMBER_COLUMNS: Final = (
     "m.conv, m.user, m.role, m.nick, m.joined, m.joined_seq, m.min_seq, m.mute_until,"
     " m.read_seq, m.recv_seq, m.hidden, m.archived, m.my_mute_until, m.pinned, m.remark, m.draft,"
@@ -47,6 +50,10 @@ MEMBER_INSERT: Final = (
 _decode_opt: Final = msgspec.json.Decoder(GenOpt).decode
 
 
+def _ids(text: str | None) -> list[int] | None:
+    return [int(part) for part in text.split(",")] if text else None
+
+
 class StoredConv:
     """One row of `CONV_COLUMNS`."""
 
@@ -72,6 +79,8 @@ class StoredConv:
             last_seq=row[17],
             count=row[17],
             updated=row[18],
+            personas=_ids(row[19]),
+            talk=row[20] or None,
         )
         self.deleted: int = deleted
         self.row_rev: int = row[13]

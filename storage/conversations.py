@@ -160,6 +160,8 @@ def create_conversation(tx: Tx, new: NewConversation) -> Op[CreatedConversation]
     tx.create(new.id)
     rev = tx.bump(new.id)
     yield tx.dialect.insert("conversation", _CONV_INSERT, [_new_row(tx, new, key, rev)])
+    if new.set is not None:
+        yield from _save_room(tx, new.id, Conv(), new.set)
     members = [_new_member(tx, new, user, rev) for user in users]
     yield tx.dialect.insert("member", MEMBER_INSERT, [m.insert_row() for m in members])
     record = ConvRecord(
@@ -228,7 +230,8 @@ def _new_conv(tx: Tx, new: NewConversation, rev: int) -> Conv:
     row = _new_row(tx, new, None, rev)
     # The same order as CONV_COLUMNS.
     values = (*row[:1], *row[2:7], *row[10:15], tx.ts, 0, rev, new.tenant, new.creator)
-    return StoredConv((*values, rev, 0, tx.ts)).row
+    given = new.set or ConvSet()
+    return StoredConv((*values, rev, 0, tx.ts, _joined(given.personas), given.talk or 0)).row
 
 
 def _new_member(tx: Tx, new: NewConversation, user: int, rev: int) -> StoredMember:
@@ -270,7 +273,8 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
         members = yield from select_members(conv, {new_owner, stored.row.owner or new_owner})
         if new_owner not in members or not members[new_owner].role:
             raise NotFound("the new owner is not a member")
-    if not changes:
+    changes_room = yield from _save_room(tx, conv, stored.row, given)
+    if not changes and not changes_room:
         return stored.row, 0
     rev = tx.bump(conv)
     changes |= {"rev": rev, "updated": tx.ts}
@@ -288,6 +292,20 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
 def drop_conversation(tx: Tx, conv: int) -> Op[tuple[Conv, int]]:
     """Mark a conversation as deleted; `change_conversation` with deleted=False restores it."""
     return (yield from change_conversation(tx, conv, ConvSet(deleted=True)))
+
+
+def _save_room(tx: Tx, conv: int, row: Conv, given: ConvSet) -> Op[bool]:
+    """Store which personas a group has and how they talk; return whether that is new."""
+    personas = row.personas if given.personas is None else given.personas
+    talk = (row.talk if given.talk is None else given.talk) or 0
+    if (personas or []) == (row.personas or []) and talk == (row.talk or 0):
+        return False
+    yield tx.dialect.upsert("room", ("conv", "personas", "talk"), [(conv, _joined(personas), talk)])
+    return True
+
+
+def _joined(personas: list[int] | None) -> str:
+    return ",".join(map(str, personas or ()))
 
 
 def _changed_columns(tx: Tx, stored: StoredConv, given: ConvSet) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Making, listing and changing conversations, and who is in them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from protocol.codes import Code, ConvKind, MsgKind, Role
+from protocol.codes import Code, ConvKind, MsgKind, Role, TalkMode
 from protocol.envelopes import (
     Changed,
     ConvChange,
@@ -99,8 +100,8 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
     change_set = None if f.set is None else _clean_set(f.set)
     if change_set is not None and f.kind == ConvKind.DIRECT:
         raise invalid("set", "A direct conversation has no settings for both.")
-    if change_set is not None and change_set.persona:
-        core.personas.require(caller, change_set.persona)
+    if change_set is not None:
+        _check_personas(core, caller, ConvKind(f.kind), change_set)
     new = NewConversation(
         id=core.new_id(),
         tenant=caller.tenant,
@@ -206,8 +207,7 @@ async def change(core: "Core", caller: Caller, f: ConvChange) -> Changed:
         raise not_permitted("administrators only")
     if (wanted.owner or wanted.deleted is not None) and role < Role.OWNER:
         raise not_permitted("owner only")
-    if wanted.persona:
-        core.personas.require(caller, wanted.persona)
+    _check_personas(core, caller, entry.kind, wanted, entry.row.personas or ())
     if wanted.owner and wanted.owner != caller.user:
         return await _hand_over(core, caller, entry, f.rid, wanted)
     _, rev = await core.store.change(
@@ -432,6 +432,22 @@ def _require_role(entry: Conversation, caller: Caller, role: Role) -> None:
 
 
 # cleaning
+
+
+def _check_personas(
+    core: "Core", caller: Caller, kind: ConvKind, wanted: ConvSet, known: Sequence[int] = ()
+) -> None:
+    """Refuse personas that caller may not use; those of a room already stay."""
+    if kind is not ConvKind.GROUP and (wanted.personas or wanted.talk):
+        raise invalid("personas", "Only a group has several personas.")
+    if wanted.talk is not None and wanted.talk not in set(TalkMode):
+        raise invalid("talk")
+    if wanted.personas is not None:
+        wanted.personas = list(dict.fromkeys(wanted.personas))
+    added = [persona for persona in wanted.personas or () if persona not in known]
+    for persona in (wanted.persona, *added):
+        if persona:
+            core.personas.require(caller, persona)
 
 
 def _clean_set(wanted: ConvSet) -> ConvSet:

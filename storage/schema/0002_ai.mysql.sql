@@ -67,3 +67,10 @@ CREATE TABLE IF NOT EXISTS ai_memory_setting (
   off TINYINT UNSIGNED NOT NULL,
   updated BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Groups with personas. personas: their ids, joined by commas. talk: ai_bridge.group.TalkMode.
+CREATE TABLE IF NOT EXISTS room (
+  conv BIGINT NOT NULL PRIMARY KEY,
+  personas VARCHAR(255) NOT NULL,
+  talk TINYINT UNSIGNED NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

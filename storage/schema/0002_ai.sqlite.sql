@@ -72,3 +72,10 @@ CREATE TABLE IF NOT EXISTS ai_memory_setting (
   off INTEGER NOT NULL,
   updated INTEGER NOT NULL
 );
+
+-- Groups with personas. personas: their ids, joined by commas. talk: ai_bridge.group.TalkMode.
+CREATE TABLE IF NOT EXISTS room (
+  conv INTEGER PRIMARY KEY,
+  personas TEXT NOT NULL,
+  talk INTEGER NOT NULL
+);

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from ai_bridge.group import (
     MAX_ANSWERS,
     MAX_ROUNDS,
-    TalkMode,
     TurnTaker,
     Voice,
     mentioned,
     named,
 )
+from protocol.codes import TalkMode
 
 NOVA, ANN, ANN_LEE, MEI = 1, 2, 3, 4
 VOICES = (Voice(NOVA, "Nova"), Voice(ANN, "Ann"), Voice(ANN_LEE, "Ann Lee"), Voice(MEI, "小美"))

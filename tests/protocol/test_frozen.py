@@ -178,6 +178,11 @@ NUMBERS = {
         "REGENERATE": 2,
         "CONTINUE": 3,
     },
+    "TalkMode": {
+        "CALLED": 0,
+        "LIVELY": 1,
+        "ALWAYS": 2,
+    },
     "StreamState": {
         "QUEUED": 0,
         "RUNNING": 1,

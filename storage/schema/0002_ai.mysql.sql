@@ -74,3 +74,11 @@ CREATE TABLE IF NOT EXISTS room (
   personas VARCHAR(255) NOT NULL,
   talk TINYINT UNSIGNED NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- rev: another number after every change of what a persona remembers of a user; tells caches.
+CREATE TABLE IF NOT EXISTS ai_memory_head (
+  user BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  rev BIGINT NOT NULL,
+  PRIMARY KEY (user, persona)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

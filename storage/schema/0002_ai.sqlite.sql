@@ -79,3 +79,11 @@ CREATE TABLE IF NOT EXISTS room (
   personas TEXT NOT NULL,
   talk INTEGER NOT NULL
 );
+
+-- rev: another number after every change of what a persona remembers of a user; tells caches.
+CREATE TABLE IF NOT EXISTS ai_memory_head (
+  user INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  rev INTEGER NOT NULL,
+  PRIMARY KEY (user, persona)
+) WITHOUT ROWID;

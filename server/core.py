@@ -32,6 +32,7 @@ from server.marks import Marks
 from server.outbox import Flusher, OutboxLimits
 from server.persona_cache import PersonaCache
 from server.presence import PresenceBoard
+from server.rooms import Rooms
 from server.session import Session
 from server.signin import renew, sign_in
 from server.stats import Stats
@@ -129,6 +130,7 @@ class Core:
         self.devices = DeviceBook(self)
         self.streams = Streams(self)
         self.turns = Turns(self, bridge, node)
+        self.rooms = Rooms(self)
         store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0
         self.draining = False

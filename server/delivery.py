@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
-from protocol.codes import ConvKind
+from protocol.codes import AiMode, ConvKind
 from protocol.envelopes import Frame, MsgPush, Reply, Resync, Send, Sent, Skip
 from protocol.rows import Msg, MsgX
 from server.directory import Conversation
@@ -49,7 +49,7 @@ class PendingMessage(Append):
         text, x: what is stored, cleaned and checked.
     """
 
-    __slots__ = ("_core", "_entry", "_opt", "_rid", "_sender", "_session")
+    __slots__ = ("_calls", "_core", "_entry", "_opt", "_rid", "_sender", "_session")
 
     def __init__(
         self,
@@ -68,7 +68,8 @@ class PendingMessage(Append):
         self._sender = sender
         self._session = session
         self._rid = f.rid
-        self._opt = None if turn is None or f.x is None else f.x.opt
+        self._opt = None if f.x is None else f.x.opt
+        self._calls = f.x is None or f.x.ai != AiMode.NONE
 
     def settle(self, error: StorageError | None) -> None:
         """Answer the sender, then tell everybody else."""
@@ -104,8 +105,13 @@ class PendingMessage(Append):
             return
         publish_append(core, entry, self, self._session)
         core.marks.sent(self.conv, self.sender, self.seq)
-        if self.new_turn is not None:
-            core.turns.begin(entry, self.new_turn, self.seq, self._opt)
+        turn = self.new_turn
+        if turn is not None:
+            core.turns.begin(entry, turn, self.seq, self._opt)
+        if self._calls and entry.kind is ConvKind.GROUP:
+            ids = None if self.x is None else self.x.mentions
+            begun = 0 if turn is None else turn.persona
+            core.rooms.heard(entry, self.sender, self.seq, self.text, ids, begun, self._opt)
         if entry.kind is ConvKind.DIRECT and entry.hidden:
             core.unhide(entry)
 

@@ -185,6 +185,7 @@ class Turns:
         running = self._running.get(sid)
         if running is not None:
             running.cancelled = True  # also when its question is still being read
+            self._core.rooms.call_off(running.entry.id, sid)
         return self._bridge.cancel(sid)
 
     def grew(self, running: Running) -> None:
@@ -199,6 +200,9 @@ class Turns:
 
     async def _ask(self, running: Running) -> None:
         try:
+            if not await self._has_floor(running):
+                self.ended(running, Outcome(reason=EndReason.CANCELLED))
+                return
             request = await self._request(running)
             running.stream.turn = self._bridge.submit(request, running)
             if running.cancelled:
@@ -210,6 +214,12 @@ class Turns:
         except Exception:
             log.exception("turn.crashed", extra={"sid": running.new.sid})
             self.ended(running, _failed(Code.INTERNAL, "Internal error. Ask again.", 1000))
+
+    async def _has_floor(self, running: Running) -> bool:
+        """Wait until no other persona speaks; False if the answer was called off meanwhile."""
+        if running.entry.kind is ConvKind.GROUP:
+            await self._core.rooms.enter(running.entry.id, running.new.sid)
+        return not running.cancelled
 
     async def _request(self, running: Running) -> TurnRequest:
         core, entry, new = self._core, running.entry, running.new
@@ -243,7 +253,10 @@ class Turns:
     ) -> list[Msg]:
         # The bridge shows the model as many as were asked for; the demo partner remembers more.
         limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
-        rows, _ = await self._core.store.read(history(entry.id, ask + 1, True, limit, floor))
+        # In a group others have spoken since the question, and that matters to the answer.
+        latest = entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
+        before = 0 if latest else ask + 1
+        rows, _ = await self._core.store.read(history(entry.id, before, True, limit, floor))
         if mode == GenMode.REGENERATE:
             while rows and rows[-1].kind == MsgKind.AI_REPLY:
                 rows.pop()
@@ -278,13 +291,15 @@ class Turns:
     async def _finish(self, running: Running, outcome: Outcome) -> None:
         turn = running.stream.turn or self._bridge.get(running.new.sid)
         running.stream.turn = turn
+        entry = self._core.directory.peek(running.entry.id) or running.entry
         text = turn.text(StreamPart.ANSWER) if turn is not None else ""
         if not text and outcome.reason is EndReason.INTERRUPTED:
             text = running.partial
         end = _end_row(running.new.sid, outcome)
+        seq = 0
         try:
             if text:
-                await self._store_answer(running, text, outcome, end)
+                seq = await self._store_answer(running, text, outcome, end)
             else:
                 await self._store_end(running, outcome, end)
         except StorageError as exc:
@@ -293,6 +308,8 @@ class Turns:
             self._core.streams.end(running.stream)
         finally:
             self._running.pop(running.new.sid, None)
+            said = text if outcome.reason in (EndReason.STOP, EndReason.LENGTH) else ""
+            self._core.rooms.leave(entry, running.new.sid, running.new.persona, said, seq)
         self.finished[end.status] = self.finished.get(end.status, 0) + 1
         if outcome.code is not None:
             log.warning(
@@ -302,7 +319,8 @@ class Turns:
 
     async def _store_answer(
         self, running: Running, text: str, outcome: Outcome, end: EndTurn
-    ) -> None:
+    ) -> int:
+        """Store and publish an answer; return its number."""
         new, entry = running.new, running.entry
         x = MsgX(persona=new.persona, sid=new.sid, finish=int(outcome.reason))
         x.usage = _usage(outcome.usage)
@@ -315,7 +333,7 @@ class Turns:
         )
         complete = set(self._core.streams.end(running.stream))
         if answer.dup:
-            return  # stored before; whoever was not told has been asked to sync
+            return answer.seq  # stored before; whoever was not told has been asked to sync
         entry = self._core.directory.peek(entry.id) or entry
         entry.advance(answer.rev, answer.seq, answer.ts)
         self._core.stats.messages += 1
@@ -330,6 +348,7 @@ class Turns:
             x,
         )
         self._publish_answer(entry, complete, push, self._end_frame(running, outcome, answer))
+        return answer.seq
 
     async def _store_end(self, running: Running, outcome: Outcome, end: EndTurn) -> None:
         await self._store_row(end)

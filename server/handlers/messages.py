@@ -128,19 +128,16 @@ def _options(entry: Conversation, role: int, x: SendX) -> MsgX:
 def _turn_for(core: "Core", entry: Conversation, sender: Caller, f: Send) -> NewTurn | None:
     """Return the turn a message asks for: in an AI conversation always, in a group when called."""
     x = f.x
-    persona = (x.persona if x is not None else None) or entry.row.persona or 0
-    if not persona:
-        return None
-    known = core.personas.get(persona)
-    if known is None or not core.personas.may_use(sender, persona):
-        if x is not None and x.persona:
-            raise not_found("persona")
-        return None
-    if entry.kind is ConvKind.GROUP and not (x is not None and x.persona == persona):
-        mentioned = x is not None and x.mentions is not None and persona in x.mentions
-        if not mentioned and f"@{known.name}" not in f.text:
-            return None
-    return core.turns.new(sender.tenant, sender.user, persona)
+    if x is not None and x.persona:
+        persona = core.personas.require(sender, x.persona).id or 0
+    elif entry.kind is ConvKind.GROUP:
+        called = core.rooms.called(entry, f.text, None if x is None else x.mentions)
+        persona = called[0] if called else 0
+    else:
+        persona = entry.row.persona or 0
+        if persona and not core.personas.may_use(sender, persona):
+            persona = 0
+    return core.turns.new(sender.tenant, sender.user, persona) if persona else None
 
 
 async def edit(core: "Core", caller: Caller, f: Edit) -> Changed:

@@ -36,7 +36,7 @@ from protocol.envelopes import (
 )
 from protocol.frames import PREFACE, FrameDecoder
 from protocol.handshake import build_request, make_key
-from protocol.rows import Persona, SendX, Sync, User, Watch
+from protocol.rows import ConvSet, Persona, SendX, Sync, User, Watch
 from protocol.websocket import (
     BINARY,
     CLOSE,
@@ -267,11 +267,16 @@ class Peer:
         return reply
 
     async def create(
-        self, kind: ConvKind, *members: Person, persona: int | None = None, title: str = ""
+        self,
+        kind: ConvKind,
+        *members: Person,
+        persona: int | None = None,
+        title: str = "",
+        given: ConvSet | None = None,
     ) -> ConvInfo:
         """Make a conversation."""
         reply = await self.ask(
-            ConvCreate, cid(), int(kind), title, [m.id for m in members], persona
+            ConvCreate, cid(), int(kind), title, [m.id for m in members], persona, given
         )
         assert isinstance(reply, ConvInfo), reply
         return reply

@@ -11,6 +11,7 @@ from ai_bridge.providers.openai_chat import OpenAIChat
 from ai_bridge.router import Slot
 from ai_bridge.secrets import Secret
 from ai_bridge.transport.aio import AioTransport
+from ai_bridge.transport.raw_h1 import RawTransport
 
 DEMO_PROVIDER = ProviderConfig(name="demo", kind="demo", models=(DEMO_MODEL,))
 
@@ -50,4 +51,5 @@ def _backend(provider: ProviderConfig, config: BridgeConfig) -> Backend:
         return DemoBackend(words_per_s=config.demo_words_per_s)
     if not provider.base_url.startswith(("http://", "https://")):
         raise ValueError(f"AI provider {provider.name!r} needs a base_url (http:// or https://)")
-    return HttpBackend(OpenAIChat(provider), AioTransport(), provider.api_key)
+    transport = RawTransport() if provider.transport == "raw" else AioTransport()
+    return HttpBackend(OpenAIChat(provider), transport, provider.api_key)

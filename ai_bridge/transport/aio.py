@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import aiohttp
 
-from ai_bridge.errors import ProviderFailure, Remedy
 from ai_bridge.providers.base import CallEnd, Classify, Decoder, HttpRequest, OnHead
+from ai_bridge.transport.failures import broken, too_large, unreachable
 from ai_bridge.transport.sse import EventTooLarge
 
 CONNECT_S = 5.0
@@ -42,7 +42,7 @@ class AioTransport:
             try:
                 return await self._send(request, decoder, classify, on_head)
             except _StaleConnection:
-                raise _broken() from None
+                raise broken() from None
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -70,17 +70,17 @@ class AioTransport:
                     raise classify(response.status, response.headers, body)
                 return await _read(response, decoder)
         except aiohttp.ClientConnectorError:
-            raise _unreachable() from None
+            raise unreachable() from None
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if trace.reused and not trace.answered:
                 raise _StaleConnection from None
-            raise _broken() from None
+            raise broken() from None
         except TimeoutError:
-            raise (_broken() if trace.answered else _unreachable()) from None
+            raise (broken() if trace.answered else unreachable()) from None
         except aiohttp.ClientError:
-            raise _broken() from None
+            raise broken() from None
         except EventTooLarge:
-            raise _too_large() from None
+            raise too_large() from None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -143,21 +143,3 @@ async def _read_error(response: aiohttp.ClientResponse) -> bytes:
     except (TimeoutError, aiohttp.ClientError):
         pass  # the status alone has to do
     return bytes(body)
-
-
-def _unreachable() -> ProviderFailure:
-    text = (
-        "The AI service cannot be reached. Ask again in a moment; "
-        "if it stays, the operator should check the provider's base_url and that it runs."
-    )
-    return ProviderFailure("connect", text)
-
-
-def _broken() -> ProviderFailure:
-    text = "The connection to the AI service broke. Ask again or let it continue."
-    return ProviderFailure("disconnected", text)
-
-
-def _too_large() -> ProviderFailure:
-    text = "The AI service sent a piece that is too large to read. Choose another model."
-    return ProviderFailure("event_too_large", text, remedy=Remedy.NEXT)

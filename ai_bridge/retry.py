@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from ai_bridge.errors import ProviderFailure, Remedy
+from ai_bridge.providers.headers import retry_after_s as retry_after_s
 from ai_bridge.router import SlotLease
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after-ms` or `retry-after` (seconds or a date); None when neither says."""
-    millis = _number(headers.get("retry-after-ms"))
-    if millis is not None:
-        return max(0.0, millis / 1000)
-    value = headers.get("retry-after")
-    seconds = _number(value)
-    if seconds is not None:
-        return max(0.0, seconds)
-    if not value:
-        return None
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < 1e9 else None
 
 
 class RetryPlan:

@@ -1,57 +1,144 @@
 """What a provider's status and typed error fields mean, and what the person should do.
 
-Texts of providers are never passed on: they quote keys, prompts and addresses.
+Texts of providers are never passed on: they quote keys, prompts and addresses. Where a service
+tells two troubles apart only in its text, the text is searched for a known phrase and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ai_bridge.errors import ProviderFailure, Remedy
-from ai_bridge.retry import retry_after_s
+from ai_bridge.providers.headers import MAX_WAIT_S, reset_after_s, retry_after_s, span_s
 from protocol.codes import Code
 
-_TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
-_FILTER = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
-_RATE = frozenset({"rate_limit_exceeded", "rate_limit_error", "requests", "tokens"})
-_KEY = frozenset({"invalid_api_key", "authentication_error", "permission_error"})
-_MODEL = frozenset({"model_not_found", "not_found_error"})
+# Words of `code`, `type` and `status`, in lower case: OpenAI and those who speak its dialect,
+# Anthropic, Gemini (google.rpc.Code), Moonshot, DashScope, Zhipu (four figures) and SiliconFlow
+# (five figures), each as its page on error codes lists them.
+_TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large",
+                       "1261"})  # fmt: skip
+_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance",
+                    "billing_error", "exceeded_current_quota_error", "arrearage", "1113", "30001",
+                    "billing_not_active", "insufficient_credits"})  # fmt: skip
+_FILTER = frozenset({"content_filter", "content_policy_violation", "moderation_blocked",
+                     "data_inspection_failed", "datainspectionfailed", "1301", "invalid_prompt",
+                     "sensitive"})  # fmt: skip
+_RATE = frozenset({"rate_limit_exceeded", "rate_limit_error", "requests", "tokens",
+                   "resource_exhausted", "rate_limit_reached_error", "throttling", "1302", "1303",
+                   "1305", "too_many_requests"})  # fmt: skip
+_KEY = frozenset({"invalid_api_key", "authentication_error", "permission_error",
+                  "unauthenticated", "permission_denied", "api_key_invalid",
+                  "invalid_authentication_error", "incorrect_api_key_error"})  # fmt: skip
+_MODEL = frozenset({"model_not_found", "not_found_error", "resource_not_found_error", "20012"})
+_BUSY = frozenset({"overloaded_error", "engine_overloaded_error", "unavailable",
+                   "service_tier_capacity_exceeded"})  # fmt: skip
 _TRANSIENT = frozenset({408, 409, 425})
+
+# Anthropic, Gemini and vLLM say these only in the text of an "invalid request".
+_TOO_LONG_PHRASES = ("prompt is too long", "maximum context length", "context window",
+                     "context length", "exceeds the maximum number of tokens",
+                     "exceed context limit")  # fmt: skip
+_NO_CREDIT_PHRASES = ("credit balance is too low",)
+_BAD_KEY_PHRASES = ("api key not valid", "api key expired")
 
 
 def failure_of(
     status: int, headers: Mapping[str, str], error: Mapping[str, Any]
 ) -> ProviderFailure:
     """Explain an error response, or (status 0) an error object within an answer."""
-    words = {str(error.get(field, "")).lower() for field in ("code", "type")}
+    words = _words(error)
     if status == 0:
         status = _status_in(error)
-    wait_s = retry_after_s(headers)
+    wait_s = _wait_s(status, headers, error)
+    if _is_daily(error):
+        return _day_spent(status)
     typed = _by_words(words, status, wait_s)
+    if typed is None and status in (0, 400, 413, 422):
+        typed = _by_phrases(error, status)
     return typed if typed is not None else _by_status(status, wait_s)
 
 
+def _words(error: Mapping[str, Any]) -> set[str]:
+    words = {str(error.get(name, "")).lower() for name in ("code", "type", "status")}
+    for detail in _details(error):
+        words.add(str(detail.get("reason", "")).lower())
+    # A status among the codes says no more than the status itself.
+    return {word for word in words if not (word.isdecimal() and len(word) == 3)}
+
+
+def _details(error: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return Gemini's typed details (google.rpc.ErrorInfo, RetryInfo, QuotaFailure)."""
+    details = error.get("details")
+    return (
+        [one for one in details[:16] if isinstance(one, dict)] if isinstance(details, list) else []
+    )
+
+
 def _status_in(error: Mapping[str, Any]) -> int:
-    """OpenRouter and others put the HTTP status into `code` of an error in mid-stream."""
+    """OpenRouter, Gemini and others put the HTTP status into `code` of an error in mid-stream."""
     code = error.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code[:6])
     return code if isinstance(code, int) and 400 <= code < 600 else 0
 
 
+def _wait_s(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> float | None:
+    wait_s = retry_after_s(headers)
+    if wait_s is None and status == 429:
+        wait_s = _retry_delay_s(error)
+        if wait_s is None:
+            wait_s = reset_after_s(headers)
+    return wait_s
+
+
+def _retry_delay_s(error: Mapping[str, Any]) -> float | None:
+    """Read Gemini's RetryInfo, such as "34.07s"."""
+    for detail in _details(error):
+        delay = detail.get("retryDelay")
+        if isinstance(delay, str) and (wait_s := span_s(delay)) is not None:
+            return min(wait_s, MAX_WAIT_S)
+    return None
+
+
+def _is_daily(error: Mapping[str, Any]) -> bool:
+    """Whether a limit per day is used up: Gemini names a wait of seconds for it all the same."""
+    violations = [
+        violation
+        for detail in _details(error)
+        if isinstance(detail.get("violations"), list)
+        for violation in detail["violations"][:16]
+    ]
+    return any(isinstance(one, dict) and "PerDay" in str(one.get("quotaId")) for one in violations)
+
+
 def _by_words(words: set[str], status: int, wait_s: float | None) -> ProviderFailure | None:
-    if words & _TOO_LONG:
-        return _context_too_long(status)
-    if words & _QUOTA:
-        return _no_credit(status)
-    if words & _FILTER:
-        return _filtered(status)
-    if words & _KEY:
-        return _bad_key(status)
-    if words & _MODEL:
-        return _no_model(status)
-    if words & _RATE and status in (0, 429):
+    kinds: tuple[tuple[frozenset[str], Callable[[], ProviderFailure]], ...] = (
+        (_TOO_LONG, lambda: _context_too_long(status)),
+        (_QUOTA, lambda: _no_credit(status)),
+        (_FILTER, lambda: filtered(status)),
+        (_KEY, lambda: _bad_key(status)),
+        (_MODEL, lambda: _no_model(status)),
+    )
+    for known, failure in kinds:
+        if words & known:
+            return failure()
+    if words & _BUSY and status in (0, 429, 503, 529):
+        return _overloaded(status, wait_s)
+    if words & _RATE and status in (0, 400, 429):
         return _rate_limited(status, wait_s)
+    return None
+
+
+def _by_phrases(error: Mapping[str, Any], status: int) -> ProviderFailure | None:
+    text = error.get("message")
+    text = text[:2_000].lower() if isinstance(text, str) else ""
+    if any(phrase in text for phrase in _TOO_LONG_PHRASES):
+        return _context_too_long(status)
+    if any(phrase in text for phrase in _NO_CREDIT_PHRASES):
+        return _no_credit(status)
+    if any(phrase in text for phrase in _BAD_KEY_PHRASES):
+        return _bad_key(status)
     return None
 
 
@@ -64,6 +151,8 @@ def _by_status(status: int, wait_s: float | None) -> ProviderFailure:
         return _no_model(status)
     if status == 429:
         return _rate_limited(status, wait_s)
+    if status == 529:
+        return _overloaded(status, wait_s)
     if status == 413:
         return _context_too_long(status)
     if 300 <= status < 400:
@@ -94,7 +183,18 @@ def _no_credit(status: int) -> ProviderFailure:
     )
 
 
-def _filtered(status: int) -> ProviderFailure:
+def _day_spent(status: int) -> ProviderFailure:
+    return ProviderFailure(
+        "no_credit",
+        "The account at the AI service has used up what it may ask in a day. Ask again tomorrow; "
+        "the operator can raise the limit or configure another provider.",
+        remedy=Remedy.NEXT,
+        status=status,
+    )
+
+
+def filtered(status: int) -> ProviderFailure:
+    """The question itself is refused."""
     return ProviderFailure(
         "filtered",
         "The AI service's content filter refused this question. Ask in other words.",
@@ -130,6 +230,16 @@ def _rate_limited(status: int, wait_s: float | None) -> ProviderFailure:
         "rate_limited",
         f"The AI service is busy. Ask again {wait}.",
         code=Code.BUSY,
+        status=status,
+        retry_after_s=wait_s,
+    )
+
+
+def _overloaded(status: int, wait_s: float | None) -> ProviderFailure:
+    return ProviderFailure(
+        "overloaded",
+        "The AI service has more work than it can do. Ask again in a moment or choose another "
+        "model.",
         status=status,
         retry_after_s=wait_s,
     )

@@ -1,9 +1,12 @@
-"""The OpenAI chat dialect, as spoken by OpenAI, DeepSeek, Ollama, vLLM, OpenRouter and others."""
+"""The OpenAI chat dialect, as spoken by OpenAI, DeepSeek, Ollama, vLLM, OpenRouter and others.
+
+Source: platform.openai.com/docs/api-reference/chat; what differs is in services.py.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,23 +14,46 @@ from msgspec import Struct
 
 from ai_bridge.config import ProviderConfig
 from ai_bridge.errors import ProviderFailure
-from ai_bridge.providers.base import CallEnd, CallSink, HttpRequest, ModelCall
-from ai_bridge.providers.failures import failure_of, malformed, truncated
+from ai_bridge.providers.base import CallSink, HttpRequest, ModelCall, ToolDef
+from ai_bridge.providers.decoder import EventDecoder
+from ai_bridge.providers.failures import failure_of
+from ai_bridge.providers.lenient import error_object, figure, read_event
+from ai_bridge.providers.request import post, sampling_of, stops_of
+from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.providers.think import ThinkSplitter
 from ai_bridge.secrets import Secret
-from ai_bridge.transport.sse import MAX_EVENT_BYTES, EventTooLarge, SseParser
-from ai_bridge.types import ChatMessage, Role, Usage, UsageSource
+from ai_bridge.types import ChatMessage, Role, ToolCall, Usage, UsageSource
 from protocol.codes import EndReason
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Part(Struct):
+    """A piece of a content that comes as a list (Mistral's reasoning models)."""
+
+    text: str | None = None
+    thinking: str | list[_Part] | None = None
 
 
 class _Delta(Struct):
     """What a chunk adds; a whole `message` of a body without streaming has the same fields."""
 
-    content: str | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
 
 
 class _Choice(Struct):
@@ -36,25 +62,46 @@ class _Choice(Struct):
     finish_reason: str | None = None
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    """DeepSeek's own name."""
+    cached_tokens: int | None = None
+    """Moonshot's own name."""
 
 
 class _Chunk(Struct):
+    id: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
 
 
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_encode = msgspec.json.Encoder().encode
+_chunks = msgspec.json.Decoder(_Chunk)
 
+# What is not here ends an answer as it should: stop, tool_calls, function_call, eos, ...
 _FINISH = {
     "length": EndReason.LENGTH,
     "max_tokens": EndReason.LENGTH,
+    "model_length": EndReason.LENGTH,
+    "model_context_window_exceeded": EndReason.LENGTH,
     "content_filter": EndReason.FILTERED,
+    "sensitive": EndReason.FILTERED,
     "error": EndReason.ERROR,
+    "abort": EndReason.ERROR,
+    "network_error": EndReason.ERROR,
+    "insufficient_system_resource": EndReason.ERROR,
 }
 
 
@@ -63,123 +110,102 @@ class OpenAIChat:
 
     def __init__(self, config: ProviderConfig) -> None:
         self._config = config
-        self._url = config.base_url.rstrip("/") + "/chat/completions"
+        self._url = base_url_of(config) + "/chat/completions"
+        self._traits = traits_of(config)
 
     def build(self, call: ModelCall, key: Secret) -> HttpRequest:
-        config = self._config
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream",
-            **config.headers,
-        }
-        if key:
-            headers["authorization"] = f"Bearer {key.reveal()}"
-        if call.request.request_id:
-            headers["x-request-id"] = call.request.request_id
-        return HttpRequest(self._url, headers, _encode(self._body(call)))
+        return post(self._url, self._config, call, self._body(call), bearer(key))
 
     def _body(self, call: ModelCall) -> dict[str, Any]:
-        quirks = self._config.quirks
-        params = call.request.params
+        traits = traits_of(self._config, call.model)
         body: dict[str, Any] = {
             "model": call.model,
-            "messages": [self._message(message) for message in call.messages],
-            "stream": True,
+            "messages": [_message(message, traits) for message in call.messages],
+            "stream": call.stream,
         }
-        if quirks.include_usage:
+        if call.stream and traits.include_usage:
             body["stream_options"] = {"include_usage": True}
-        if params.max_tokens is not None:
-            body[quirks.max_tokens_field] = params.max_tokens
-        if quirks.sampling and params.temperature is not None:
-            body["temperature"] = params.temperature
-        if quirks.sampling and params.top_p is not None:
-            body["top_p"] = params.top_p
+        if call.request.params.max_tokens is not None:
+            body[traits.max_tokens_field] = call.request.params.max_tokens
+        body.update(sampling_of(call, traits))
+        if stops := stops_of(call, traits):
+            body["stop"] = stops
+        if call.tools:
+            body["tools"] = [_tool(tool) for tool in call.tools]
         return body
 
-    def _message(self, message: ChatMessage) -> dict[str, str]:
-        role = message.role.value
-        if message.role is Role.SYSTEM:
-            role = self._config.quirks.system_role
-        return {"role": role, "content": message.text}
-
     def decoder(self, out: CallSink) -> ChatDecoder:
-        return ChatDecoder(out, self._config)
+        return ChatDecoder(out, self._traits)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderFailure:
-        return failure_of(status, headers, _error_object(body))
+        return failure_of(status, headers, error_object(body))
 
 
-class ChatDecoder:
-    """One answer: an event stream, or the single JSON body that some services send instead."""
+def bearer(key: Secret) -> dict[str, str]:
+    """Return the header with the key, or none where no key is needed."""
+    return {"authorization": f"Bearer {key.reveal()}"} if key else {}
 
-    def __init__(self, out: CallSink, config: ProviderConfig) -> None:
-        self._out = out
-        self._body: bytearray | None = None
-        self._sniffed = False
-        self._sse = SseParser(self._on_data)
-        self._reasoning_field = config.quirks.reasoning_field
-        self._text = _HalfCarrier()
-        self._thoughts = _HalfCarrier()
-        self._think = ThinkSplitter(out.text, out.reasoning) if config.quirks.think_tags else None
-        self._finish: EndReason | None = None
-        self._usage: Usage | None = None
-        self._done = False
 
-    def feed(self, data: bytes) -> bool:
-        if not self._sniffed:
-            data = self._sniff(data)
-        if self._body is not None:
-            self._body += data
-            if len(self._body) > MAX_EVENT_BYTES:
-                raise EventTooLarge
-            return False
-        try:
-            self._sse.feed(data)
-        finally:
-            self._out.flush()
-        return self._done
+def _message(message: ChatMessage, traits: Traits) -> dict[str, Any]:
+    if message.role is Role.TOOL:
+        return {
+            "role": "tool",
+            "tool_call_id": _tool_id(message.call_id, traits),
+            "content": message.text,
+        }
+    role = traits.system_role if message.role is Role.SYSTEM else message.role.value
+    if not message.calls:
+        return {"role": role, "content": message.text}
+    return {
+        "role": role,
+        "content": message.text or None,
+        "tool_calls": [_sent_call(call, traits) for call in message.calls],
+    }
 
-    def eof(self) -> CallEnd:
-        if self._body is not None:
-            self._on_data(bytes(self._body))
-        elif not self._done:
-            self._sse.eof()
-        if self._think is not None:
-            self._think.eof()
-        self._out.flush()
-        if self._finish is EndReason.ERROR:
-            raise truncated()
-        if self._finish is None and not self._done:
-            raise truncated()
-        return CallEnd(self._finish or EndReason.STOP, self._usage)
 
-    def _sniff(self, data: bytes) -> bytes:
-        start = data.lstrip()
-        if start:
-            self._sniffed = True
-            if start.startswith(b"{"):
-                self._body = bytearray()
-        return data
+def _sent_call(call: ToolCall, traits: Traits) -> dict[str, Any]:
+    return {
+        "id": _tool_id(call.id, traits),
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.args},
+    }
 
-    def _on_data(self, data: bytes) -> None:
-        if data.startswith(b"{"):
-            self._take(_read_chunk(data))
-        elif data.strip() == b"[DONE]":
-            self._done = True
-        elif data.lstrip().startswith(b"{"):
-            self._take(_read_chunk(data.strip()))
-        # Anything else (empty data, "ping") keeps the connection alive and says nothing.
 
-    def _take(self, chunk: _Chunk) -> None:
+def _tool_id(call_id: str, traits: Traits) -> str:
+    """Return the id in the form that the service insists on; equal ids stay equal."""
+    size = traits.tool_id_chars
+    if size == 0 or (len(call_id) == size and call_id.isascii() and call_id.isalnum()):
+        return call_id
+    return hashlib.blake2s(call_id.encode()).hexdigest()[:size]
+
+
+def _tool(tool: ToolDef) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.schema,
+        },
+    }
+
+
+class ChatDecoder(EventDecoder):
+    """One answer in the chat dialect; it ends with `finish_reason`, or at least `[DONE]`."""
+
+    def __init__(self, out: CallSink, traits: Traits) -> None:
+        super().__init__(out)
+        self._reasoning_field = traits.reasoning_field
+        self._splitter = ThinkSplitter(out.text, out.reasoning) if traits.think_tags else None
+
+    def _take(self, data: bytes) -> None:
+        chunk = read_event(data, _chunks)
         if chunk.error is not None:
-            error = chunk.error if isinstance(chunk.error, dict) else {}
-            raise failure_of(0, {}, error)
+            raise failure_of(0, {}, chunk.error if isinstance(chunk.error, dict) else {})
+        if chunk.id:
+            self._response_id = chunk.id
         if chunk.usage is not None:
-            self._usage = Usage(
-                prompt=chunk.usage.prompt_tokens or 0,
-                completion=chunk.usage.completion_tokens or 0,
-                source=UsageSource.PROVIDER,
-            )
+            self._usage = _usage(chunk.usage)
         for choice in (chunk.choices or ())[:1]:  # we never ask for more than one
             delta = choice.delta or choice.message
             if delta is not None:
@@ -188,15 +214,36 @@ class ChatDecoder:
                 self._finish = _FINISH.get(choice.finish_reason, EndReason.STOP)
 
     def _take_delta(self, delta: _Delta) -> None:
-        thoughts = self._thoughts.join(self._thoughts_of(delta))
-        if thoughts:
-            self._out.reasoning(thoughts)
-        text = self._text.join(delta.content or delta.refusal)
-        if text:
-            if self._think is not None:
-                self._think.feed(text)
+        self._think(self._thoughts_of(delta))
+        if isinstance(delta.content, list):
+            self._take_parts(delta.content)
+        else:
+            self._say(delta.content or delta.refusal)
+        if delta.tool_calls:
+            for call in delta.tool_calls:
+                self._take_call(call)
+        if delta.function_call is not None:  # the form before tools, still used by old servers
+            function = delta.function_call
+            self._calls.add("function_call", None, function.name, function.arguments)
+
+    def _take_parts(self, parts: list[_Part]) -> None:
+        for part in parts:
+            if isinstance(part.thinking, list):
+                for thought in part.thinking:
+                    self._think(thought.text)
             else:
-                self._out.text(text)
+                self._think(part.thinking)
+            self._say(part.text)
+
+    def _take_call(self, call: _Call) -> None:
+        """Add a piece of a call: by index, else by id, else to the call that came last."""
+        function = call.function or _Function()
+        key: Hashable = call.index
+        if key is None:
+            key = call.id or None
+        if key is None and function.name:
+            key = ("name", function.name)
+        self._calls.add(key, call.id, function.name, function.arguments)
 
     def _thoughts_of(self, delta: _Delta) -> str | None:
         if self._reasoning_field:
@@ -204,92 +251,33 @@ class ChatDecoder:
             return value if isinstance(value, str) else None
         return delta.reasoning_content or delta.reasoning or delta.thinking
 
+    def _say(self, piece: str | None) -> None:
+        text = self._text.join(piece)
+        if not text:
+            return
+        if self._splitter is not None:
+            self._splitter.feed(text)
+        else:
+            self._out.text(text)
 
-class _HalfCarrier:
-    """Joins characters beyond U+FFFF whose halves arrive in two deltas as two JSON escapes."""
-
-    __slots__ = ("_half",)
-
-    def __init__(self) -> None:
-        self._half = ""
-
-    def join(self, piece: str | None) -> str:
-        """Return the whole characters; a first half at the end waits for the next piece."""
-        if not piece:
-            return ""
-        if not self._half and piece.isascii():
-            return piece
-        text = self._half + piece
-        self._half = ""
-        if "\ud800" <= text[-1] <= "\udbff":
-            self._half = text[-1]
-            text = text[:-1]
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # Joins pairs; a half without its partner means nothing and is dropped.
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
-        return text
+    def _end_text(self) -> None:
+        if self._splitter is not None:
+            self._splitter.eof()
 
 
-def _read_chunk(data: bytes) -> _Chunk:
-    try:
-        return _decode_chunk(data)
-    except msgspec.MsgspecError:
-        return _read_odd_chunk(data)
-
-
-def _read_odd_chunk(data: bytes) -> _Chunk:
-    """Read what the strict decoder refuses: lone surrogates, fields of unexpected types.
-
-    Raises:
-        ProviderFailure: this is no JSON object at all.
-    """
-    try:
-        value = json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        raise malformed() from None
-    if not isinstance(value, dict):
-        raise malformed()
-    choices = value.get("choices")
-    usage = value.get("usage")
-    return _Chunk(
-        choices=[
-            _odd_choice(choice)
-            for choice in (choices if isinstance(choices, list) else [])
-            if isinstance(choice, dict)
-        ],
-        usage=_odd_usage(usage) if isinstance(usage, dict) else None,
-        error=value.get("error"),
+def _usage(usage: _Usage) -> Usage:
+    prompt_details = usage.prompt_tokens_details
+    cached = prompt_details.cached_tokens if prompt_details is not None else None
+    if cached is None:
+        cached = usage.prompt_cache_hit_tokens
+    if cached is None:
+        cached = usage.cached_tokens
+    completion_details = usage.completion_tokens_details
+    reasoning = completion_details.reasoning_tokens if completion_details is not None else None
+    return Usage(
+        prompt=figure(usage.prompt_tokens),
+        completion=figure(usage.completion_tokens),
+        source=UsageSource.PROVIDER,
+        cached=figure(cached),
+        reasoning=figure(reasoning),
     )
-
-
-def _odd_choice(choice: dict[str, Any]) -> _Choice:
-    delta = choice.get("delta") or choice.get("message")
-    fields = delta if isinstance(delta, dict) else {}
-    texts = {name: fields.get(name) for name in _Delta.__struct_fields__}
-    finish = choice.get("finish_reason")
-    return _Choice(
-        delta=_Delta(**{name: text for name, text in texts.items() if isinstance(text, str)}),
-        finish_reason=finish if isinstance(finish, str) else None,
-    )
-
-
-def _odd_usage(usage: dict[str, Any]) -> _Usage:
-    def figure(name: str) -> int:
-        value = usage.get(name)
-        return int(value) if isinstance(value, (int, float)) and 0 <= value < 2**53 else 0
-
-    return _Usage(figure("prompt_tokens"), figure("completion_tokens"))
-
-
-def _error_object(body: bytes) -> dict[str, Any]:
-    """Return the typed error of a body, {} when it has none that we know."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        return {}
-    if isinstance(value, list) and value:
-        value = value[0]  # Gemini's compatible endpoint wraps it in a list
-    error = value.get("error") if isinstance(value, dict) else None
-    return error if isinstance(error, dict) else {}

@@ -1,0 +1,94 @@
+"""What the request builders of all dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ai_bridge.config import ProviderConfig
+from ai_bridge.providers.base import HttpRequest, ModelCall
+from ai_bridge.providers.services import Traits
+from ai_bridge.types import ChatMessage, Role, ToolCall
+
+_encode = msgspec.json.Encoder().encode
+
+OPENER = "…"
+"""Said in the person's place where a service wants a talk to begin with the person."""
+
+
+def post(
+    url: str,
+    config: ProviderConfig,
+    call: ModelCall,
+    body: dict[str, Any],
+    key_headers: dict[str, str],
+) -> HttpRequest:
+    """Make the request. The key is in a header and nowhere else: URLs are logged by proxies."""
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if call.stream else "application/json",
+        **config.headers,
+        **key_headers,
+    }
+    if call.request.request_id:
+        headers["x-request-id"] = call.request.request_id
+    return HttpRequest(url, headers, _encode(body))
+
+
+def sampling_of(call: ModelCall, traits: Traits) -> dict[str, float]:
+    """Return temperature and top_p as far as they are wished and the service takes them."""
+    params = call.request.params
+    wishes = {"temperature": params.temperature, "top_p": params.top_p}
+    if not traits.sampling:
+        return {}
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def stops_of(call: ModelCall, traits: Traits) -> list[str]:
+    """Return the stop sequences that the service takes; the first ones are the ones that count."""
+    return [stop for stop in call.request.params.stop if stop.strip()][: traits.max_stop]
+
+
+def split_system(messages: tuple[ChatMessage, ...]) -> tuple[list[str], tuple[ChatMessage, ...]]:
+    """Return the texts of the leading system messages, and the talk that follows them.
+
+    A system message within the talk stays there: in the dialects whose talk has only two sides
+    it is told in the person's part.
+    """
+    roles = [message.role for message in messages]
+    size = next((at for at, role in enumerate(roles) if role is not Role.SYSTEM), len(roles))
+    return [one.text for one in messages[:size] if one.text.strip()], messages[size:]
+
+
+class Side(Struct):
+    """Messages of one side without another in between; `model` tells whose they are."""
+
+    model: bool
+    messages: list[ChatMessage]
+
+
+def sides_of(talk: tuple[ChatMessage, ...]) -> Iterator[Side]:
+    """Return the talk by turns, person and model alternating, beginning with the person."""
+    side = Side(False, [])
+    for message in talk:
+        if not message.text.strip() and not message.calls and message.role is not Role.TOOL:
+            continue  # services refuse empty parts
+        model = message.role is Role.ASSISTANT
+        if model is not side.model:
+            yield side if side.messages else Side(False, [ChatMessage(Role.USER, OPENER)])
+            side = Side(model, [])
+        side.messages.append(message)
+    if side.messages:
+        yield side
+
+
+def args_object(call: ToolCall) -> dict[str, Any]:
+    """Return the arguments as an object; what the model wrote wrongly is shown as it is."""
+    try:
+        value = msgspec.json.decode(call.args)
+    except (msgspec.MsgspecError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"invalid_arguments": call.args}

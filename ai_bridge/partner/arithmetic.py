@@ -24,6 +24,9 @@ _WORDS = (
     (re.compile(r"[）)]"), ")"),
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
 )
+_SIGNS = (*((re.compile(sign), to) for sign, to in
+            ((r"\*\*", "^"), ("[×＊]", "*"), ("[÷／]", "/"), ("[（]", "("), ("[）]", ")"),
+             ("[−－–]", "-"), ("＋", "+"))), _WORDS[-1])  # fmt: skip
 _NUMBER_WORDS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
 sixteen seventeen eighteen nineteen twenty
@@ -40,6 +43,8 @@ _DATE = re.compile(r"^\d{1,4}[-/]\d{1,2}[-/]\d{1,4}$|^\d{4}[-/]\d{1,2}$")
 _RANGE = re.compile(r"^\d+[-/]\d+$")  # "24/7", "5-10 people": a sum only where it is asked for
 _ASKS = re.compile(r"[?？=]|what|how much|calculate|compute|多少|等于|几", re.I)
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/^()])")
+
+_ONLY_TOKENS = re.compile(rf"(?:{_TOKEN.pattern})+")
 
 
 class Unsolvable(Exception):
@@ -72,6 +77,29 @@ def solve(text: str) -> tuple[str, str] | None:
     return None
 
 
+def evaluate(expression: str) -> str:
+    """Return the exact value of + - * / ^ and brackets over decimal numbers.
+
+    A value that is no decimal number of 15 digits is rounded to them.
+
+    Raises:
+        Unsolvable: not such an expression, or its value is out of bounds.
+        ZeroDivisionError: as it says.
+    """
+    for pattern, sign in _SIGNS:
+        expression = pattern.sub(sign, expression)
+    text = expression.strip()
+    if len(text) > MAX_EXPRESSION_CHARS or not _ONLY_TOKENS.fullmatch(text):
+        raise Unsolvable
+    value = _Sum(text).value()
+    if value.denominator == 1:
+        return _show(value)
+    try:
+        return f"{float(value):.15g}"
+    except OverflowError:
+        raise Unsolvable from None
+
+
 def _chinese_number(text: str) -> int:
     total = 0
     digit = 0
@@ -91,6 +119,8 @@ def _show(value: Fraction) -> str:
     if value.denominator == 1:
         text = str(value.numerator)
     else:
+        if abs(value) >= 10**MAX_DIGITS:
+            raise Unsolvable
         text = f"{float(value):.6f}".rstrip("0").rstrip(".")
     if len(text) > MAX_DIGITS:
         raise Unsolvable
@@ -125,10 +155,17 @@ class _Sum:
         return value
 
     def _multiply(self) -> Fraction:
-        value = self._power()
+        value = self._signed()
         while self._peek() in ("*", "/"):
-            value = value * self._power() if self._next() == "*" else value / self._power()
+            value = value * self._signed() if self._next() == "*" else value / self._signed()
         return value
+
+    def _signed(self) -> Fraction:
+        """A minus binds weaker than a power: -3^2 is -9."""
+        if self._peek() == "-":
+            self._next()
+            return -self._signed()
+        return self._power()
 
     def _power(self) -> Fraction:
         base = self._atom()
@@ -144,8 +181,6 @@ class _Sum:
 
     def _atom(self) -> Fraction:
         token = self._next()
-        if token == "-":
-            return -self._atom()
         if token == "(":
             value = self._add()
             if self._next() != ")":

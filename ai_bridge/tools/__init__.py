@@ -1,0 +1,1 @@
+"""Tools that a model may have run, and the bounds within which they run."""

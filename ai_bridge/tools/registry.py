@@ -1,0 +1,245 @@
+"""Which tools there are, who may use them, and what became of their calls."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from enum import StrEnum
+from typing import Any, Final
+
+from msgspec import Struct, structs
+
+from ai_bridge.errors import BridgeError
+from ai_bridge.providers.base import ToolDef
+from ai_bridge.tools.schema import MAX_DESCRIPTION_CHARS, BadSchema, Dialect, normalise
+from protocol.codes import Code
+
+log = logging.getLogger("parlance.ai")
+
+MAX_TOOLS = 500
+MAX_ALLOW_LISTS = 20_000
+MAX_OFFERED = 64
+"""Tools told to a model at once: beyond that services refuse, and models choose badly."""
+MAX_NORMALISED = 2_000
+RESULT_BYTES = 16 * 1024
+TIMEOUT_S = 20.0
+
+NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}\Z")
+"""What all dialects take: Gemini wants a letter or an underscore first."""
+
+
+class Effect(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    """Changes something outside: run at most once, and never after foreign text was read
+    unless somebody confirmed it."""
+
+
+class ToolContext(Struct, frozen=True):
+    """For whom a tool runs."""
+
+    turn_id: int
+    tenant: int
+    user: int
+    conv: int
+    persona: int
+    lang: str = ""
+
+
+class ToolError(Exception):
+    """A tool could not do what was asked. The text goes to the model: no address, no key.
+
+    Attributes:
+        reason: constant word for the counters.
+    """
+
+    def __init__(self, text: str, reason: str = "failed") -> None:
+        super().__init__(text)
+        self.text = text
+        self.reason = reason
+
+
+Handler = Callable[[dict[str, Any], ToolContext], Awaitable[str]]
+"""Does the work and returns what the model is told. It is cancelled at its deadline."""
+
+
+class ToolSpec(Struct, frozen=True, kw_only=True):
+    """One tool. `schema` is JSON Schema of its arguments, as its author wrote it.
+
+    `trusted` says that its output is made here; all other output may hold somebody's
+    instructions and taints the turn. `source` groups tools that come and go together.
+    """
+
+    name: str
+    description: str
+    handler: Handler
+    schema: dict[str, Any] = {}
+    effect: Effect = Effect.READ
+    timeout_s: float = TIMEOUT_S
+    result_bytes: int = RESULT_BYTES
+    trusted: bool = False
+    source: str = ""
+
+
+class ToolStats(Struct):
+    """Counters since the start; `dropped` and `failed` by reason."""
+
+    called: int = 0
+    failed: Counter[str] = Counter()
+    timed_out: int = 0
+    refused: int = 0
+    dropped: Counter[str] = Counter()
+
+    def as_dict(self) -> dict[str, Any]:
+        return structs.asdict(self)
+
+
+class ToolSet:
+    """The tools of one turn, by name. Immutable."""
+
+    def __init__(self, registry: ToolRegistry, specs: Iterable[ToolSpec]) -> None:
+        self._registry = registry
+        self._specs = {spec.name: spec for spec in specs}
+
+    def __bool__(self) -> bool:
+        return bool(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._specs)
+
+    def get(self, name: str) -> ToolSpec | None:
+        return self._specs.get(name)
+
+    def defs(self, dialect: Dialect) -> tuple[ToolDef, ...]:
+        """Return what a provider of this dialect is told; tools that it would refuse are out."""
+        defs = (self._registry.definition(spec, dialect) for spec in self._specs.values())
+        return tuple(found for found in defs if found is not None)
+
+
+class ToolRegistry:
+    """All tools of the process. Lives on the event loop's thread.
+
+    A persona's list wins over its tenant's; without either a turn gets the default tools. A
+    tenant's list also bounds its personas'.
+
+    Args:
+        defaults: names for turns without a list of their own.
+    """
+
+    def __init__(self, defaults: Iterable[str] = ()) -> None:
+        self.stats = ToolStats(failed=Counter(), dropped=Counter())
+        self._defaults = frozenset(defaults)
+        self._specs: dict[str, ToolSpec] = {}
+        self._allowed: dict[tuple[int, int], frozenset[str]] = {}
+        self._normalised: OrderedDict[tuple[str, Dialect], ToolDef | None] = OrderedDict()
+
+    # --- tools -------------------------------------------------------------------------------
+
+    def add(self, spec: ToolSpec) -> bool:
+        """Take a tool; False (counted, logged) if its name is bad or taken, or no place is left."""
+        reason = ""
+        if not NAME.match(spec.name):
+            reason = "bad_name"
+        elif spec.name in self._specs:
+            reason = "name_taken"
+        elif len(self._specs) >= MAX_TOOLS:
+            reason = "too_many"
+        if reason:
+            self._drop(spec.name, reason)
+            return False
+        self._specs[spec.name] = spec
+        return True
+
+    def replace_source(self, source: str, specs: Iterable[ToolSpec]) -> int:
+        """Put these tools in the place of all that came from `source`; return how many stayed."""
+        for name in [name for name, spec in self._specs.items() if spec.source == source]:
+            del self._specs[name]
+            for dialect in Dialect:
+                self._normalised.pop((name, dialect), None)
+        return sum(self.add(structs.replace(spec, source=source)) for spec in specs)
+
+    def all(self) -> list[ToolSpec]:
+        return list(self._specs.values())
+
+    # --- who may use what --------------------------------------------------------------------
+
+    def allow(self, tenant: int, names: Iterable[str] | None, persona: int = 0) -> None:
+        """Set the list of a tenant, or of one of its personas; None removes it.
+
+        Names that no tool has (yet) are kept: servers come and go.
+
+        Raises:
+            BridgeError: SIZE_LIMIT, too many lists.
+        """
+        key = (tenant, persona)
+        if names is None:
+            self._allowed.pop(key, None)
+            return
+        if key not in self._allowed and len(self._allowed) >= MAX_ALLOW_LISTS:
+            raise BridgeError(Code.SIZE_LIMIT, "Too many tool lists. Remove some of them first.")
+        self._allowed[key] = frozenset(names)
+
+    def tools_for(self, tenant: int, persona: int) -> ToolSet:
+        """Return the tools that a turn may use, in the order of their registration."""
+        by_tenant = self._allowed.get((tenant, 0))
+        by_persona = self._allowed.get((tenant, persona)) if persona else None
+        names = by_persona if by_persona is not None else by_tenant
+        if names is None:
+            names = self._defaults
+        if by_tenant is not None:
+            names &= by_tenant
+        specs = [spec for name, spec in self._specs.items() if name in names]
+        for spec in specs[MAX_OFFERED:]:
+            self._drop(spec.name, "too_many_offered")
+        return ToolSet(self, specs[:MAX_OFFERED])
+
+    # --- definitions -------------------------------------------------------------------------
+
+    def definition(self, spec: ToolSpec, dialect: Dialect) -> ToolDef | None:
+        """Return the tool as this dialect takes it, None (counted once) if it cannot."""
+        key = (spec.name, dialect)
+        if self._specs.get(spec.name) is not spec:
+            return self._define(spec, dialect)  # replaced while the turn runs
+        if key not in self._normalised:
+            self._normalised[key] = self._define(spec, dialect)
+            if len(self._normalised) > MAX_NORMALISED:
+                self._normalised.popitem(last=False)
+        return self._normalised[key]
+
+    def _define(self, spec: ToolSpec, dialect: Dialect) -> ToolDef | None:
+        try:
+            schema = normalise(spec.schema, dialect)
+        except BadSchema as bad:
+            self._drop(spec.name, bad.reason)
+            return None
+        return ToolDef(spec.name, spec.description.strip()[:MAX_DESCRIPTION_CHARS], schema)
+
+    def _drop(self, name: str, reason: str) -> None:
+        self.stats.dropped[reason] += 1
+        log.warning("tool.dropped", extra={"tool": name[:64], "reason": reason})
+
+
+DIALECTS: Final = {
+    "openai_chat": Dialect.OPENAI,
+    "openai_responses": Dialect.RESPONSES,
+    "anthropic": Dialect.ANTHROPIC,
+    "gemini": Dialect.GEMINI,
+    "demo": Dialect.OPENAI,
+}
+"""Dialect of each `ProviderConfig.kind`."""
+
+
+def safe_name(name: str) -> str:
+    """Return a name that every dialect takes; different names stay different."""
+    if NAME.match(name):
+        return name
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain if plain[:1].isalpha() or plain[:1] == '_' else '_' + plain}"[:55] + "_" + mark

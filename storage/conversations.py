@@ -22,6 +22,7 @@ from storage.conv_rows import (
     select_mine,
 )
 from storage.errors import Exists, Invalid, NotFound
+from storage.memories import forget_conversation
 from storage.ops import Op, Row, Statement, in_list
 from storage.rows import ConvRecord, CreatedConversation, MemberRow, NewConversation
 from storage.writes import Tx
@@ -282,6 +283,8 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
     yield Statement(f"UPDATE conversation SET {sets} WHERE id = ?", (*changes.values(), conv))
     if new_owner:
         yield from _hand_over(tx, members, new_owner, rev)
+    if changes.get("deleted"):
+        yield from forget_conversation(tx, conv)
     row = (yield from select_conversations([conv]))[conv].row
     # The head is written at the end of the batch only.
     row.rev, row.updated = rev, tx.ts
@@ -290,7 +293,10 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
 
 
 def drop_conversation(tx: Tx, conv: int) -> Op[tuple[Conv, int]]:
-    """Mark a conversation as deleted; `change_conversation` with deleted=False restores it."""
+    """Mark a conversation as deleted; `change_conversation` with deleted=False restores it.
+
+    What personas learnt in it is forgotten for good.
+    """
     return (yield from change_conversation(tx, conv, ConvSet(deleted=True)))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from protocol.codes import MsgKind
 from protocol.rows import Msg, MsgX
 from storage.errors import Gone, NotFound, NotPermitted, Stale, TooLate
+from storage.memories import forget_message
 from storage.ops import Op, Row, Statement, in_list
 from storage.writes import Tx
 
@@ -76,7 +77,8 @@ def edit_message(
 ) -> Op[Msg]:
     """Replace the text of by's own message, and those fields of its sparse part that x sets.
 
-    The same text again changes nothing: the row comes back with the rev it had.
+    The same text again changes nothing: the row comes back with the rev it had. What was learnt
+    from another text is forgotten.
 
     Raises:
         NotFound, NotPermitted (another's, or not text), Gone (recalled), Stale (base).
@@ -92,13 +94,17 @@ def edit_message(
     if base and msg.rev != base:
         raise Stale("the message has changed")
     merged.edited = tx.ts
-    return (yield from _update(tx, conv, msg, text, merged))
+    if msg.text != text:
+        yield from forget_message(tx, conv, seq)
+    return (yield from update_message(tx, conv, msg, text, merged))
 
 
 def recall_message(
     tx: Tx, conv: int, seq: int, by: int, by_admin: bool, window_ms: int
 ) -> Op[tuple[Msg, bool]]:
-    """Take a message back: its text and sparse part go. Return it and whether that is new.
+    """Take a message back: its text, its sparse part and what was learnt from it go.
+
+    Return it and whether that is new.
 
     Args:
         window_ms: how old an own message may be, 0 for any age. Administrators: any age.
@@ -113,7 +119,8 @@ def recall_message(
         return msg, False
     if window_ms and not by_admin and tx.ts - msg.ts > window_ms:
         raise TooLate("the message is too old to be recalled")
-    return (yield from _update(tx, conv, msg, "", MsgX(recalled=by))), True
+    yield from forget_message(tx, conv, seq)
+    return (yield from update_message(tx, conv, msg, "", MsgX(recalled=by))), True
 
 
 def _locked_message(tx: Tx, conv: int, seq: int) -> Op[Msg]:
@@ -124,7 +131,8 @@ def _locked_message(tx: Tx, conv: int, seq: int) -> Op[Msg]:
     return message_from(rows[0])
 
 
-def _update(tx: Tx, conv: int, msg: Msg, text: str, x: MsgX) -> Op[Msg]:
+def update_message(tx: Tx, conv: int, msg: Msg, text: str, x: MsgX) -> Op[Msg]:
+    """Store another text and sparse part of a message that was read under the head's lock."""
     rev = tx.bump(conv)
     yield Statement(
         "UPDATE message SET rev = ?, text = ?, ext = ? WHERE conv = ? AND seq = ?",

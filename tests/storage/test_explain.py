@@ -18,6 +18,7 @@ from storage import (
     dead_letters,
     devices,
     members,
+    memories,
     messages,
     mysql,
     people,
@@ -37,6 +38,9 @@ SMALL = {"schema_version", "tenant", "dead_letter", "setting"}
 """Tables read whole on purpose, by operators or at start."""
 
 TABLES = (
+    "ai_memory",
+    "ai_memory_mark",
+    "ai_memory_setting",
     "ai_turn",
     "conversation",
     "feed",
@@ -195,6 +199,51 @@ async def use_everything(store: Store) -> None:
     await do((), turns.start_turns, turns=steps, node="n")
     await do((), turns.checkpoint_turns, turns=steps)
     await do((), turns.end_turn, end=EndTurn(new.sid, 2, 0))
+    await use_memories(store, users, others)
+
+
+async def use_memories(store: Store, users: list[int], convs: list[int]) -> None:
+    """Call every operation on memories, over enough rows of enough pairs."""
+    read = store.read
+
+    async def do(user: int, make: Any, **options: Any) -> Any:
+        return await store.change([user, *convs[:3]], partial(make, user=user, **options))
+
+    add = partial(do, make=memories.add_memory, tenant=1, kind="other", text="t")
+    made = [await add(user, persona=5 + n) for user in users for n in range(4)]
+    ann, one = users[0], made[0]
+    for user in users[10:]:
+        await do(user, memories.set_off, off=True)
+    for n, conv in enumerate(convs):
+        notes = [memories.Noted(user, 5, conv, 1, 2) for user in users[n % 50 :][:2]]
+        await store.change(users, partial(memories.note_messages, notes=notes))
+    for op in (
+        memories.pending_pairs(2**50, 10),
+        memories.last_asks(5),
+        memories.list_memories(ann, 0, 0, 10),
+        memories.list_memories(ann, 5, 0, 10, replaced=True),
+        memories.is_off(ann),
+    ):
+        await read(op)
+    _, rows = await read(memories.pair_memories(ann, 5))
+    unread = await read(memories.unread_messages(ann, 5, 10))
+    facts = [
+        memories.Learnt("other", "f", memories.Written(convs[0], 1, rev, ""), "f", b"v", "m", old)
+        for rev, old in ((1, (one.id,)), (2, ()))
+    ]
+    learn = partial(memories.learn, tenant=1, persona=5, spans=unread.spans, facts=facts)
+    await do(ann, learn)
+    vectors = [(memory, b"v" * 8) for memory, _, _ in rows]
+    await do(ann, memories.set_vectors, persona=5, model="m", vectors=vectors)
+    await store.change((), partial(memories.touch_memories, uses=[(one.id, 2), (made[1].id, 1)]))
+    await do(ann, memories.change_memory, id=made[1].id, text="other", pinned=True)
+    await do(ann, memories.erase_memory, id=made[1].id)
+    await store.change((), partial(memories.forget_message, conv=convs[0], seq=1))
+    await store.change((), partial(memories.forget_conversation, conv=convs[0]))
+    await do(ann, memories.set_off, off=True)
+    for user, persona in ((ann, 5), (users[1], 0)):
+        await do(user, memories.erase_memories, persona=persona)
+    await do(ann, memories.forget_user)
 
 
 @pytest.fixture

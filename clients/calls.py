@@ -189,6 +189,10 @@ class Calls:
         """Stop an answer; the text so far is kept. Stopping one that has ended does nothing."""
         return cast(e.Done, await self.request(e.Cancel(0, sid)))
 
+    async def pick(self, conv: int, seq: int) -> e.Changed:
+        """Choose one of the answers that `gen` made of one another."""
+        return cast(e.Changed, await self.request(e.Pick(0, conv, seq)))
+
     async def open_stream(self, sid: int, part: int = 0, off: int = 0) -> e.Opened:
         """Read the text of a running answer from byte `off` on."""
         return cast(e.Opened, await self.request(e.Open(0, sid, part, off)))

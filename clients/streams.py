@@ -188,7 +188,7 @@ class Streams:
         if zlib.crc32(text.encode()) != f.crc:
             return [ended], None, True
         persona = stream.persona or None
-        x = MsgX(persona=persona, sid=f.sid, finish=int(reason), usage=f.usage)
+        x = MsgX(persona=persona, sid=f.sid, finish=int(reason), usage=f.usage, ask=f.ask)
         kind = int(MsgKind.AI_REPLY)
         push = MsgPush(f.conv, f.rev, f.seq, f.ts, stream.persona, kind, text, x)
         return [ended], push, False

@@ -363,6 +363,13 @@ class Open(Request, tag=69):
     off: U
 
 
+class Pick(Request, tag=74):
+    """Choose one of the answers that `gen` with mode 2 made of one another."""
+
+    conv: Id
+    seq: U
+
+
 class Opened(Reply, tag=70):
     sid: Id
     conv: Id
@@ -496,6 +503,7 @@ class StreamEnd(Frame, tag=116):
     usage: Annotated[list[U], Meta(max_length=2)] | None = None
     code: U | None = None
     detail: S512 | None = None
+    ask: U | None = None
 
 
 class Notice(Frame, tag=117):
@@ -552,6 +560,7 @@ ClientFrame = (
     | PersonaDrop
     | Gen
     | Cancel
+    | Pick
     | Open
     | UserGet
     | UserFind

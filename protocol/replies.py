@@ -32,6 +32,7 @@ REPLIES: Final[Mapping[type[e.Request], type[e.Reply]]] = MappingProxyType(
         e.PersonaDrop: e.Changed,
         e.Gen: e.GenOk,
         e.Cancel: e.Done,
+        e.Pick: e.Changed,
         e.Open: e.Opened,
         e.UserGet: e.Users,
         e.UserFind: e.Users,

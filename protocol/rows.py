@@ -65,6 +65,9 @@ class MsgX(Entity):
     recalled: Id | None = None
     pinned: bool | None = None
     meta: Annotated[dict[S64, S256], Meta(max_length=16)] | None = None
+    ask: U | None = None
+    alts: Annotated[list[U], Meta(max_length=16)] | None = None
+    off: bool | None = None
 
 
 class SendX(Entity):

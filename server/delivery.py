@@ -194,6 +194,12 @@ def publish_row(core: "Core", entry: Conversation, row: Msg) -> None:
     publish_change(core, entry, push, row.rev, row.seq)
 
 
+def publish_rows(core: "Core", entry: Conversation, rows: Iterable[Msg]) -> None:
+    """Push messages that one commit changed, and note that the conversation has changed."""
+    for row in rows:
+        publish_row(core, core.directory.changed(entry.id) or entry, row)
+
+
 def publish_change(
     core: "Core", entry: Conversation, push: Frame, rev: int, seq: int | None = None
 ) -> None:

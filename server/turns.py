@@ -25,10 +25,12 @@ from ai_bridge.types import (
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
 from protocol.rows import GenOpt, Msg, MsgX
+from server.delivery import publish_rows
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
 from storage.batcher import Append
+from storage.branches import add_sibling, as_chosen
 from storage.errors import StorageError
 from storage.messages import history
 from storage.people import get_users
@@ -257,6 +259,7 @@ class Turns:
         latest = entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
         before = 0 if latest else ask + 1
         rows, _ = await self._core.store.read(history(entry.id, before, True, limit, floor))
+        rows = as_chosen(rows)
         if mode == GenMode.REGENERATE:
             while rows and rows[-1].kind == MsgKind.AI_REPLY:
                 rows.pop()
@@ -324,8 +327,7 @@ class Turns:
         new, entry = running.new, running.entry
         x = MsgX(persona=new.persona, sid=new.sid, finish=int(outcome.reason))
         x.usage = _usage(outcome.usage)
-        if running.stream.ask and new.mode != GenMode.REPLY:
-            x.quote = running.stream.ask
+        x.ask = running.stream.ask or None
         answer = await self._commit(
             lambda future: Answer(
                 future, conv=entry.id, persona=new.persona, sid=new.sid, text=text, x=x, end=end
@@ -348,7 +350,22 @@ class Turns:
             x,
         )
         self._publish_answer(entry, complete, push, self._end_frame(running, outcome, answer))
+        if new.mode == GenMode.REGENERATE:
+            await self._add_sibling(entry, running.stream.ask, answer.seq)
         return answer.seq
+
+    async def _add_sibling(self, entry: Conversation, target: int, seq: int) -> None:
+        """Put the new answer in the place of the one that was not good enough."""
+        core = self._core
+        try:
+            await core.store.change(
+                (entry.id,),
+                lambda tx: add_sibling(tx, entry.id, target, seq),
+                publish=lambda rows: publish_rows(core, entry, rows),
+            )
+        except StorageError as exc:
+            # Both stay, one behind the other: `ask` still tells that they belong together.
+            log.warning("turn.sibling_failed", extra={"conv": entry.id, "reason": str(exc)})
 
     async def _store_end(self, running: Running, outcome: Outcome, end: EndTurn) -> None:
         await self._store_row(end)
@@ -360,8 +377,6 @@ class Turns:
     def _publish_answer(
         self, entry: Conversation, complete: "set[Session]", push: MsgPush, end: StreamEnd
     ) -> None:
-        if push.x is not None and push.x.quote is not None:
-            complete = set()  # `s_end` has no room for the quote: everybody gets the message
         whole, rest = Encoded(end), Encoded(push)
         for user in entry.members:
             for session in self._core.hub.sessions_of(user):
@@ -382,6 +397,7 @@ class Turns:
             _usage(outcome.usage),
             int(outcome.code) if outcome.code is not None else None,
             outcome.error or None,
+            (running.stream.ask or None) if answer else None,
         )
 
     async def _commit(self, make: AnswerMaker) -> Answer:

@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING
 
 from ai_bridge.turn import character_border
-from protocol.codes import GenMode, MsgKind
-from protocol.envelopes import Cancel, Done, Gen, GenOk, Open, Opened
+from protocol.codes import Code, GenMode, MsgKind
+from protocol.envelopes import Cancel, Changed, Done, Gen, GenOk, Open, Opened, Pick
 from protocol.rows import Msg
+from server.delivery import publish_rows
 from server.directory import Conversation
-from server.errors import invalid, not_found
+from server.errors import ServiceError, invalid, not_found
 from server.handlers.messages import require_writable
 from server.router import Caller, Router
+from storage.branches import MAX_SIBLINGS, pick_sibling
 from storage.messages import get_messages, history
 from storage.rows import TurnRow, TurnStatus
 from storage.turns import create_turn, get_turn
@@ -23,6 +25,7 @@ def register(router: Router) -> None:
     """Add this subject's rows to the table."""
     router.serve(Gen, gen, 5)
     router.serve(Cancel, cancel, 1)
+    router.serve(Pick, pick, 1)
     router.direct(Open, open_stream, 1)
 
 
@@ -64,6 +67,9 @@ async def _question(core: "Core", entry: Conversation, caller: Caller, f: Gen) -
         raise invalid("persona", "Say which persona is to answer.")
     if f.mode == GenMode.CONTINUE and not spoke:
         raise invalid("seq", "Only an answer can be continued.")
+    alts = row.x.alts if row.x is not None else None
+    if f.mode == GenMode.REGENERATE and alts is not None and len(alts) >= MAX_SIBLINGS:
+        raise ServiceError(Code.SIZE_LIMIT, "too many answers", "Pick one, or ask anew.")
     return row.seq, persona
 
 
@@ -79,6 +85,20 @@ async def cancel(core: "Core", caller: Caller, f: Cancel) -> Done:
         raise not_found("stream")
     await core.directory.require(row.conv, caller)
     return Done(f.rid)
+
+
+async def pick(core: "Core", caller: Caller, f: Pick) -> Changed:
+    """Choose which of several answers to one question counts from now on."""
+    entry = await core.directory.require(f.conv, caller)
+    require_writable(core, entry, entry.members[caller.user])
+    if f.seq <= entry.floor(caller.user):
+        raise not_found("message")
+    rows = await core.store.change(
+        (entry.id,),
+        lambda tx: pick_sibling(tx, entry.id, f.seq),
+        publish=lambda rows: publish_rows(core, entry, rows),
+    )
+    return Changed(f.rid, entry.id, rows[-1].rev if rows else 0, core.now_ms())
 
 
 def open_stream(core: "Core", session: "Session", f: Open) -> None:

@@ -62,6 +62,7 @@ MESSAGES = {
     "gen_ok": (67, "rid sid state"),
     "cancel": (68, "rid sid"),
     "open": (69, "rid sid part off"),
+    "pick": (74, "rid conv seq"),
     "opened": (70, "rid sid conv state part off text total"),
     "user_get": (75, "rid users"),
     "users": (76, "rid items cursor"),
@@ -82,7 +83,7 @@ MESSAGES = {
     "receipt": (112, "conv reads"),
     "s_start": (114, "sid conv persona ask ts state"),
     "s_delta": (115, "sid part off text"),
-    "s_end": (116, "sid conv reason rev seq ts total crc usage code detail"),
+    "s_end": (116, "sid conv reason rev seq ts total crc usage code detail ask"),
     "notice": (117, "kind text expires"),
     "skip": (118, "feed rev"),
 }

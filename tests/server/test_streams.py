@@ -22,6 +22,7 @@ from protocol.envelopes import (
     MsgPush,
     Open,
     Opened,
+    Pick,
     Send,
     StreamDelta,
     StreamEnd,
@@ -589,6 +590,48 @@ async def test_regenerate_and_continue_show_the_model_what_they_must(tmp_path: P
         for mode, seq in ((9, 1), (int(GenMode.CONTINUE), 1)):
             assert await peer.refused(Gen, conv, cid(), mode, seq) == Code.INVALID
         assert await peer.refused(Gen, conv, cid(), 1, 99) == Code.NOT_FOUND
+
+
+async def chosen(peer: Peer, seq: int) -> None:
+    """Read until an answer is known as the chosen one of several."""
+    await peer.expect(MsgPush, lambda f: f.seq == seq and f.x is not None and bool(f.x.alts))
+
+
+async def test_answers_made_again_are_siblings_of_which_one_is_chosen(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        for number, said in enumerate(("one", "two", "three")):
+            if number:
+                again = await peer.ask(Gen, conv, cid(), int(GenMode.REGENERATE), number + 1)
+                sid = again.sid
+            else:
+                sid = await ask(peer, conv, "Count")
+            (await model.call(number)).finish(said)
+            await Reader().follow(peer, sid)
+            if number:
+                await chosen(peer, number + 2)
+
+        async def states() -> list[tuple[str, list[int] | None, bool | None]]:
+            page = await peer.ask(History, conv, 0, True, 9)
+            return [(m.text, m.x.alts, m.x.off) for m in page.msgs if m.x and m.x.sid]
+
+        all_of_them = [2, 3, 4]
+        assert await states() == [
+            ("one", all_of_them, True),
+            ("two", all_of_them, True),
+            ("three", all_of_them, None),
+        ]
+        changed = await peer.ask(Pick, conv, 2)
+        assert changed.rev > 0
+        assert [off for _, _, off in await states()] == [None, True, True]
+        assert (await peer.ask(Pick, conv, 2)).rev == 0
+        more = await ask(peer, conv, "Go on")
+        call = await model.call(3)
+        assert call.texts[1:] == ["Count", "one", "Go on"]
+        call.finish("fine")
+        await Reader().follow(peer, more)
+        assert await peer.refused(Pick, conv, 5) == Code.NOT_PERMITTED
+        assert await peer.refused(Pick, conv, 99) == Code.NOT_FOUND
 
 
 async def test_earlier_messages_are_shown_as_far_as_asked_for(tmp_path: Path) -> None:

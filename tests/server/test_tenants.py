@@ -42,6 +42,7 @@ from protocol.envelopes import (
     PersonaList,
     PersonaPage,
     PersonaSave,
+    Pick,
     Ping,
     Pong,
     ProfileSet,
@@ -186,6 +187,7 @@ ATTEMPTS: dict[type[Frame], list[tuple[Callable[[Stage], Frame], Outcome]]] = {
         (lambda s: Gen(R, s.ai_conv, cid(), 2, 1), NOT_FOUND),
         (lambda s: Gen(R, s.eve_ai_conv, cid(), 1, 0, s.persona), NOT_FOUND),
     ],
+    Pick: [(lambda s: Pick(R, s.ai_conv, 2), NOT_FOUND)],
     Cancel: [(lambda s: Cancel(R, s.running), NOT_FOUND)],
     Open: [(lambda s: Open(R, s.running, 0, 0), NOT_FOUND)],
     UserGet: [

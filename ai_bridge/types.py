@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 
+from ai_bridge.lore import LoreBook
 from protocol.codes import Code, EndReason
 
 MAX_ERROR_CHARS = 500
@@ -51,11 +52,25 @@ class ChatMessage(Struct, frozen=True):
 
 
 class PersonaSpec(Struct, frozen=True):
-    """Who answers. `prompt` reaches the model whole; it is never cut to fit."""
+    """Who answers. `prompt` reaches the model whole; it is never cut to fit.
+
+    All texts may hold the macros of character cards (macros.py): {{char}} stands for `nickname` or
+    else `name`, {{user}} for `user_name`. `examples` shows how the persona talks, `post_history`
+    instructs behind the history, `depth_prompt` among it, `depth` messages before its end.
+    `window_tokens` is the most that a request may take where the model could take more; 0: no cap.
+    """
 
     id: int
     name: str
     prompt: str = ""
+    nickname: str = ""
+    user_name: str = ""
+    examples: str = ""
+    post_history: str = ""
+    depth_prompt: str = ""
+    depth: int = 4
+    lore: LoreBook | None = None
+    window_tokens: int = 0
 
 
 class GenParams(Struct, frozen=True, kw_only=True):

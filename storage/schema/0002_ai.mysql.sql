@@ -82,3 +82,27 @@ CREATE TABLE IF NOT EXISTS ai_memory_head (
   rev BIGINT NOT NULL,
   PRIMARY KEY (user, persona)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What answers used, summed per UTC day (days since 1970). Written with the final state of each turn.
+CREATE TABLE IF NOT EXISTS ai_usage (
+  tenant BIGINT NOT NULL,
+  day INT NOT NULL,
+  user BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  model VARCHAR(64) NOT NULL,
+  turns BIGINT NOT NULL,
+  tokens_in BIGINT NOT NULL,
+  tokens_out BIGINT NOT NULL,
+  cost_micro BIGINT NOT NULL,
+  PRIMARY KEY (tenant, day, user, persona, model)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Micro-dollars that may be spent; user 0 is the tenant as a whole, a limit of 0 is none.
+CREATE TABLE IF NOT EXISTS budget (
+  tenant BIGINT NOT NULL,
+  user BIGINT NOT NULL,
+  day_micro BIGINT NOT NULL,
+  month_micro BIGINT NOT NULL,
+  updated BIGINT NOT NULL,
+  PRIMARY KEY (tenant, user)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -87,3 +87,27 @@ CREATE TABLE IF NOT EXISTS ai_memory_head (
   rev INTEGER NOT NULL,
   PRIMARY KEY (user, persona)
 ) WITHOUT ROWID;
+
+-- What answers used, summed per UTC day (days since 1970). Written with the final state of each turn.
+CREATE TABLE IF NOT EXISTS ai_usage (
+  tenant INTEGER NOT NULL,
+  day INTEGER NOT NULL,
+  user INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  turns INTEGER NOT NULL,
+  tokens_in INTEGER NOT NULL,
+  tokens_out INTEGER NOT NULL,
+  cost_micro INTEGER NOT NULL,
+  PRIMARY KEY (tenant, day, user, persona, model)
+) WITHOUT ROWID;
+
+-- Micro-dollars that may be spent; user 0 is the tenant as a whole, a limit of 0 is none.
+CREATE TABLE IF NOT EXISTS budget (
+  tenant INTEGER NOT NULL,
+  user INTEGER NOT NULL,
+  day_micro INTEGER NOT NULL,
+  month_micro INTEGER NOT NULL,
+  updated INTEGER NOT NULL,
+  PRIMARY KEY (tenant, user)
+) WITHOUT ROWID;

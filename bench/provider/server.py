@@ -1,46 +1,68 @@
-"""The fake service: HTTP/1.1 on asyncio protocols, lean enough to load a server with it."""
+"""The fake service: which path answers what."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct, structs
 
-from bench.provider.script import Behaviour, Fault, events, healthy, parse_model, whole_body
+from bench.provider import embeddings, transcription
+from bench.provider.dialect import Dialect, Failure
+from bench.provider.dialects.anthropic import Anthropic
+from bench.provider.dialects.chat import Chat
+from bench.provider.dialects.gemini import Gemini
+from bench.provider.dialects.responses import Responses
+from bench.provider.faults import parts, streamed, whole
+from bench.provider.headers import headers_of
+from bench.provider.http import Connection, Raw, head
+from bench.provider.listing import models
+from bench.provider.pace import Wheel
+from bench.provider.player import Delivery
+from bench.provider.reply import FAKE_KEY, PLAIN, Said, Talk, compact, compose
+from bench.provider.script import NEVER, Behaviour, healthy, parse_model
+from bench.provider.stats import Abort, Stats
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 KEPT_REQUESTS = 100
+KEPT_ABORTS = 10_000
+KEPT_LAGS = 1_000
 
-
-class Stats(Struct):
-    """`connections` and the rest are totals; `open_connections` and `streaming` are now."""
-
-    connections: int = 0
-    open_connections: int = 0
-    requests: int = 0
-    streaming: int = 0
-    finished: int = 0
-    aborted: int = 0
-    refused: int = 0
-    events: int = 0
+CHAT, RESPONSES, ANTHROPIC, GEMINI = Chat(), Responses(), Anthropic(), Gemini()
+EMBEDDINGS, TRANSCRIPTIONS = "embeddings", "transcriptions"
 
 
 class Request(Struct, frozen=True):
-    """One POST as it came in."""
+    """One POST as it came in.
+
+    `kind` is the dialect (chat, responses, anthropic, gemini), embeddings or transcriptions.
+    The body of a form is its fields; see `transcription.form_of`.
+    """
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    kind: str = "chat"
+    model: str = ""
+    talk: Talk = Talk()
+
+    @property
+    def question(self) -> str:
+        """Return the last text that a person said."""
+        return self.talk.question
+
+
+Answer = str | Said
 
 
 class ScriptedProvider:
-    """Serves `POST .../chat/completions` and `GET /stats`, `/v1/models`, `/api/tags`.
+    """Speaks OpenAI chat and responses, Anthropic, Gemini, embeddings and transcriptions.
+
+    What is answered comes from `replies` (the oldest first, taken off), else from `reply_with`
+    (None leaves it), else from the model's name, whose pace and faults hold in any case.
 
     Attributes:
         requests: the last hundred, for tests that look at what was sent.
@@ -48,6 +70,10 @@ class ScriptedProvider:
         changed: set whenever a stream ends or a connection closes.
         models: what `/v1/models` lists.
         tags: models that `/api/tags` lists (as a local Ollama would).
+        tries: requests so far by model, of those that fail a number of times.
+        replies: answers to the next chat requests.
+        reply_with: writes answers to chat requests and transcripts.
+        aborts: the last ten thousand streams that their clients left.
     """
 
     def __init__(self) -> None:
@@ -59,12 +85,24 @@ class ScriptedProvider:
         self.models = ["fake"]
         self.connections: set[Connection] = set()
         self.tries: dict[str, int] = {}
+        self.replies: deque[Answer] = deque()
+        self.reply_with: Callable[[Request], Answer | None] | None = None
+        self.aborts: deque[Abort] = deque(maxlen=KEPT_ABORTS)
+        self.wheel = Wheel()
         self._server: asyncio.Server | None = None
         self.port = 0
 
     @property
+    def root_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.root_url}/v1"
+
+    @property
+    def gemini_url(self) -> str:
+        return f"{self.root_url}/v1beta"
 
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> None:
         loop = asyncio.get_running_loop()
@@ -80,270 +118,203 @@ class ScriptedProvider:
         while self.connections:
             self.changed.clear()
             await self.changed.wait()
+        self.wheel.stop()
 
+    # --- for the connections -----------------------------------------------------------------
 
-class Connection(asyncio.Protocol):
-    """One client connection: requests in, one answer at a time out."""
-
-    def __init__(self, provider: ScriptedProvider) -> None:
-        self._provider = provider
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._player: Player | None = None
-        self._served = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports do not inherit from asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        self._provider.connections.add(self)
-        self._provider.stats.connections += 1
-        self._provider.stats.open_connections += 1
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._player is not None:
-            self._player.stop(aborted=True)
-        self._provider.connections.discard(self)
-        self._provider.stats.open_connections -= 1
-        self._provider.changed.set()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def pause_writing(self) -> None:
-        if self._player is not None:
-            self._player.pause()
-
-    def resume_writing(self) -> None:
-        if self._player is not None:
-            self._player.resume()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while self._player is None and (request := self._cut_request()) is not None:
-            self._serve(*request)
-
-    def _cut_request(self) -> tuple[str, str, dict[str, str], bytes] | None:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return None
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        size = int(headers.get("content-length", "0"))
-        if size > MAX_BODY_BYTES:
-            self.abort()
-            return None
-        if len(self._buffer) < end + 4 + size:
-            return None
-        body = bytes(self._buffer[end + 4 : end + 4 + size])
-        del self._buffer[: end + 4 + size]
-        method, path, _version = first.split(" ", 2)
-        return method, path, headers, body
-
-    def _serve(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
-        provider = self._provider
-        if method == "GET":
-            self._serve_get(path)
+    def serve(self, line: Connection, raw: Raw) -> None:
+        """Answer a request, now or through a player."""
+        path = raw.path.partition("?")[0]
+        if raw.method == "GET":
+            self._serve_get(line, path, raw)
             return
-        self._served += 1
-        provider.stats.requests += 1
-        request = Request(path, headers, msgspec.json.decode(body))
-        provider.requests.append(request)
-        provider.arrived.set()
-        model = str(request.body.get("model", ""))
+        line.served += 1
+        self.stats.requests += 1
+        try:
+            request, dialect = _read(raw, path)
+        except ValueError as error:
+            text = f"this cannot be answered: {error}"
+            line.respond(400, compact(CHAT.error(Failure(status=400, message=text))))
+            return
+        self.requests.append(request)
+        self.arrived.set()
+        said = self._said(request)
+        try:
+            behaviour = self._behaviour(request.model, said)
+        except ValueError as error:
+            failure = Failure(status=400, message=str(error))
+            line.respond(400, compact((dialect or CHAT).error(failure)))
+            return
+        line.model = request.model
+        if behaviour.stale and line.served > 1:
+            line.abort()
+        elif behaviour.status != 200 or behaviour.quota:
+            self._refuse(line, behaviour, dialect or CHAT)
+        elif dialect is None:
+            self._answer_other(line, request, behaviour, said)
+        else:
+            self._answer(line, request, behaviour, dialect, said)
+
+    def _serve_get(self, line: Connection, path: str, raw: Raw) -> None:
+        if path == "/stats":
+            line.respond(200, msgspec.json.encode(self.figures()))
+        elif path == "/aborts":
+            line.respond(200, msgspec.json.encode(list(self.aborts)))
+        elif path == "/api/tags":
+            line.respond(200, compact({"models": [{"name": name} for name in self.tags]}))
+        elif path.endswith("/models"):
+            line.respond(200, compact(models(path, raw.headers, self.models)))
+        else:
+            line.respond(404, compact(CHAT.error(Failure(status=404, message="no such path"))))
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `/stats` tells: `Stats` and the lags of the last thousand aborts."""
+        lags = [abort.lag_ms for abort in list(self.aborts)[-KEPT_LAGS:]]
+        return {**structs.asdict(self.stats), "abort_lags_ms": lags}
+
+    def _said(self, request: Request) -> Said | None:
+        """Return what a test wants said, None when the model's name decides."""
+        answer: Answer | None = None
+        if request.kind != EMBEDDINGS:
+            if self.replies and request.kind != TRANSCRIPTIONS:
+                answer = self.replies.popleft()
+            elif self.reply_with is not None:
+                answer = self.reply_with(request)
+        return Said(text=answer) if isinstance(answer, str) else answer
+
+    def _behaviour(self, model: str, said: Said | None) -> Behaviour:
+        """Return how this request is met.
+
+        Raises:
+            ValueError: nobody can read the model's name, and no test gave an answer.
+        """
         try:
             behaviour = parse_model(model)
-        except ValueError as error:
-            self._respond(400, {"error": {"type": "invalid_request_error", "message": str(error)}})
-            return
+        except ValueError:
+            if said is None:
+                raise
+            return Behaviour()
         if behaviour.failures >= 0:
-            provider.tries[model] = provider.tries.get(model, 0) + 1
-            if provider.tries[model] > behaviour.failures:
-                behaviour = healthy(behaviour)
-        self._answer(behaviour)
+            self.tries[model] = self.tries.get(model, 0) + 1
+            if self.tries[model] > behaviour.failures:
+                return healthy(behaviour)
+        return behaviour
 
-    def _serve_get(self, path: str) -> None:
-        if path == "/stats":
-            self._respond(200, structs.asdict(self._provider.stats))
-        elif path == "/api/tags":
-            self._respond(200, {"models": [{"name": name} for name in self._provider.tags]})
-        elif path == "/v1/models":
-            listed = [{"id": name, "object": "model"} for name in self._provider.models]
-            self._respond(200, {"object": "list", "data": listed})
-        else:
-            self._respond(404, {"error": {"type": "not_found_error"}})
+    def _refuse(self, line: Connection, behaviour: Behaviour, dialect: Dialect) -> None:
+        self.stats.refused += 1
+        status = behaviour.status if behaviour.status != 200 else 429
+        kind, body = _error_body(dialect.error(Failure.of(behaviour, status)), behaviour, status)
+        self._send(line, behaviour, body, kind, status)
 
-    def _answer(self, behaviour: Behaviour) -> None:
-        if behaviour.stale and self._served > 1:
-            self.abort()
-        elif behaviour.status != 200:
-            self._refuse(behaviour)
-        elif behaviour.json:
-            self._provider.stats.finished += 1
-            self._write(_response(200, whole_body(behaviour), {}))
-        else:
-            self._player = Player(self, behaviour, self._provider.stats)
-            self._player.start()
-
-    def _refuse(self, behaviour: Behaviour) -> None:
-        self._provider.stats.refused += 1
-        headers = {}
-        if behaviour.retry_after:
-            headers["retry-after"] = behaviour.retry_after
-        if behaviour.retry_after_ms:
-            headers["retry-after-ms"] = behaviour.retry_after_ms
-        error = {"code": behaviour.code, "type": "", "message": "secret-text with sk-key"}
-        self._respond(behaviour.status, {"error": error}, headers)
-
-    def _respond(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
-        self._write(_response(status, msgspec.json.encode(value), headers or {}))
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    # --- for the player ----------------------------------------------------------------------
-
-    def send(self, data: bytes) -> None:
-        self._write(data)
-
-    def reset(self) -> None:
-        """End the connection with RST instead of FIN."""
-        if self._transport is not None:
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._transport.abort()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def player_done(self) -> None:
-        """The stream is over; the connection takes the next request."""
-        self._player = None
-        self._provider.changed.set()
-        self.data_received(b"")
-
-
-class Player:
-    """Plays one stream onto a connection, at its pace, with its faults."""
-
-    def __init__(self, connection: Connection, behaviour: Behaviour, stats: Stats) -> None:
-        self._connection = connection
-        self._behaviour = behaviour
-        self._stats = stats
-        self._events: Iterator[bytes | Fault] = events(behaviour)
-        self._pieces: deque[bytes] = deque()
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._comments: asyncio.TimerHandle | None = None
-        self._paused = False
-        self._over = False
-        self._next_at = 0.0
-
-    def start(self) -> None:
-        self._stats.streaming += 1
-        if self._behaviour.silent:
+    def _answer(
+        self,
+        line: Connection,
+        request: Request,
+        behaviour: Behaviour,
+        dialect: Dialect,
+        said: Said | None,
+    ) -> None:
+        reply = compose(behaviour, request.model, request.talk, said)
+        headers = headers_of(behaviour)
+        if _wants_stream(request) and not behaviour.json:
+            top = head(200, headers) if headers else _STREAM_HEAD
+            steps = streamed(dialect, reply)
+            line.play(Delivery(behaviour, top, steps, dialect.ping() if behaviour.pings else b""))
             return
-        if self._behaviour.reset == 0:
-            self._connection.reset()
-            return
-        self._connection.send(_STREAM_HEAD)
-        if self._behaviour.comments > 0:
-            self._comments = self._loop.call_later(self._behaviour.comments, self._comment)
-        self._next_at = self._loop.time() + self._behaviour.first
-        self._timer = self._loop.call_at(self._next_at, self._play)
+        body = whole(dialect, reply)
+        if request.path.endswith(":streamGenerateContent"):
+            body = b"[" + body + b"]"  # without alt=sse Gemini sends the chunks as one list
+        delay_s = reply.completion / behaviour.rate if behaviour.rate > 0 else 0.0
+        self._send(line, behaviour, body, delay_s=delay_s)
 
-    def pause(self) -> None:
-        self._paused = True
-
-    def resume(self) -> None:
-        self._paused = False
-        if not self._over and self._timer is None:
-            self._timer = self._loop.call_later(0, self._play)
-
-    def stop(self, *, aborted: bool) -> None:
-        """Count the stream as ended; nothing is sent any more."""
-        if self._over:
-            return
-        self._over = True
-        for timer in (self._timer, self._comments):
-            if timer is not None:
-                timer.cancel()
-        self._stats.streaming -= 1
-        if aborted:
-            self._stats.aborted += 1
+    def _answer_other(
+        self, line: Connection, request: Request, behaviour: Behaviour, said: Said | None
+    ) -> None:
+        if request.kind == EMBEDDINGS:
+            value = embeddings.answer(request.body, request.model, behaviour.dim)
+            kind, body = "application/json", compact(value)
         else:
-            self._stats.finished += 1
+            text = said.text if said is not None else transcription.told(request.body)
+            kind, body = transcription.answer(request.body, text, behaviour.seconds)
+        self._send(line, behaviour, body, kind)
 
-    def _comment(self) -> None:
-        self._connection.send(_chunk(b": keep-alive\n\n"))
-        self._comments = self._loop.call_later(self._behaviour.comments, self._comment)
-
-    def _play(self) -> None:
-        """Send what is due now."""
-        self._timer = None
-        while not self._paused and not self._over:
-            piece = self._next_piece()
-            if piece is None:
-                return
-            self._connection.send(_chunk(piece))
-            if self._behaviour.split:
-                self._timer = self._loop.call_later(0, self._play)
-                return
-            if self._behaviour.rate > 0:
-                self._next_at += 1 / self._behaviour.rate
-                self._timer = self._loop.call_at(self._next_at, self._play)
-                return
-
-    def _next_piece(self) -> bytes | None:
-        """Return what is sent next; None when the stream ended or met its fault."""
-        if self._pieces:
-            return self._pieces.popleft()
-        event = next(self._events, None)
-        if event is None:
-            self._timer = self._loop.call_later(self._behaviour.linger, self._finish)
-            return None
-        if isinstance(event, Fault):
-            self._strike(event)
-            return None
-        self._stats.events += 1
-        if self._behaviour.split:
-            size = self._behaviour.split
-            self._pieces.extend(event[at : at + size] for at in range(0, len(event), size))
-            return self._pieces.popleft()
-        return event
-
-    def _strike(self, fault: Fault) -> None:
-        if fault is Fault.RESET:
-            self._connection.reset()
-        elif fault is Fault.CLOSE:
-            self._connection.close()
-
-    def _finish(self) -> None:
-        if not self._over:
-            self._connection.send(b"0\r\n\r\n")
-            self.stop(aborted=False)
-            self._connection.player_done()
+    def _send(
+        self,
+        line: Connection,
+        behaviour: Behaviour,
+        body: bytes,
+        kind: str = "application/json",
+        status: int = 200,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Send a body with its length: at once, or with the delays and faults of a script."""
+        steps = parts(body, behaviour)
+        cut = behaviour.empty or behaviour.garbage != NEVER
+        length = (
+            sum(len(step[1]) for step in steps if isinstance(step, tuple)) if cut else len(body)
+        )
+        top = head(status, headers_of(behaviour), length, kind)
+        if status == 200 and steps == [(PLAIN, body)] and not delay_s and _is_prompt(behaviour):
+            self.stats.finished += 1
+            line.send(top + body)
+        elif status != 200 and _is_prompt(behaviour):
+            line.send(top + body)
+        else:
+            line.play(Delivery(behaviour, top, iter(steps), chunked=False, delay_s=delay_s))
 
 
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+def _is_prompt(behaviour: Behaviour) -> bool:
+    """Tell whether an answer without a stream goes out at once."""
+    return not (behaviour.silent or behaviour.head or behaviour.first or behaviour.split)
+
+
+def _error_body(value: dict[str, Any], behaviour: Behaviour, status: int) -> tuple[str, bytes]:
+    """Return content type and body of an error in the form that the script wants."""
+    if behaviour.body == "html":
+        page = f"<html><head><title>{status}</title></head><body>{FAKE_KEY}</body></html>"
+        return "text/html", page.encode()
+    if behaviour.body == "empty":
+        return "text/plain", b""
+    if behaviour.body == "text":
+        return "application/json", compact({"error": value["error"]["message"]})
+    return "application/json", compact([value] if behaviour.body == "list" else value)
+
+
+def _read(raw: Raw, path: str) -> tuple[Request, Dialect | None]:
+    """Find out who is asked for what.
+
+    Raises:
+        ValueError: no readable body, or nothing at this path.
+    """
+    if path.endswith("/audio/transcriptions"):
+        form = transcription.form_of(raw.headers.get("content-type", ""), raw.body)
+        model = str(form.get("model", ""))
+        return Request(raw.path, raw.headers, form, TRANSCRIPTIONS, model), None
+    body = msgspec.json.decode(raw.body, type=dict[str, Any])
+    model = str(body.get("model", ""))
+    dialect: Dialect | None
+    if path.endswith((":streamGenerateContent", ":generateContent")):
+        dialect = GEMINI
+        model = unquote(path.rpartition("/models/")[2].rpartition(":")[0])
+    elif path.endswith("/embeddings"):
+        return Request(raw.path, raw.headers, body, EMBEDDINGS, model), None
+    else:
+        dialect = next((one for end, one in _DIALECTS if path.endswith(end)), None)
+    if dialect is None:
+        raise ValueError(path)
+    talk = dialect.read(body)
+    return Request(raw.path, raw.headers, body, dialect.name, model, talk), dialect
+
+
+def _wants_stream(request: Request) -> bool:
+    if request.kind == GEMINI.name:
+        return ":streamGenerateContent" in request.path and "alt=sse" in request.path
+    return request.body.get("stream") is True
+
+
+_DIALECTS: tuple[tuple[str, Dialect], ...] = (
+    ("/chat/completions", CHAT),
+    ("/responses", RESPONSES),
+    ("/messages", ANTHROPIC),
 )
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _response(status: int, body: bytes, headers: dict[str, str]) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} Scripted",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+_STREAM_HEAD = head(200, {})

@@ -1,0 +1,1 @@
+"""The wire formats that the fake service speaks, one module each."""

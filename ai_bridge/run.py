@@ -9,8 +9,9 @@ from typing import Protocol
 
 from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.tokens import estimate_tokens
+from ai_bridge.tools.events import ToolEvent
 from ai_bridge.turn import Turn
-from ai_bridge.types import Outcome, ToolCall, Usage
+from ai_bridge.types import Outcome, ToolCall, Usage, UsageSource
 from ai_bridge.watchdog import TAIL_CHARS, Deadlines, Watch, is_loop, looping
 from protocol.codes import Code, EndReason, StreamPart, StreamState
 
@@ -41,12 +42,18 @@ class TurnRun:
         prompt_tokens: estimate that the engine leaves for accounting.
         stop_reason: why somebody stopped the turn from outside, None while nobody did.
         failure: the watchdog's verdict that interrupts the running attempt.
+        tool_events: what became of the tools so far.
+        tainted: text from outside was read: nothing may be learnt from this turn.
     """
 
     __slots__ = (
+        "_between",
         "_clock",
+        "_counted_bytes",
         "_dirty",
         "_first_at",
+        "_spent",
+        "_visible",
         "calls",
         "failure",
         "model",
@@ -55,7 +62,9 @@ class TurnRun:
         "provider",
         "queued_at",
         "stop_reason",
+        "tainted",
         "task",
+        "tool_events",
         "turn",
         "watch",
         "watcher",
@@ -83,7 +92,13 @@ class TurnRun:
         self.model = ""
         self.prompt_tokens = 0
         self.calls: list[ToolCall] = []
+        self.tool_events: list[ToolEvent] = []
+        self.tainted = False
         self._clock = clock
+        self._visible = False
+        self._between = ""
+        self._spent: Usage | None = None
+        self._counted_bytes = dict.fromkeys(StreamPart, 0)
         self._first_at: float | None = None
         self._dirty = False
 
@@ -91,8 +106,21 @@ class TurnRun:
 
     @property
     def visible(self) -> bool:
-        """Whether a viewer has seen anything: from then on no retry and no failover."""
-        return self._first_at is not None
+        """Whether a viewer has seen anything of this round: no retry and no failover any more."""
+        return self._visible
+
+    def begin_round(self) -> None:
+        """Another call of the model follows in this turn, after its tools have run."""
+        self._visible = False
+        self._between = "\n\n" if self.turn.size() else ""
+
+    def end_round(self, usage: Usage | None) -> Usage:
+        """Add what a call of the model cost (None: estimate it); return the turn's sum so far."""
+        usage = usage if usage is not None else self._unreported()
+        self._spent = usage if self._spent is None else _sum(self._spent, usage)
+        self._counted_bytes = {part: self.turn.size(part) for part in StreamPart}
+        self.prompt_tokens = 0
+        return self._spent
 
     def begin_attempt(self, provider: str, model: str, ttft_s: float) -> None:
         self.provider = provider
@@ -117,6 +145,9 @@ class TurnRun:
         return failure
 
     def text(self, piece: str) -> None:
+        if self._between and piece:
+            piece = self._between + piece
+            self._between = ""
         self._append(StreamPart.ANSWER, piece)
 
     def reasoning(self, piece: str) -> None:
@@ -125,6 +156,13 @@ class TurnRun:
     def tool_call(self, call: ToolCall) -> None:
         self.watch.content_at = self._clock()
         self.calls.append(call)
+
+    def tool_event(self, event: ToolEvent) -> None:
+        """Tell who watches what a tool does. No text of the answer: a retry stays possible."""
+        self.tool_events.append(event)
+        self.turn.append(StreamPart.TOOLS, event.line())
+        self._dirty = True
+        self.flush()
 
     def flush(self) -> None:
         if self._dirty:
@@ -138,6 +176,7 @@ class TurnRun:
         if self._first_at is None:
             self._first_at = now
         self.watch.content_at = now
+        self._visible = True
         self._dirty = True
         if not self.turn.append(part, piece):
             self.flush()
@@ -239,6 +278,23 @@ class TurnRun:
     def _estimated_usage(self) -> Usage:
         if self.turn.attempt == 0:
             return Usage()
-        answer = estimate_tokens(self.turn.text(StreamPart.ANSWER))
-        thoughts = estimate_tokens(self.turn.text(StreamPart.REASONING))
-        return Usage(prompt=self.prompt_tokens, completion=answer + thoughts)
+        rest = self._unreported()
+        return rest if self._spent is None else _sum(self._spent, rest)
+
+    def _unreported(self) -> Usage:
+        """Estimate what no provider has told yet."""
+        parts = (StreamPart.ANSWER, StreamPart.REASONING)
+        texts = (self.turn.text_from(part, self._counted_bytes[part])[1] for part in parts)
+        return Usage(prompt=self.prompt_tokens, completion=sum(map(estimate_tokens, texts)))
+
+
+def _sum(left: Usage, right: Usage) -> Usage:
+    """Add figures; they are the provider's own only if all are."""
+    told = [one.source for one in (left, right) if one.prompt or one.completion]
+    return Usage(
+        prompt=left.prompt + right.prompt,
+        completion=left.completion + right.completion,
+        source=max(told, default=UsageSource.PROVIDER),
+        cached=left.cached + right.cached,
+        reasoning=left.reasoning + right.reasoning,
+    )

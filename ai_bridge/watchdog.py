@@ -42,6 +42,7 @@ class Watch:
         limits = self.deadlines
         self.deadlines = Deadlines(ttft_s or limits.ttft_s, limits.gap_s, limits.total_s)
         self.attempt_at = now
+        self.content_at = None  # of an earlier call, perhaps before a tool ran
         self.watched = True
 
     def end_attempt(self) -> None:

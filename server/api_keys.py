@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
 from server.errors import ServiceError, invalid
-from storage.accounts import add_api_key, api_key_by_hash, touch_api_keys
+from storage.accounts import add_api_key, api_key_by_hash, revoke_api_key, touch_api_keys
 from storage.errors import StorageError
 from storage.rows import ApiKey
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 PREFIX: Final = "pk_"
-SCOPES: Final = ("exchange", "metrics")
-"""`exchange`: sign in as any user of the tenant; `metrics`: read the figures."""
+SCOPES: Final = ("exchange", "metrics", "chat", "models")
+"""`exchange`: sign in as any user of the tenant; `metrics`: read the figures; `chat`: have the
+personas of the tenant answer over HTTP; `models`: also the providers' models without a persona."""
 _RANDOM_BYTES: Final = 32
 _MAX_KEY_CHARS: Final = 128
 _TOUCH_MS: Final = 3_600_000
@@ -32,11 +33,16 @@ class ApiKeys:
 
     Args:
         now_ms: wall clock.
+
+    Attributes:
+        revoked: called on the loop with a key that this process has just revoked, for those who
+            remember checks.
     """
 
     def __init__(self, store: "Store", now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
+        self.revoked: Callable[[int], None] = lambda key: None
 
     async def create(self, tenant: int, name: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
         """Return a new key and its text, which nobody can show again.
@@ -52,6 +58,16 @@ class ApiKeys:
         key = await self._store.change([], lambda tx: add_api_key(tx, tenant, hashed, name, scopes))
         return key, text
 
+    async def revoke(self, tenant: int, key: int) -> ApiKey:
+        """Make a key worthless; again changes nothing.
+
+        Raises:
+            NotFound: the tenant has no such key.
+        """
+        revoked = await self._store.change([], lambda tx: revoke_api_key(tx, tenant, key))
+        self.revoked(key)
+        return revoked
+
     async def require(self, text: str, scope: str) -> ApiKey:
         """Return the key of this text if it may do what scope names.
 
@@ -60,13 +76,23 @@ class ApiKeys:
                 without the scope.
             StorageError: the store cannot be asked.
         """
-        key = await self._find(text)
-        if key is None:
-            raise ServiceError(Code.BAD_CREDENTIALS, "bad key", "The API key is not valid.")
+        key = await self.check(text)
         if scope not in key.scopes:
             raise ServiceError(
                 Code.NOT_PERMITTED, "scope missing", f"The API key lacks the scope {scope!r}."
             )
+        return key
+
+    async def check(self, text: str) -> ApiKey:
+        """Return the key of this text, whatever it may do.
+
+        Raises:
+            ServiceError: BAD_CREDENTIALS for unknown and revoked keys.
+            StorageError: the store cannot be asked.
+        """
+        key = await self._find(text)
+        if key is None:
+            raise ServiceError(Code.BAD_CREDENTIALS, "bad key", "The API key is not valid.")
         return key
 
     async def _find(self, text: str) -> ApiKey | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from protocol.codes import Code
-from server.http import accounts_routes, avatars, health, page
+from server.http import accounts_routes, avatars, health, openai_routes, page
 from server.http.context import PARTS, HttpParts
 from server.http.guard import GuardedHandler
 from server.http.middleware import cors, set_hsts, trace
@@ -32,8 +32,10 @@ class HttpServer:
 
     def __init__(self, parts: HttpParts) -> None:
         self._parts = parts
+        app = build_application(parts)
+        self._callers = app[openai_routes.CALLERS]
         self._runner = web.AppRunner(
-            build_application(parts), access_log=None, handle_signals=False, shutdown_timeout=2.0
+            app, access_log=None, handle_signals=False, shutdown_timeout=2.0
         )
 
     async def start(self) -> None:
@@ -66,6 +68,7 @@ class HttpServer:
         )
 
     def _end_sessions(self, user: int) -> None:
+        self._callers.forget_user(user)
         for session in self._parts.core.hub.sessions_of(user):
             session.bye(Code.REVOKED, "signed out everywhere", -1)
 
@@ -82,6 +85,7 @@ def build_application(parts: HttpParts) -> web.Application:
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in (page, health, accounts_routes, avatars):
         app.router.add_routes(subject.routes())
+    openai_routes.install(app, parts)
     return app
 
 

@@ -1,0 +1,207 @@
+"""Answers for programs: from a checked request to a turn of the bridge, or of a conversation.
+
+Without a conversation the history is the request's own and only a record is kept
+(`server.http.turn_records`). With one, the last message is sent in it as on the socket, so
+everybody sees it and the answer; history and settings are then the conversation's.
+"""
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, structs
+
+from ai_bridge.errors import BridgeError
+from ai_bridge.http.answers import Begin, Cancel, Pulse
+from ai_bridge.http.openai_shapes import Ask
+from ai_bridge.http.problems import Problem, problem_of_refusal, unknown_model
+from ai_bridge.run import TurnWatcher
+from ai_bridge.turn import Turn
+from ai_bridge.types import (
+    GenParams,
+    Outcome,
+    PersonaSpec,
+    Priority,
+    Role,
+    TurnRequest,
+)
+from protocol.codes import Code, MsgKind
+from protocol.envelopes import Send
+from protocol.rows import GenOpt, SendX
+from server.errors import not_found
+from server.handlers.messages import submit
+from server.http.callers import HttpCaller
+from server.http.following import Follower, HttpSender
+from server.http.personas import ModelNames, Target
+from server.http.turn_records import TurnRecords
+from server.turns import _end_row
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+MAX_ID: Final = 2**53 - 1
+
+
+class Prepared(Struct, frozen=True):
+    """A request whose turn can begin: its id and what begins it."""
+
+    turn_id: int
+    begin: Begin
+
+
+class Recorded:
+    """Watches a turn for its record, and passes everything on."""
+
+    __slots__ = ("_inner", "_records", "turn_changed", "turn_started")
+
+    def __init__(self, inner: TurnWatcher, records: TurnRecords) -> None:
+        self._inner = inner
+        self._records = records
+        # Bound here, so that passing on costs no call of its own.
+        self.turn_started = inner.turn_started
+        self.turn_changed = inner.turn_changed
+
+    def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
+        self._records.end(_end_row(turn.id, outcome))
+        self._inner.turn_ended(turn, outcome)
+
+
+class Asking:
+    """Begins turns for HTTP callers. Owns the records, the pulse and the names of models."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+        self.records = TurnRecords(core)
+        self.names = ModelNames(core)
+        self.pulse = Pulse(core.loop)
+
+    def prepare(
+        self, caller: HttpCaller, target: Target, ask: Ask, request_id: str, repeat_key: str = ""
+    ) -> Prepared:
+        """Return what will answer this request.
+
+        Args:
+            repeat_key: the client's own name for the request: in a conversation, a repeat with
+                the same key finds the message that was stored and its answer.
+
+        Raises:
+            Problem: 400, it cannot be answered as it was asked.
+        """
+        if ask.conversation:
+            return self._in_conversation(caller, target, ask, repeat_key)
+        persona = target.persona.id if target.persona is not None else 0
+        new = self._core.turns.new(caller.tenant, caller.user, persona or 0)
+        turn_id = new.sid
+        request = self._request(turn_id, caller.named(ask.user), target, ask, request_id)
+
+        async def begin(watcher: TurnWatcher) -> Cancel:
+            self.records.admit()
+            try:
+                self._core.bridge.submit(request, Recorded(watcher, self.records))
+            except BridgeError as refusal:
+                if target.persona is None and refusal.code is Code.MODEL_UNAVAILABLE:
+                    raise unknown_model(target.name) from None
+                raise problem_of_refusal(refusal) from None
+            self.records.begin(new)
+            return lambda: self._core.bridge.cancel(turn_id)
+
+        return Prepared(turn_id, begin)
+
+    def _request(
+        self, turn_id: int, caller: HttpCaller, target: Target, ask: Ask, request_id: str
+    ) -> TurnRequest:
+        persona = target.persona
+        spec = PersonaSpec(0, "", ask.system)
+        if persona is not None:
+            # Added to, never replaced: the persona stays who its owner made it.
+            prompt = "\n\n".join(part for part in (persona.prompt, ask.system) if part)
+            spec = PersonaSpec(persona.id or 0, persona.name or "Assistant", prompt)
+        return TurnRequest(
+            turn_id=turn_id,
+            tenant=caller.tenant,
+            user=caller.user,
+            conv=0,
+            persona=spec,
+            history=ask.history,
+            params=_params(target, ask.params),
+            request_id=request_id,
+            priority=Priority.FACADE,
+        )
+
+    # conversations
+
+    def _in_conversation(
+        self, caller: HttpCaller, target: Target, ask: Ask, repeat_key: str
+    ) -> Prepared:
+        conv = _conversation_id(ask.conversation)
+        _refuse_in_conversation(caller, ask)
+        cid = secrets.token_bytes(16)
+        if repeat_key:
+            cid = hashlib.blake2b(repeat_key.encode(), digest_size=16).digest()
+        params = ask.params
+        opt = GenOpt(
+            model=target.model,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            max_tokens=params.max_tokens,
+        )
+        x = SendX(persona=target.persona.id if target.persona else None, opt=opt)
+        frame = Send(0, conv, cid, int(MsgKind.TEXT), ask.history[-1].text, x)
+
+        async def begin(watcher: TurnWatcher) -> Cancel:
+            sid = await self._send(caller, frame)
+            follower = Follower(self._core, self.pulse, sid, watcher)
+            return follower.stop
+
+        return Prepared(self._core.new_id(), begin)
+
+    async def _send(self, caller: HttpCaller, frame: Send) -> int:
+        """Store a message of the caller's; return the answer that it asks for."""
+        core = self._core
+        entry = await core.directory.require(frame.conv, caller)
+        sender = HttpSender(caller, core.loop)
+        submit(core, entry, sender, None, frame)
+        sent = await sender.sent
+        if not sent.sid:
+            raise Problem(400, "No persona answers in this conversation.", code="no_persona")
+        return sent.sid
+
+
+def _params(target: Target, asked: GenParams) -> GenParams:
+    """Return the request's wishes; what it leaves open is the persona's choice."""
+    opt = target.persona.opt if target.persona is not None else None
+    if opt is None:
+        return structs.replace(asked, model=target.model)
+    return structs.replace(
+        asked,
+        model=target.model or opt.model,
+        temperature=opt.temperature if asked.temperature is None else asked.temperature,
+        top_p=opt.top_p if asked.top_p is None else asked.top_p,
+        max_tokens=opt.max_tokens if asked.max_tokens is None else asked.max_tokens,
+    )
+
+
+def _conversation_id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:17]) <= MAX_ID):
+        raise not_found("conversation")
+    return int(text[:17])
+
+
+def _refuse_in_conversation(caller: HttpCaller, ask: Ask) -> None:
+    if caller.key:
+        text = (
+            "A key belongs to nobody's conversations. Sign the person in with a key of the scope "
+            "'exchange' (POST /api/v1/auth/exchange) and use that token."
+        )
+        raise Problem(403, text, code="insufficient_permissions", param="metadata")
+    if ask.system:
+        text = "The persona's prompt holds in a conversation: leave system messages out."
+        raise _not_there(text, "messages")
+    if ask.params.stop:
+        raise _not_there("Stop sequences are not taken in a conversation.", "stop")
+    if ask.history[-1].role is not Role.USER:
+        raise _not_there("The last message must be the user's: it is sent.", "messages")
+
+
+def _not_there(text: str, param: str) -> Problem:
+    return Problem(400, text, code="unsupported_in_conversation", param=param)

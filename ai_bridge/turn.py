@@ -41,6 +41,12 @@ class TextBuffer:
         start = character_border(self._bytes, max(0, offset_bytes))
         return start, self._bytes[start:].decode()
 
+    def piece(self, offset_bytes: int, max_bytes: int) -> tuple[int, str, int]:
+        """Return (start, text, end); both at character borders, start as in `text_from`."""
+        start = character_border(self._bytes, offset_bytes)
+        end = character_border(self._bytes, offset_bytes + max_bytes)
+        return start, self._bytes[start:end].decode(), end
+
     @property
     def crc(self) -> int:
         return self._crc
@@ -101,6 +107,13 @@ class Turn:
         An offset past the end gives the end and no text.
         """
         return self._parts[part].text_from(offset_bytes)
+
+    def piece(self, part: StreamPart, offset_bytes: int, max_bytes: int) -> tuple[int, str, int]:
+        """Return (start, text, end) of at most `max_bytes` (4 or more) from an offset on.
+
+        Start is as in `text_from`; end is where the next piece begins.
+        """
+        return self._parts[part].piece(offset_bytes, max_bytes)
 
     def text(self, part: StreamPart = StreamPart.ANSWER) -> str:
         return self._parts[part].text_from(0)[1]

@@ -25,9 +25,14 @@ log = logging.getLogger("parlance.streams")
 TICK_S: Final = 0.05
 SLOW_TICK_S: Final = 0.25
 CROWD: Final = 200
-DELTA_CHARS: Final = 8_000
+DELTA_BYTES: Final = 8_000
 """Longest text of one delta, so that a frame stays below the smallest frame limit of a client."""
+TICK_BYTES: Final = 64_000
+"""Most of one part that a session gets in one tick: who comes late to a long answer gets it in
+a few ticks, and another look is taken in between at how fast it reads."""
 PARTS: Final = (StreamPart.ANSWER, StreamPart.REASONING)
+# As plain integers: an operation on an IntFlag costs as much as all the rest for a session.
+_AI_DELTAS: Final = int(Caps.AI_DELTAS)
 
 
 class Stream:
@@ -35,10 +40,11 @@ class Stream:
 
     Attributes:
         sid, conv, persona, ask: what it is, in the terms of `s_start`.
+        silent: no text has been sent yet.
         offsets: bytes sent, per session and part.
     """
 
-    __slots__ = ("ask", "conv", "offsets", "persona", "sid", "started_ms", "turn")
+    __slots__ = ("ask", "conv", "offsets", "persona", "sid", "silent", "started_ms", "turn")
 
     def __init__(self, sid: int, conv: int, persona: int, ask: int, now_ms: int) -> None:
         self.sid = sid
@@ -46,6 +52,7 @@ class Stream:
         self.persona = persona
         self.ask = ask
         self.started_ms = now_ms
+        self.silent = True
         self.turn: Turn | None = None
         self.offsets: dict[Session, list[int]] = {}
 
@@ -101,13 +108,19 @@ class Streams:
         self._core.hub.publish(entry.members, start, caps=Caps.AI_DELTAS)
 
     def changed(self, stream: Stream) -> None:
-        """The stream has new text: send it within a tick, at once if the last tick is long ago."""
-        self._dirty[stream.sid] = stream
-        if self._timer is not None:
+        """The stream has new text: send it within a tick, the very first of it at once."""
+        if stream.silent and not self._send_first(stream):
             return
-        loop = self._core.loop
-        wait_s = self._tick_s() - (loop.time() - self._last_tick)
-        self._timer = loop.call_later(max(0.0, wait_s), self._tick)
+        self._dirty[stream.sid] = stream
+        if self._timer is None:
+            loop = self._core.loop
+            wait_s = self._tick_s() - (loop.time() - self._last_tick)
+            self._timer = loop.call_later(max(0.0, wait_s), self._tick)
+
+    def _send_first(self, stream: Stream) -> bool:
+        """Send the beginning of a stream; True if more is left to send."""
+        stream.silent = not any(map(stream.size, PARTS))
+        return not stream.silent and self._try_send(stream)
 
     def positions(self, session: "Session", convs: Iterable[int]) -> list[StreamPos]:
         """Return the running streams of these conversations and how long their answers are."""
@@ -127,7 +140,7 @@ class Streams:
             for stream in self.of(conv):
                 offsets = stream.offsets.get(session)
                 if offsets is None:
-                    offsets = stream.offsets[session] = [0] * len(StreamPart)
+                    offsets = stream.offsets[session] = [0] * len(PARTS)
                 for part in PARTS:
                     off = have.get((stream.sid, int(part)))
                     if off is not None and off <= stream.size(part):
@@ -141,7 +154,7 @@ class Streams:
         start, text = (0, "") if turn is None else turn.text_from(kind, off)
         total = stream.size(kind)
         if session is not None and stream.conv in session.watched:
-            stream.offsets.setdefault(session, [0] * len(StreamPart))[kind] = total
+            stream.offsets.setdefault(session, [0] * len(PARTS))[kind] = total
         return Opened(0, stream.sid, stream.conv, int(stream.state), int(kind), start, text, total)
 
     def forget(self, session: "Session") -> None:
@@ -177,12 +190,16 @@ class Streams:
         self._last_tick = self._core.loop.time()
         dirty, self._dirty = self._dirty, {}
         for stream in dirty.values():
-            try:
-                if self._send(stream):
-                    self.changed(stream)
-            except Exception:
-                # One broken stream must not stop the others.
-                log.exception("stream.send_failed", extra={"sid": stream.sid})
+            if self._try_send(stream):
+                self.changed(stream)
+
+    def _try_send(self, stream: Stream) -> bool:
+        try:
+            return self._send(stream)
+        except Exception:
+            # One broken stream must not stop the others.
+            log.exception("stream.send_failed", extra={"sid": stream.sid})
+            return False
 
     def _send(self, stream: Stream) -> bool:
         """Send what is new to every watcher that can take it; True if somebody was left behind."""
@@ -190,32 +207,35 @@ class Streams:
         if turn is None:
             return False
         behind = False
+        sizes = [turn.size(part) for part in PARTS]
         encoded: dict[tuple[int, int, bool], tuple[bytes, int]] = {}
         for session in self._core.hub.watchers_of(stream.conv):
-            if not session.caps & Caps.AI_DELTAS:
+            if not session.caps & _AI_DELTAS:
                 continue
             offsets = stream.offsets.get(session)
             if offsets is None:
-                offsets = stream.offsets[session] = [0] * len(StreamPart)
-            for part in PARTS:
-                while offsets[part] < turn.size(part):
-                    if not session.outbox.writable:
-                        behind = True
-                        break
-                    key = (int(part), offsets[part], session.codec.is_text)
+                offsets = stream.offsets[session] = [0] * len(PARTS)
+            if offsets == sizes:
+                continue
+            if not session.outbox.writable:
+                behind = True
+                continue
+            for part, size in enumerate(sizes):
+                until = min(size, offsets[part] + TICK_BYTES)
+                while offsets[part] < until:
+                    key = (part, offsets[part], session.codec.is_text)
                     made = encoded.get(key)
                     if made is None:
                         made = encoded[key] = self._encode(stream, turn, part, key[1], session)
                     session.outbox.push(made[0])
                     offsets[part] = made[1]
                     self.deltas += 1
+                behind = behind or offsets[part] < size
         return behind
 
     @staticmethod
     def _encode(
-        stream: Stream, turn: Turn, part: StreamPart, off: int, session: "Session"
+        stream: Stream, turn: Turn, part: int, off: int, session: "Session"
     ) -> tuple[bytes, int]:
-        start, text = turn.text_from(part, off)
-        text = text[:DELTA_CHARS]
-        frame = session.codec.encode(StreamDelta(stream.sid, int(part), start, text))
-        return frame, start + len(text.encode())
+        start, text, end = turn.piece(PARTS[part], off, DELTA_BYTES)
+        return session.codec.encode(StreamDelta(stream.sid, part, start, text)), end

@@ -33,6 +33,21 @@ def test_reading_from_any_offset_continues_what_came_before(pieces: list[str], o
     assert turn.text() == "".join(pieces)
 
 
+@given(st.text(max_size=60), st.integers(0, 200), st.integers(4, 20))
+def test_pieces_laid_side_by_side_are_the_text(text: str, offset: int, max_bytes: int) -> None:
+    turn = Turn(request(1))
+    turn.append(ANSWER, text)
+    data = text.encode()
+    begin, end, read = *turn.text_from(ANSWER, offset), b""
+    at = offset
+    while at < turn.size():
+        start, piece, at = turn.piece(ANSWER, at, max_bytes)
+        assert start == begin + len(read)
+        assert len(piece.encode()) <= max_bytes + 3
+        read += piece.encode()
+    assert read == end.encode() == data[begin:]
+
+
 @given(st.text(min_size=1, max_size=40), st.integers(0, 60))
 def test_the_bound_never_splits_a_character(text: str, bound: int) -> None:
     turn = Turn(request(1), max_bytes=bound)

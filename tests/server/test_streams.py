@@ -8,7 +8,16 @@ from zlib import crc32
 import pytest
 
 from protocol.codec import MsgpackCodec
-from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamState
+from protocol.codes import (
+    Caps,
+    Code,
+    ConvKind,
+    EndReason,
+    GenMode,
+    MsgKind,
+    StreamPart,
+    StreamState,
+)
 from protocol.envelopes import (
     Cancel,
     ConvChange,
@@ -50,6 +59,8 @@ from tests.server.harness import (
 )
 from tests.server.model import Model
 from tests.support.eventually import eventually
+
+NEVER_S = 1e9
 
 
 async def ask(peer: Peer, conv: int, text: str = "How are you?") -> int:
@@ -328,6 +339,54 @@ async def test_a_long_answer_is_cut_into_frames(tmp_path: Path) -> None:
         reader = Reader()
         assert isinstance(await reader.follow(peer, sid), StreamEnd)
         assert reader.data.decode() == text
+
+
+async def test_the_first_words_of_an_answer_do_not_wait_for_the_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.streams.TICK_S", NEVER_S)
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        bob = await server.person("bob")
+        _, pa, conv = await talk(server, bob)
+        pb = await server.connect(bob, watch=watching(conv))
+        for number, peer in enumerate((pa, pb)):
+            sid = (await peer.send_text(conv, "@Ada hello")).sid or 0
+            call = await model.call(number)
+            call.say("Hel")
+            for watcher in (pa, pb):
+                delta = await watcher.expect(StreamDelta)
+                assert (delta.sid, delta.off, delta.text) == (sid, 0, "Hel")
+            call.say("lo ")
+            assert [f for f in await pa.settled() if isinstance(f, StreamDelta)] == []
+            call.finish("there")
+            for watcher in (pa, pb):
+                delta = await watcher.expect(StreamDelta)
+                assert (delta.off, delta.text) == (3, "lo there")
+
+
+async def test_a_long_text_reaches_a_late_watcher_in_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.streams.TICK_S", NEVER_S)
+    monkeypatch.setattr("server.streams.TICK_BYTES", 16_000)
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        ann, peer, conv = await talk(server, watch=False)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        call.say("长" * 12_000)
+        stream = server.core.streams.get(sid)
+        assert stream is not None
+        await eventually(lambda: stream.size(StreamPart.ANSWER) == 36_000)
+        late = await server.connect(ann, "ws", 2, sync=fresh_sync(), watch=watching(conv))
+        reader = Reader()
+        for bytes_so_far in (16_000, 36_000):
+            server.core.streams._tick()
+            for frame in await late.settled():
+                if isinstance(frame, StreamDelta):
+                    reader.take(frame)
+            assert bytes_so_far - 8_000 < len(reader.data) < bytes_so_far + 8_000
+        call.finish()
+        assert isinstance(await reader.follow(late, sid), StreamEnd)
 
 
 async def test_watchers_of_one_text_share_its_encoding(

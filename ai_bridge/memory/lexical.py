@@ -1,0 +1,73 @@
+"""How near two texts are by the words they share: the fallback where there is no vector.
+
+Chinese is written without spaces, so its words are stood for by pairs of neighbours, and, with
+less weight, by single characters ("猫" alone is a word). Case and width do not count.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+CHARACTER_WEIGHT = 0.4
+MIN_WEIGHT = 2.0
+"""Texts of less are taken to weigh this much: one shared character is no resemblance."""
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+_find_runs = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+").findall
+_is_cjk = re.compile(rf"[{_CJK}]").match
+_find_spaces = re.compile(r"\s+")
+
+_COMMON_CHARACTERS = frozenset(
+    "的了是我你他她它们这那在有和与就都也很不没吗呢吧啊呀哦嗯么什怎为一个上下来去到说要会能可以"
+    "得着过还又再给把被让对从但而或因所如果啦嘛用户户"
+)
+_COMMON_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be been but by can could did do does for from had has have he her his"
+        " how i if in is it its me my of on or our she so that the their them they this to was we"
+        " were what when where which who why will with would you your user person s t m re ve ll d",
+    )
+)
+
+
+def normal(text: str) -> str:
+    """Return text in one width and case, with single spaces."""
+    return _find_spaces.sub(" ", unicodedata.normalize("NFKC", text)).strip().casefold()
+
+
+def squeezed(text: str) -> str:
+    """Return text in one width and case, without any white space."""
+    return _find_spaces.sub("", unicodedata.normalize("NFKC", text)).casefold()
+
+
+def features(text: str) -> frozenset[str]:
+    """Return the words, pairs and characters that a text is compared by."""
+    found: set[str] = set()
+    for run in _find_runs(normal(text)):
+        if not _is_cjk(run):
+            if run not in _COMMON_WORDS:
+                found.add(run)
+            continue
+        found.update(c for c in run if c not in _COMMON_CHARACTERS)
+        pairs = (run[i : i + 2] for i in range(len(run) - 1))
+        found.update(p for p in pairs if _COMMON_CHARACTERS.isdisjoint(p))
+    return frozenset(found)
+
+
+def weight(found: frozenset[str]) -> float:
+    """Return how much there is to share."""
+    return sum(map(_weight, found))
+
+
+def resemblance(one: frozenset[str], other: frozenset[str]) -> float:
+    """Return 0 (nothing shared) to 1: the shared part of the lighter text."""
+    shared = one & other
+    if not shared:
+        return 0.0
+    return min(1.0, weight(shared) / max(MIN_WEIGHT, min(weight(one), weight(other))))
+
+
+def _weight(feature: str) -> float:
+    return CHARACTER_WEIGHT if len(feature) == 1 and _is_cjk(feature) else 1.0

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Any, Final
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from ai_bridge.errors import BridgeError
 from ai_bridge.providers.base import ToolDef
@@ -85,13 +85,18 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
 
 
 class ToolStats(Struct):
-    """Counters since the start; `dropped` and `failed` by reason."""
+    """Counters since the start.
+
+    `called`: handlers started; `failed` (of them) by reason, also those that `timed_out`.
+    `refused`: calls of the model that never ran; `dropped`: tools that were not offered, and
+    calls beyond a bound.
+    """
 
     called: int = 0
-    failed: Counter[str] = Counter()
     timed_out: int = 0
-    refused: int = 0
-    dropped: Counter[str] = Counter()
+    failed: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
         return structs.asdict(self)
@@ -134,7 +139,7 @@ class ToolRegistry:
     """
 
     def __init__(self, defaults: Iterable[str] = ()) -> None:
-        self.stats = ToolStats(failed=Counter(), dropped=Counter())
+        self.stats = ToolStats()
         self._defaults = frozenset(defaults)
         self._specs: dict[str, ToolSpec] = {}
         self._allowed: dict[tuple[int, int], frozenset[str]] = {}

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from ai_bridge.config import BridgeConfig, ProviderConfig
-from ai_bridge.providers.base import Backend, CallEnd, CallSink, ModelCall, Provider, Transport
+from ai_bridge.providers.anthropic import Anthropic
+from ai_bridge.providers.base import (
+    Backend,
+    CallEnd,
+    CallSink,
+    ModelCall,
+    OnHead,
+    Provider,
+    Transport,
+)
 from ai_bridge.providers.demo import DEMO_MODEL, DemoBackend
+from ai_bridge.providers.gemini import Gemini
 from ai_bridge.providers.openai_chat import OpenAIChat
+from ai_bridge.providers.openai_responses import OpenAIResponses
+from ai_bridge.providers.services import base_url_of
 from ai_bridge.router import Slot
 from ai_bridge.secrets import Secret
 from ai_bridge.transport.aio import AioTransport
@@ -15,23 +28,108 @@ from ai_bridge.transport.raw_h1 import RawTransport
 
 DEMO_PROVIDER = ProviderConfig(name="demo", kind="demo", models=(DEMO_MODEL,))
 
+DIALECTS: dict[str, Callable[[ProviderConfig], Provider]] = {
+    "openai_chat": OpenAIChat,
+    "openai_responses": OpenAIResponses,
+    "anthropic": Anthropic,
+    "gemini": Gemini,
+}
+
 
 class HttpBackend:
-    """A vendor reached over HTTP. Its connections are its own: one slow vendor blocks no other."""
+    """A vendor reached over HTTP. Its connections are its own: one slow vendor blocks no other.
 
-    def __init__(self, provider: Provider, transport: Transport, key: Secret) -> None:
+    Args:
+        on_head: told the headers (lower case names) of every answer, also of refusals.
+    """
+
+    def __init__(
+        self, provider: Provider, transport: Transport, key: Secret, on_head: OnHead | None = None
+    ) -> None:
         self._provider = provider
         self._transport = transport
         self._key = key
+        self._on_head = on_head
 
     async def stream(self, call: ModelCall, sink: CallSink) -> CallEnd:
         request = self._provider.build(call, self._key)
         return await self._transport.stream(
-            request, self._provider.decoder(sink), self._provider.classify
+            request, self._provider.decoder(sink), self._provider.classify, self._on_head
         )
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+class HttpDialer:
+    """Reaches one vendor: backends of all its keys share its connections."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        self._provider = provider_of(config)
+        self._transport = transport_of(config)
+
+    def backend(self, key: Secret, on_head: OnHead) -> Backend:
+        return HttpBackend(self._provider, self._transport, key, on_head)
+
+    async def aclose(self) -> None:
+        """Close idle connections; calls in flight must have ended."""
+        await self._transport.aclose()
+
+
+class DemoDialer:
+    """Reaches the built-in demo partner, which is always there."""
+
+    def __init__(self, words_per_s: float) -> None:
+        self._backend = DemoBackend(words_per_s=words_per_s)
+
+    def backend(self, _key: Secret, _on_head: OnHead) -> Backend:
+        return self._backend
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def dialer_of(provider: ProviderConfig, config: BridgeConfig) -> HttpDialer | DemoDialer:
+    """Return the way to one configured service.
+
+    Raises:
+        ValueError: its address is missing or cannot be used.
+    """
+    if provider.kind == "demo":
+        return DemoDialer(config.demo_words_per_s)
+    return HttpDialer(provider)
+
+
+def provider_of(config: ProviderConfig) -> Provider:
+    """Return the dialect of a service, for its address.
+
+    Raises:
+        ValueError: its address is missing or cannot be used.
+    """
+    check_base_url(config)
+    return DIALECTS[config.kind](config)
+
+
+def check_base_url(config: ProviderConfig) -> None:
+    """Refuse an address that no path can be appended to, or that could hold a key.
+
+    Raises:
+        ValueError: with what to correct; does not quote the address.
+    """
+    base_url = base_url_of(config)
+    if not base_url.startswith(("http://", "https://")):
+        raise ValueError(f"AI provider {config.name!r} needs a base_url (http:// or https://)")
+    address = urlsplit(base_url)
+    if address.query or address.fragment or address.username or address.password:
+        raise ValueError(
+            f"the base_url of AI provider {config.name!r} holds more than host and path: "
+            "keys belong into api_key or headers"
+        )
+
+
+def transport_of(config: ProviderConfig) -> Transport:
+    """Return the HTTP client that a service is configured with."""
+    return RawTransport() if config.transport == "raw" else AioTransport()
 
 
 def build_slots(config: BridgeConfig, clock: Callable[[], float]) -> list[Slot]:
@@ -49,7 +147,4 @@ def build_slots(config: BridgeConfig, clock: Callable[[], float]) -> list[Slot]:
 def _backend(provider: ProviderConfig, config: BridgeConfig) -> Backend:
     if provider.kind == "demo":
         return DemoBackend(words_per_s=config.demo_words_per_s)
-    if not provider.base_url.startswith(("http://", "https://")):
-        raise ValueError(f"AI provider {provider.name!r} needs a base_url (http:// or https://)")
-    transport = RawTransport() if provider.transport == "raw" else AioTransport()
-    return HttpBackend(OpenAIChat(provider), transport, provider.api_key)
+    return HttpBackend(provider_of(provider), transport_of(provider), provider.api_key)

@@ -11,6 +11,8 @@ import aiohttp
 import msgspec
 
 from ai_bridge.config import BridgeConfig, ProviderConfig, Quirks
+from ai_bridge.providers import anthropic, gemini, openai_chat
+from ai_bridge.providers.services import base_url_of
 from ai_bridge.secrets import Secret
 
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -19,6 +21,9 @@ LIST_S = 1.0
 MAX_LISTED = 200
 
 log = logging.getLogger("parlance.ai")
+
+_SILENT = ("embed", "whisper", "transcribe", "tts", "dall-e", "gpt-image", "imagen", "veo-",
+           "moderation", "rerank", "bge-")  # fmt: skip
 
 
 class _Model(msgspec.Struct):
@@ -34,7 +39,18 @@ class _Listed(msgspec.Struct):
 
 
 class _List(msgspec.Struct):
+    """What OpenAI, Anthropic and all who imitate OpenAI list."""
+
     data: list[_Listed] = []
+
+
+class _GeminiModel(msgspec.Struct, rename="camel"):
+    name: str
+    supported_generation_methods: list[str] = []
+
+
+class _GeminiList(msgspec.Struct):
+    models: list[_GeminiModel] = []
 
 
 async def detect_providers(
@@ -88,22 +104,42 @@ async def with_listed(config: BridgeConfig, *, timeout_s: float = LIST_S) -> Bri
 async def _listed_models(provider: ProviderConfig, timeout_s: float) -> tuple[str, ...]:
     if provider.models or provider.kind == "demo":
         return ()
-    headers = dict(provider.headers)
-    if provider.api_key:
-        headers["authorization"] = f"Bearer {provider.api_key.reveal()}"
-    body = await _get(f"{provider.base_url.rstrip('/')}/models", headers, timeout_s)
-    try:
-        names = [model.id for model in msgspec.json.decode(body or b"{}", type=_List).data]
-    except msgspec.MsgspecError:
-        names = []
+    url, headers = _list_request(provider)
+    names = _names(provider.kind, await _get(url, headers, timeout_s) or b"{}")
     if not names:
         log.warning("provider.models_unknown", extra={"provider": provider.name})
     return tuple(name for name in names if _can_talk(name))[:MAX_LISTED]
 
 
+def _list_request(provider: ProviderConfig) -> tuple[str, dict[str, str]]:
+    """Return where a service lists its models, and the headers with its key."""
+    url = f"{base_url_of(provider)}/models"
+    key = provider.api_key
+    if provider.kind == "anthropic":
+        return f"{url}?limit=1000", {**provider.headers, **anthropic.key_headers(key)}
+    if provider.kind == "gemini":
+        return f"{url}?pageSize=1000", {**provider.headers, **gemini.key_headers(key)}
+    return url, {**provider.headers, **openai_chat.bearer(key)}
+
+
+def _names(kind: str, body: bytes) -> list[str]:
+    """Return the names in a list of models, none if it cannot be read."""
+    try:
+        if kind != "gemini":
+            return [model.id for model in msgspec.json.decode(body, type=_List).data]
+        listed = msgspec.json.decode(body, type=_GeminiList).models
+    except msgspec.MsgspecError:
+        return []
+    return [
+        model.name.removeprefix("models/")
+        for model in listed
+        if "generateContent" in model.supported_generation_methods
+    ]
+
+
 def _can_talk(model: str) -> bool:
     """Leave out models that embed, transcribe, speak or draw."""
-    return not any(word in model for word in ("embed", "whisper", "tts", "dall-e", "moderation"))
+    return not any(word in model for word in _SILENT)
 
 
 async def _get(url: str, headers: dict[str, str], timeout_s: float) -> bytes | None:
@@ -140,6 +176,27 @@ def _with_keys(env: Mapping[str, str]) -> list[ProviderConfig]:
                 api_key=Secret(key),
                 models=("deepseek-chat", "deepseek-reasoner"),
                 window_tokens=64_000,
+                ttft_s=90.0,
+            )
+        )
+    if key := env.get("ANTHROPIC_API_KEY", "").strip():
+        found.append(
+            ProviderConfig(
+                name="anthropic",
+                kind="anthropic",
+                api_key=Secret(key),
+                models=("claude-sonnet-4-5", "claude-haiku-4-5"),
+                window_tokens=200_000,
+            )
+        )
+    if key := (env.get("GEMINI_API_KEY") or env.get("GOOGLE_API_KEY") or "").strip():
+        found.append(
+            ProviderConfig(
+                name="gemini",
+                kind="gemini",
+                api_key=Secret(key),
+                models=("gemini-2.5-flash", "gemini-2.5-pro"),
+                window_tokens=1_000_000,
                 ttft_s=90.0,
             )
         )

@@ -37,6 +37,20 @@ class Dialect(NamedTuple):
             tail = f" ON DUPLICATE KEY UPDATE {sets}"
         return Bulk(head, rows, tail, repeatable=True)
 
+    def add(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, keys: int
+    ) -> Bulk:
+        """Return an insert that adds all columns behind the first `keys` to what is there."""
+        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+        summed = columns[keys:]
+        if self.name == "sqlite":
+            sets = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in summed)
+            return Bulk(
+                head, rows, f" ON CONFLICT ({', '.join(columns[:keys])}) DO UPDATE SET {sets}"
+            )
+        sets = ", ".join(f"{name} = {table}.{name} + VALUES({name})" for name in summed)
+        return Bulk(head, rows, f" ON DUPLICATE KEY UPDATE {sets}")
+
     def select(
         self, columns: str, table: str, keys: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> Statement:

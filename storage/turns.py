@@ -7,6 +7,7 @@ from typing import Final
 
 from storage.ops import Op, Row, Statement, in_list
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
+from storage.usage import DAY_MS, UsageRow, add_usage
 from storage.writes import Tx
 
 _MAX_ERROR: Final = 500
@@ -93,7 +94,11 @@ def end_turn(tx: Tx, end: EndTurn) -> Op[None]:
 
 
 def end_turns(tx: Tx, ends: Sequence[tuple[EndTurn, int]]) -> Op[None]:
-    """Give turns their final state and the number of their answer; the first end wins."""
+    """Give turns their final state and the number of their answer; the first end wins.
+
+    What they used is added to their day's sums in the same transaction, once.
+    """
+    yield from _add_usage(tx, [end for end, _ in ends])
     rows = [
         (
             end.sid,
@@ -115,6 +120,37 @@ def end_turns(tx: Tx, ends: Sequence[tuple[EndTurn, int]]) -> Op[None]:
         for end, answer_seq in ends
     ]
     yield tx.dialect.update("ai_turn", _END_COLUMNS, rows, where=_NOT_FINAL)
+
+
+def _add_usage(tx: Tx, ends: Sequence[EndTurn]) -> Op[None]:
+    used = {end.sid: end for end in ends if end.tokens_in or end.tokens_out or end.cost_micro}
+    if not used:
+        return
+    marks, args = in_list(used)
+    rows = yield Statement(
+        "SELECT id, tenant, user, persona FROM ai_turn"
+        f" WHERE id IN ({marks}) AND status < ?{tx.dialect.for_update}",
+        (*args, int(TurnStatus.DONE)),
+    )
+    day = tx.ts // DAY_MS
+    yield from add_usage(
+        tx,
+        [
+            UsageRow(
+                tenant,
+                day,
+                user,
+                persona,
+                end.model,
+                1,
+                end.tokens_in,
+                end.tokens_out,
+                end.cost_micro,
+            )
+            for sid, tenant, user, persona in rows
+            for end in (used[sid],)
+        ],
+    )
 
 
 def start_turns(tx: Tx, turns: Sequence[TurnCheckpoint], node: str) -> Op[None]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from protocol.codes import ConvKind
 from protocol.rows import ConvSet, Head, MySet, Persona, Sync, User
@@ -25,6 +26,7 @@ from storage import (
     personas,
     sqlite,
     turns,
+    usage,
 )
 from storage.ids import new_id
 from storage.mysql_text import encode_bulk, encode_statement
@@ -42,6 +44,8 @@ TABLES = (
     "ai_memory_mark",
     "ai_memory_setting",
     "ai_turn",
+    "ai_usage",
+    "budget",
     "conversation",
     "feed",
     "member",
@@ -49,6 +53,7 @@ TABLES = (
     "message_change",
     "persona",
     "refresh_token",
+    "room",
     "user",
 )
 ALLOWED_SCANS = {
@@ -90,7 +95,8 @@ async def use_everything(store: Store) -> None:
     users = await world.users(60)
     ann, bob, eve = users[:3]
     convs = [await world.conv([ann, bob]) for _ in range(10)]
-    others = [await world.conv(users[n : n + 3]) for n in range(2, 57) for _ in range(3)]
+    room = ConvSet(talk=1)
+    others = [await world.conv(users[n : n + 3], set=room) for n in range(2, 57) for _ in range(3)]
     conv = convs[0]
     await asyncio.gather(*(world.submit(c, ann, str(n)) for n in range(10) for c in convs + others))
     read, change = store.read, store.change
@@ -100,6 +106,14 @@ async def use_everything(store: Store) -> None:
 
     await world.conv([ann, eve], kind=ConvKind.DIRECT)
     await world.conv([eve, ann], kind=ConvKind.DIRECT)
+    used = [usage.UsageRow(1, day, ann, 7, "m", 1, 1, 1, 1) for day in range(200)]
+    await do((), usage.add_usage, rows=[*used, *(replace(row, tenant=2) for row in used)])
+    await read(usage.spent_by_users(1, 190, 199))
+    await read(usage.usage_of(1, ann, 190))
+    await read(usage.usage_page(1, 190, 199, used[195], 10))
+    for user in users:
+        await do((), usage.set_budget, budget=usage.BudgetRow(1, user, 1, 1))
+    await read(usage.budgets((1, ann)))
     # a repeat: the careful path
     for _ in range(2):
         turn = NewTurn(new_id(), 1, ann, 7)

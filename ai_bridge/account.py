@@ -1,0 +1,205 @@
+"""Budgets: money is set aside before a provider is asked, so parallel calls cannot overrun them.
+
+One ledger per process. A reservation is the most that a turn can cost; what it did cost takes its
+place at the end. Spans are days and months of UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from ai_bridge.errors import BridgeError
+from protocol.codes import Code
+
+MAX_IDLE = 20_000
+"""Accounts without a limit or reservation that are remembered; the oldest are forgotten."""
+WHOLE_TENANT = 0
+"""User number of a tenant's own account."""
+
+
+class Limits(Struct, frozen=True):
+    """Micro-dollars that may be spent in a span; 0: without limit."""
+
+    day_micro: int = 0
+    month_micro: int = 0
+
+
+class Spent(Struct):
+    """What an account has spent (settled) and set aside (running), in micro-dollars."""
+
+    day: int = 0
+    month: int = 0
+    reserved: int = 0
+
+
+class Reservation:
+    """Money set aside for one turn; settle it exactly once, more often is harmless."""
+
+    __slots__ = ("amount_micro", "expires", "open", "tenant", "user")
+
+    def __init__(self, tenant: int, user: int, amount_micro: int, expires: float) -> None:
+        self.tenant = tenant
+        self.user = user
+        self.amount_micro = amount_micro
+        self.expires = expires
+        self.open = True
+
+
+class BudgetExceeded(BridgeError):
+    """The account has not enough left. QUOTA, with the wait until the span ends."""
+
+
+class Ledger:
+    """Owns the accounts of this process.
+
+    Args:
+        now_ms: wall clock, for days and months.
+        clock: monotonic seconds, for reservations that nobody settles.
+        user_limits: for each user who has no limits of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        now_ms: Callable[[], int],
+        clock: Callable[[], float],
+        user_limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self._now_ms = now_ms
+        self._clock = clock
+        self._user_limits = user_limits
+        self._limits: dict[tuple[int, int], Limits] = {}
+        self._spent: dict[tuple[int, int], Spent] = {}
+        self._running: dict[int, Reservation] = {}
+        self._day, self._month = self._spans()
+        self.refused = 0
+        self.expired = 0
+
+    # limits
+
+    def set_limits(self, tenant: int, user: int, limits: Limits) -> None:
+        """Bound a user, or with WHOLE_TENANT all of a tenant; counts from now on."""
+        if limits == Limits():
+            self._limits.pop((tenant, user), None)
+        else:
+            self._limits[tenant, user] = limits
+
+    def limits(self, tenant: int, user: int) -> Limits:
+        """Return what bounds an account."""
+        default = Limits() if user == WHOLE_TENANT else self._user_limits
+        return self._limits.get((tenant, user), default)
+
+    # spending
+
+    def load(self, rows: Iterable[tuple[int, int, int, int]]) -> None:
+        """Take what the store knows: (tenant, user, spent today, spent this month).
+
+        Call it once before the first turn. The rows of users make up their tenants' accounts.
+        """
+        for tenant, user, day, month in rows:
+            for account in {WHOLE_TENANT, user}:
+                spent = self._account(tenant, account)
+                spent.day += day
+                spent.month += month
+
+    def spent(self, tenant: int, user: int) -> Spent:
+        """Return an account's present figures; they change with the next turn."""
+        self._turn_page()
+        return self._spent.get((tenant, user)) or Spent()
+
+    def reserve(self, tenant: int, user: int, amount_micro: int, deadline_s: float) -> Reservation:
+        """Set money aside for a turn that ends within `deadline_s`.
+
+        Raises:
+            BudgetExceeded: it would not fit any more; nothing was set aside.
+        """
+        self._turn_page()
+        for account in {WHOLE_TENANT, user}:
+            self._check(tenant, account, amount_micro)
+        for account in {WHOLE_TENANT, user}:
+            self._account(tenant, account).reserved += amount_micro
+        reservation = Reservation(tenant, user, amount_micro, self._clock() + deadline_s + 60)
+        self._running[id(reservation)] = reservation
+        return reservation
+
+    def settle(self, reservation: Reservation, cost_micro: int) -> None:
+        """Book what the turn did cost in place of what was set aside."""
+        self._turn_page()
+        if not reservation.open:
+            return
+        reservation.open = False
+        del self._running[id(reservation)]
+        for account in {WHOLE_TENANT, reservation.user}:
+            spent = self._account(reservation.tenant, account)
+            spent.reserved -= reservation.amount_micro
+            spent.day += cost_micro
+            spent.month += cost_micro
+
+    def sweep(self) -> None:
+        """Book reservations that nobody settled as spent in full. Called now and then."""
+        now = self._clock()
+        for reservation in [r for r in self._running.values() if r.expires <= now]:
+            self.expired += 1
+            self.settle(reservation, reservation.amount_micro)
+
+    # inside
+
+    def _check(self, tenant: int, user: int, amount_micro: int) -> None:
+        limits = self.limits(tenant, user)
+        spent = self._spent.get((tenant, user)) or Spent()
+        for limit, used, word in (
+            (limits.day_micro, spent.day, "today"),
+            (limits.month_micro, spent.month, "this month"),
+        ):
+            if limit and used + spent.reserved + amount_micro > limit:
+                self.refused += 1
+                whose = "Your" if user != WHOLE_TENANT else "The operator's"
+                raise BudgetExceeded(
+                    Code.QUOTA,
+                    f"{whose} budget for AI answers {word} is used up. "
+                    "Ask later, or ask the operator to raise it.",
+                    self._ms_left(word == "today"),
+                )
+
+    def _ms_left(self, day: bool) -> int:
+        """Return the wait until the span ends; the protocol's retry field takes a day at most."""
+        now = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        left_ms = round((midnight - now).total_seconds() * 1000)
+        return left_ms if day else 86_400_000
+
+    def _account(self, tenant: int, user: int) -> Spent:
+        spent = self._spent.get((tenant, user))
+        if spent is None:
+            if len(self._spent) >= MAX_IDLE + len(self._limits) + 2 * len(self._running):
+                self._forget_idle()
+            spent = self._spent[tenant, user] = Spent()
+        return spent
+
+    def _forget_idle(self) -> None:
+        """Forget accounts that nothing bounds: what they spent is in the store as well."""
+        idle = [
+            key
+            for key, spent in self._spent.items()
+            if not spent.reserved and self.limits(*key) == Limits()
+        ]
+        for key in idle[: MAX_IDLE // 10]:
+            del self._spent[key]
+
+    def _turn_page(self) -> None:
+        """Begin a new day or month when one has begun."""
+        day, month = self._spans()
+        if day == self._day:
+            return
+        for spent in self._spent.values():
+            spent.day = 0
+            if month != self._month:
+                spent.month = 0
+        self._day, self._month = day, month
+
+    def _spans(self) -> tuple[int, int]:
+        now = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+        return now.toordinal(), now.year * 12 + now.month

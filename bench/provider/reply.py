@@ -124,7 +124,10 @@ class Reply(Struct, frozen=True, kw_only=True):
                 yield TOKEN, literal(piece)
             return
         behaviour = self.behaviour
-        if behaviour.loop or behaviour.lang != "en":
+        if behaviour.stamp:
+            for _ in range(behaviour.tokens):
+                yield TOKEN, b'"%08x "' % (time.monotonic_ns() // 1000 & 0xFFFFFFFF)
+        elif behaviour.loop or behaviour.lang != "en":
             for number in range(behaviour.tokens):
                 yield TOKEN, literal(token(behaviour, number))
         else:

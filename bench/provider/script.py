@@ -31,6 +31,9 @@ class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens per second, 0: all at once. A JSON body takes as long as its stream would."""
     lang: str = "en"
     """zh: Chinese."""
+    stamp: bool = False
+    """Each token is the time it was sent: CLOCK_MONOTONIC in microseconds, the lowest 32 bits as
+    8 hexadecimal digits, and a space."""
     think: int = 0
     """Reasoning tokens before the answer, in the dialect's own shape."""
     tags: bool = False

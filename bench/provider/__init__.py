@@ -1,1 +1,1 @@
-"""A scripted AI service on a real socket, in the wire formats of four vendors, with faults on request."""
+"""A scripted AI service on a real socket: four vendors' wire formats, faults on request."""

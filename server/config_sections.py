@@ -61,6 +61,14 @@ class ServerConfig(Section, frozen=True):
     drain_s: Annotated[
         float, Meta(ge=0, le=600, description="Seconds to finish work in after a stop signal.")
     ] = 10
+    test_page: Annotated[
+        Literal["auto", "on", "off"],
+        _about(
+            "The page `/test` to try personas on. `auto`: only while `host` is this machine itself "
+            "and neither TLS nor `allow_cleartext` is set. From this machine it needs no sign-in, "
+            "so switch it off behind a proxy."
+        ),
+    ] = "auto"
     gc_freeze: Annotated[
         bool,
         _about("Keep what exists after the start out of garbage collection: shorter pauses."),

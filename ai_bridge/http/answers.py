@@ -292,7 +292,7 @@ class StreamedAnswer:
 
     def _write(self, data: bytes) -> None:
         transport = self._protocol.transport
-        if transport is None:
+        if transport is None or not data:  # an empty chunk would end the body
             return
         # The framing of RFC 9112 §7.1 is written here because aiohttp's `write` is a coroutine.
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)

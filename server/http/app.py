@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from protocol.codes import Code
-from server.http import accounts_routes, avatars, health, openai_routes, page
+from server.http import (
+    accounts_routes,
+    avatars,
+    chat_routes,
+    health,
+    openai_routes,
+    page,
+    test_page,
+)
 from server.http.context import PARTS, HttpParts
 from server.http.guard import GuardedHandler
 from server.http.middleware import cors, set_hsts, trace
@@ -83,7 +91,7 @@ def build_application(parts: HttpParts) -> web.Application:
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     app[health.METRICS] = build_metrics(parts)
     set_hsts(app, bool(parts.config.server.tls_cert))
-    for subject in (page, health, accounts_routes, avatars):
+    for subject in (page, health, accounts_routes, avatars, chat_routes, test_page):
         app.router.add_routes(subject.routes())
     openai_routes.install(app, parts)
     return app

@@ -82,10 +82,20 @@ class ModelNames:
     def model(self, name: str) -> str | None:
         """Return the model that `provider/model` means; None when no provider is called so."""
         provider, _, model = name.partition("/")
+        return self.served(provider, model) if provider and model else None
+
+    def served(self, provider: str, model: str) -> str | None:
+        """Return the model of these names if there is one; "" stands for any."""
         for info in self._core.bridge.models():
-            if info.provider == provider and model and info.id in (model, "*"):
-                return model
+            if provider in ("", info.provider) and (info.id in (model, "*") or not model):
+                return model or (None if info.id == "*" else info.id)
         return None
+
+    def everybodys(self) -> Iterator[Persona]:
+        """Yield the personas that came with the server."""
+        for persona in map(self._core.personas.get, self._slugs):
+            if persona is not None and not persona.deleted:
+                yield persona
 
     def name_of(self, persona: Persona) -> str:
         """Return how programs name a persona."""

@@ -25,6 +25,7 @@ from storage.errors import Exists, Invalid, NotFound
 from storage.memories import forget_conversation
 from storage.ops import Op, Row, Statement, in_list
 from storage.rows import ConvRecord, CreatedConversation, MemberRow, NewConversation
+from storage.summaries import drop_summaries
 from storage.writes import Tx
 
 MAX_ROWS: Final = 100_000
@@ -285,6 +286,7 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
         yield from _hand_over(tx, members, new_owner, rev)
     if changes.get("deleted"):
         yield from forget_conversation(tx, conv)
+        yield from drop_summaries(tx, conv)
     row = (yield from select_conversations([conv]))[conv].row
     # The head is written at the end of the batch only.
     row.rev, row.updated = rev, tx.ts
@@ -295,7 +297,7 @@ def change_conversation(tx: Tx, conv: int, given: ConvSet) -> Op[tuple[Conv, int
 def drop_conversation(tx: Tx, conv: int) -> Op[tuple[Conv, int]]:
     """Mark a conversation as deleted; `change_conversation` with deleted=False restores it.
 
-    What personas learnt in it is forgotten for good.
+    What personas learnt in it is forgotten for good, and so are its summaries.
     """
     return (yield from change_conversation(tx, conv, ConvSet(deleted=True)))
 

@@ -12,6 +12,7 @@ from protocol.rows import Msg, MsgX
 from storage.errors import Gone, NotFound, NotPermitted, Stale, TooLate
 from storage.memories import forget_message
 from storage.ops import Op, Row, Statement, in_list
+from storage.summaries import drop_summaries
 from storage.writes import Tx
 
 COLUMNS: Final = "seq, rev, ts, sender, kind, text, ext"
@@ -132,8 +133,12 @@ def _locked_message(tx: Tx, conv: int, seq: int) -> Op[Msg]:
 
 
 def update_message(tx: Tx, conv: int, msg: Msg, text: str, x: MsgX) -> Op[Msg]:
-    """Store another text and sparse part of a message that was read under the head's lock."""
+    """Store another text and sparse part of a message that was read under the head's lock.
+
+    Summaries that tell of the message go: they are made again without its old text.
+    """
     rev = tx.bump(conv)
+    yield from drop_summaries(tx, conv, msg.seq)
     yield Statement(
         "UPDATE message SET rev = ?, text = ?, ext = ? WHERE conv = ? AND seq = ?",
         (rev, text, encode_ext(x), conv, msg.seq),

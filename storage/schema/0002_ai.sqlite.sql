@@ -7,14 +7,13 @@ CREATE TABLE IF NOT EXISTS persona_card (
   updated INTEGER NOT NULL
 );
 
--- What came before the history that a model is shown. It tells of the messages above floor_seq up to
--- upto_seq as they were at revision rev of the conversation.
+-- What came before the history that a model is shown: it tells of the messages above floor_seq up
+-- to upto_seq.
 CREATE TABLE IF NOT EXISTS conv_summary (
   conv INTEGER NOT NULL,
   persona INTEGER NOT NULL,
   floor_seq INTEGER NOT NULL,
   upto_seq INTEGER NOT NULL,
-  rev INTEGER NOT NULL,
   text TEXT NOT NULL,
   updated INTEGER NOT NULL,
   PRIMARY KEY (conv, persona)

@@ -5,10 +5,8 @@ own word about that must agree (docs/protocol.md §2).
 """
 
 import base64
-import contextlib
-import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +18,7 @@ from jwt.exceptions import PyJWTError
 from protocol.codes import Code, UserKind
 from protocol.types import Id
 from server.config_sections import AuthConfig, KeyConfig
-from server.secrets import Secret
+from server.secrets import Secret, create_once, read_private
 
 MAX_TOKEN_BYTES: Final = 4096
 KEY_FILE: Final = "token-key.json"
@@ -239,13 +237,10 @@ def make_tokens(config: AuthConfig, data_dir: Path) -> Tokens:
     return Tokens(keys, config.audience, config.access_ttl_s, config.skew_s)
 
 
-def _own_key(path: Path, random_hex: Callable[[int], str] = secrets.token_hex) -> KeyConfig:
-    if not path.exists():
-        _create_key_file(path, random_hex)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
+def _own_key(path: Path) -> KeyConfig:
+    create_once(path, _fresh_key)
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=_KeyFile)
+        kept = msgspec.json.decode(read_private(path), type=_KeyFile)
     except msgspec.MsgspecError:
         raise ValueError(
             f"{path} is not a key file; remove it to get a new key (everybody signs in again)"
@@ -253,18 +248,6 @@ def _own_key(path: Path, random_hex: Callable[[int], str] = secrets.token_hex) -
     return KeyConfig(kid=kept.kid, alg="HS256", secret=Secret(kept.secret))
 
 
-def _create_key_file(path: Path, random_hex: Callable[[int], str]) -> None:
-    """Whoever comes first wins; a half-written file is never seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = msgspec.json.encode(_KeyFile(kid=f"own-{random_hex(4)}", secret=random_hex(32)))
-    draft = path.with_name(f"{path.name}.{random_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
+def _fresh_key() -> bytes:
+    key = _KeyFile(kid=f"own-{secrets.token_hex(4)}", secret=secrets.token_hex(32))
+    return msgspec.json.encode(key)

@@ -1,7 +1,9 @@
 """Values that never show themselves: passwords, keys, addresses that hold a password."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +57,41 @@ def resolve_secret(text: str, env: Mapping[str, str], folder: Path) -> Secret:
     if text.startswith("file:"):
         return Secret(_read_secret_file(folder / Path(text[5:]).expanduser()))
     return Secret(text)
+
+
+def create_once(path: Path, make: Callable[[], bytes]) -> None:
+    """Write a file that only its owner may read, if there is none yet.
+
+    Whoever comes first wins; a half-written file is never seen.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def read_private(path: Path) -> bytes:
+    """Return the content of a file of secrets, and take it away from everybody but its owner.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return path.read_bytes()
 
 
 def _read_secret_file(path: Path) -> str:

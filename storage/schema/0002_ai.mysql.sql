@@ -105,3 +105,12 @@ CREATE TABLE IF NOT EXISTS budget (
   updated BIGINT NOT NULL,
   PRIMARY KEY (tenant, user)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- AI services added while the server runs. config: JSON without the key; sealed: the key, encrypted.
+CREATE TABLE IF NOT EXISTS ai_provider (
+  name VARCHAR(64) NOT NULL PRIMARY KEY,
+  config TEXT NOT NULL,
+  sealed BLOB NOT NULL,
+  updated BIGINT NOT NULL,
+  deleted TINYINT UNSIGNED NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

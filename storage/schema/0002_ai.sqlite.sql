@@ -110,3 +110,12 @@ CREATE TABLE IF NOT EXISTS budget (
   updated INTEGER NOT NULL,
   PRIMARY KEY (tenant, user)
 ) WITHOUT ROWID;
+
+-- AI services added while the server runs. config: JSON without the key; sealed: the key, encrypted.
+CREATE TABLE IF NOT EXISTS ai_provider (
+  name TEXT PRIMARY KEY,
+  config TEXT NOT NULL,
+  sealed BLOB NOT NULL,
+  updated INTEGER NOT NULL,
+  deleted INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -51,6 +51,7 @@ def bridge_config(ai: AiConfig) -> BridgeConfig:
             max_streams=p.max_streams,
             ttft_s=p.ttft_s,
             window_tokens=p.window_tokens,
+            transport=p.transport,
             quirks=Quirks(**p.quirks),  # type: ignore[arg-type]  # checked by check-config
         )
         for p in ai.providers

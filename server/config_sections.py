@@ -297,6 +297,10 @@ class ProviderConfig(Section, frozen=True):
     window_tokens: Annotated[
         int, Meta(ge=0, description="Context window of its models. 0: as in `[ai]`.")
     ] = 0
+    transport: Annotated[
+        Literal["aio", "raw"],
+        _about("The HTTP client: `aio` (aiohttp), or `raw`, our own, for thousands of streams."),
+    ] = "aio"
     quirks: Annotated[
         dict[str, str | int | float | bool],
         _about("Where the service differs from OpenAI's interface."),

@@ -24,6 +24,7 @@ from storage import (
     mysql,
     people,
     personas,
+    providers,
     sqlite,
     turns,
     usage,
@@ -36,7 +37,7 @@ from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
 
-SMALL = {"schema_version", "tenant", "dead_letter", "setting"}
+SMALL = {"schema_version", "tenant", "dead_letter", "setting", "ai_provider"}
 """Tables read whole on purpose, by operators or at start."""
 
 TABLES = (
@@ -114,6 +115,11 @@ async def use_everything(store: Store) -> None:
     for user in users:
         await do((), usage.set_budget, budget=usage.BudgetRow(1, user, 1, 1))
     await read(usage.budgets((1, ann)))
+    service = providers.ProviderRow("name", "{}", b"")
+    await do((), providers.save_provider, row=service)
+    await do((), providers.drop_provider, name="name")
+    await read(providers.providers())
+    await read(providers.providers_version())
     # a repeat: the careful path
     for _ in range(2):
         turn = NewTurn(new_id(), 1, ann, 7)

@@ -12,6 +12,7 @@ import msgspec
 
 from ai_bridge.config import BridgeConfig, ProviderConfig, Quirks
 from ai_bridge.providers import anthropic, gemini, openai_chat
+from ai_bridge.providers.lenient import UNREADABLE
 from ai_bridge.providers.services import base_url_of
 from ai_bridge.secrets import Secret
 
@@ -128,7 +129,7 @@ def _names(kind: str, body: bytes) -> list[str]:
         if kind != "gemini":
             return [model.id for model in msgspec.json.decode(body, type=_List).data]
         listed = msgspec.json.decode(body, type=_GeminiList).models
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return []
     return [
         model.name.removeprefix("models/")
@@ -207,6 +208,6 @@ async def _ollama_models(url: str, timeout_s: float) -> tuple[str, ...]:
     body = await _get(f"{url}/api/tags", {}, timeout_s)
     try:
         tags = msgspec.json.decode(body or b"{}", type=_Tags)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ()
     return tuple(model.name for model in tags.models if _can_talk(model.name))

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from ai_bridge.errors import ProviderFailure, Remedy
 from ai_bridge.providers.halves import without_halves
+from ai_bridge.providers.lenient import UNREADABLE
 from ai_bridge.types import ToolCall
 
 MAX_CALLS = 64
@@ -29,11 +30,7 @@ class _Draft(Struct):
 
 
 class CallCollector:
-    """The calls of one answer, in order of appearance.
-
-    The pieces of one call share a key. A piece that names another call under the same key begins
-    a new one: several services number all their calls 0.
-    """
+    """The calls of one answer, in order of appearance. The pieces of one call share a key."""
 
     __slots__ = ("_by_key", "_chars", "_drafts")
 
@@ -56,11 +53,22 @@ class CallCollector:
             ProviderFailure: more calls or longer arguments than anybody could mean.
         """
         draft = self._drafts[-1] if key is None and self._drafts else self._by_key.get(key)
-        if draft is None or _is_another(draft, call_id, name):
+        if draft is None:
             draft = self._begin(key)
         draft.id = draft.id or call_id or ""
         draft.name = draft.name or name or ""
         self._append(draft, args)
+
+    def part(self, key: Hashable, call_id: str | None, name: str | None) -> None:
+        """Let the key stand for a new call if the piece that comes cannot belong to the old one.
+
+        Several services number all their calls 0.
+        """
+        draft = self._by_key.get(key)
+        if draft is None or not name or not draft.name:
+            return
+        if call_id != draft.id if call_id else is_json(draft.args):
+            del self._by_key[key]
 
     def replace_args(self, key: Hashable, args: object) -> None:
         """Take the whole arguments in place of the pieces that came before."""
@@ -110,17 +118,11 @@ class CallCollector:
             draft.pieces.append(piece)
 
 
-def _is_another(draft: _Draft, call_id: str | None, name: str | None) -> bool:
-    if not name or not draft.name:
-        return False
-    return call_id != draft.id if call_id else is_json(draft.args)
-
-
 def is_json(text: str) -> bool:
     """Whether the text is one whole JSON value."""
     try:
         msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+    except UNREADABLE:
         return False
     return True
 

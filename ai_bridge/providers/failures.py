@@ -40,6 +40,7 @@ _TOO_LONG_PHRASES = ("prompt is too long", "maximum context length", "context wi
                      "context length", "exceeds the maximum number of tokens",
                      "exceed context limit")  # fmt: skip
 _NO_CREDIT_PHRASES = ("credit balance is too low",)
+_FILTER_PHRASES = ("blocked by content filtering",)
 _BAD_KEY_PHRASES = ("api key not valid", "api key expired")
 
 
@@ -53,6 +54,8 @@ def failure_of(
     wait_s = _wait_s(status, headers, error)
     if _is_daily(error):
         return _day_spent(status)
+    if _says(error, _NO_CREDIT_PHRASES):
+        return _no_credit(status)
     typed = _by_words(words, status, wait_s)
     if typed is None and status in (0, 400, 413, 422):
         typed = _by_phrases(error, status)
@@ -131,15 +134,19 @@ def _by_words(words: set[str], status: int, wait_s: float | None) -> ProviderFai
 
 
 def _by_phrases(error: Mapping[str, Any], status: int) -> ProviderFailure | None:
-    text = error.get("message")
-    text = text[:2_000].lower() if isinstance(text, str) else ""
-    if any(phrase in text for phrase in _TOO_LONG_PHRASES):
+    if _says(error, _TOO_LONG_PHRASES):
         return _context_too_long(status)
-    if any(phrase in text for phrase in _NO_CREDIT_PHRASES):
-        return _no_credit(status)
-    if any(phrase in text for phrase in _BAD_KEY_PHRASES):
+    if _says(error, _FILTER_PHRASES):
+        return filtered(status)
+    if _says(error, _BAD_KEY_PHRASES):
         return _bad_key(status)
     return None
+
+
+def _says(error: Mapping[str, Any], phrases: tuple[str, ...]) -> bool:
+    text = error.get("message")
+    text = text[:2_000].lower() if isinstance(text, str) else ""
+    return any(phrase in text for phrase in phrases)
 
 
 def _by_status(status: int, wait_s: float | None) -> ProviderFailure:

@@ -17,7 +17,7 @@ from ai_bridge.errors import ProviderFailure
 from ai_bridge.providers.base import CallSink, HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.decoder import EventDecoder
 from ai_bridge.providers.failures import failure_of, malformed
-from ai_bridge.providers.lenient import error_object, figure, read_event
+from ai_bridge.providers.lenient import UNREADABLE, error_object, figure, read_event
 from ai_bridge.providers.request import (
     Side,
     args_object,
@@ -203,7 +203,7 @@ class GeminiDecoder(EventDecoder):
             return
         try:
             chunks = _bodies.decode(body)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             raise malformed() from None
         for chunk in chunks:
             self._take(bytes(chunk))

@@ -12,6 +12,9 @@ from ai_bridge.providers.failures import malformed
 
 T = TypeVar("T")
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What msgspec raises at bytes or text that are no JSON, or not the JSON that was expected."""
+
 MAX_ODD_FIELDS = 64
 """Fields of a wrong type that are passed over in one event before it counts as unreadable."""
 
@@ -29,7 +32,7 @@ def read_event(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return _read_odd_event(data, decoder.type)
 
 
@@ -75,7 +78,7 @@ def error_object(body: bytes) -> dict[str, Any]:
     """Return the typed error of a body, {} when it has none that we know."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return {}
     if isinstance(value, list) and value:
         value = value[0]  # Gemini's compatible endpoint wraps it in a list

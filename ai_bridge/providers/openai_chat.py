@@ -243,6 +243,7 @@ class ChatDecoder(EventDecoder):
             key = call.id or None
         if key is None and function.name:
             key = ("name", function.name)
+        self._calls.part(key, call.id, function.name)
         self._calls.add(key, call.id, function.name, function.arguments)
 
     def _thoughts_of(self, delta: _Delta) -> str | None:

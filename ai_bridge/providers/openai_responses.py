@@ -5,7 +5,7 @@ Source: platform.openai.com/docs/api-reference/responses and .../responses-strea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import msgspec
@@ -37,6 +37,7 @@ class _Content(Struct):
 
 class _Item(Struct):
     type: str | None = None
+    id: str | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -81,6 +82,7 @@ class _Event(_Response):
     item: _Item | None = None
     delta: str | None = None
     arguments: str | None = None
+    item_id: str | None = None
     output_index: int | None = None
     summary_index: int | None = None
     code: Any = None
@@ -198,8 +200,10 @@ class ResponsesDecoder(EventDecoder):
             self._think("\n\n")
 
     def _take_call(self, kind: str, event: _Event) -> None:
-        key = event.output_index
         item = event.item
+        key: Hashable = event.output_index
+        if key is None:
+            key = event.item_id or (item.id if item is not None else None)
         if kind == "response.function_call_arguments.delta":
             self._calls.add(key, None, None, event.delta)
         elif kind == "response.function_call_arguments.done":

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ai_bridge.config import ProviderConfig
 from ai_bridge.providers.base import HttpRequest, ModelCall
+from ai_bridge.providers.lenient import UNREADABLE
 from ai_bridge.providers.services import Traits
 from ai_bridge.types import ChatMessage, Role, ToolCall
 
@@ -89,6 +90,6 @@ def args_object(call: ToolCall) -> dict[str, Any]:
     """Return the arguments as an object; what the model wrote wrongly is shown as it is."""
     try:
         value = msgspec.json.decode(call.args)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         value = None
     return value if isinstance(value, dict) else {"invalid_arguments": call.args}

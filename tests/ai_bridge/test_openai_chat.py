@@ -14,7 +14,6 @@ from ai_bridge.errors import ProviderFailure, Remedy
 from ai_bridge.providers.base import CallEnd, ModelCall
 from ai_bridge.providers.openai_chat import OpenAIChat
 from ai_bridge.providers.think import ThinkSplitter
-from ai_bridge.retry import retry_after_s
 from ai_bridge.secrets import Secret
 from ai_bridge.types import ChatMessage, Role
 from protocol.codes import Code, EndReason
@@ -183,24 +182,6 @@ def test_random_bytes_end_in_an_answer_or_a_failure(reads: list[bytes]) -> None:
 )
 def test_any_body_of_an_error_response_is_understood(body: bytes, words: str) -> None:
     assert words in dialect().classify(429, {}, body).text
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e300"}, None),
-        ({}, None),
-    ],
-)
-def test_the_wait_that_a_provider_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_s(headers) == seconds
 
 
 def test_quirks_shape_the_request() -> None:

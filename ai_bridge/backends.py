@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from ai_bridge.config import BridgeConfig, ProviderConfig
@@ -21,8 +21,8 @@ from ai_bridge.providers.gemini import Gemini
 from ai_bridge.providers.openai_chat import OpenAIChat
 from ai_bridge.providers.openai_responses import OpenAIResponses
 from ai_bridge.providers.services import base_url_of
-from ai_bridge.router import Slot
 from ai_bridge.secrets import Secret
+from ai_bridge.slots import Service
 from ai_bridge.transport.aio import AioTransport
 from ai_bridge.transport.raw_h1 import RawTransport
 
@@ -132,8 +132,14 @@ def transport_of(config: ProviderConfig) -> Transport:
     return RawTransport() if config.transport == "raw" else AioTransport()
 
 
-def build_slots(config: BridgeConfig, clock: Callable[[], float]) -> list[Slot]:
-    """Return one slot per provider in order; the demo partner if there is none.
+def build_services(
+    config: BridgeConfig, clock: Callable[[], float], *, known: Iterable[Service] = ()
+) -> tuple[Service, ...]:
+    """Return the configured services in order; the demo partner if there is none.
+
+    Args:
+        known: services that run already. One whose settings are the same is taken over with its
+            connections and with what was learnt about it.
 
     Raises:
         ValueError: a provider without address, or two of one name.
@@ -141,10 +147,11 @@ def build_slots(config: BridgeConfig, clock: Callable[[], float]) -> list[Slot]:
     providers = config.providers or (DEMO_PROVIDER,)
     if len({provider.name for provider in providers}) < len(providers):
         raise ValueError("two AI providers have the same name")
-    return [Slot(provider, _backend(provider, config), clock) for provider in providers]
-
-
-def _backend(provider: ProviderConfig, config: BridgeConfig) -> Backend:
-    if provider.kind == "demo":
-        return DemoBackend(words_per_s=config.demo_words_per_s)
-    return HttpBackend(provider_of(provider), transport_of(provider), provider.api_key)
+    kept = {service.config.name: service for service in known}
+    services = []
+    for provider in providers:
+        service = kept.get(provider.name)
+        if service is None or service.config != provider:
+            service = Service(provider, dialer_of(provider, config), clock)
+        services.append(service)
+    return tuple(services)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from ai_bridge.admission import Admission
-from ai_bridge.backends import build_slots
+from ai_bridge.admission import DEFAULT_RETRY_MS, MAX_RANKED, Admission, busy
+from ai_bridge.backends import build_services
 from ai_bridge.config import BridgeConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, Job
 from ai_bridge.engines.chat_engine import ChatEngine
-from ai_bridge.errors import BridgeError
-from ai_bridge.router import Router
+from ai_bridge.errors import BridgeError, ProviderFailure
+from ai_bridge.router import Router, make_registry
 from ai_bridge.run import TurnRun, TurnWatcher
-from ai_bridge.stats import BridgeStats
+from ai_bridge.slots import Service
+from ai_bridge.stats import BridgeStats, SlotGauge
 from ai_bridge.turn import Turn
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
 from ai_bridge.watchdog import Deadlines
@@ -35,7 +37,8 @@ QUEUE_EXPIRY_S = 300.0
 class Bridge:
     """Makes AI answers. Owns every turn, one task per running turn, and all provider connections.
 
-    Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries.
+    Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries and until
+    a provider may be asked again; `lag_ms` tells how late the event loop is.
     """
 
     def __init__(
@@ -44,19 +47,25 @@ class Bridge:
         clock: Callable[[], float] = time.monotonic,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        lag_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._config = config or BridgeConfig()
         self._clock = clock
         self._sleep = sleep
-        self._admission = Admission(self._config, has_room=self._has_room, clock=clock)
+        self._lag_ms = lag_ms
+        self._admission = Admission(
+            self._config, has_room=self._has_room, clock=clock, is_closed=self._is_closed
+        )
         self._runs: dict[int, TurnRun] = {}
         self._jobs: dict[int, Job] = {}
         self._kept: dict[int, tuple[float, Turn]] = {}
         self._engine: Engine | None = None
+        self._router: Router | None = None
+        self._waking: asyncio.Handle | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._closing = False
-        self.stats = BridgeStats()
+        self.stats = BridgeStats(slots=self._gauges, queue_depth=self._admission.depth)
 
     # --- life --------------------------------------------------------------------------------
 
@@ -69,18 +78,38 @@ class Bridge:
         Raises:
             ValueError: a provider is not usable as configured; the text says why.
         """
-        config = self._config
-        if config.detect:
-            config = await with_detected(config)
-        config = self._config = await with_listed(config)
-        slots = build_slots(config, self._clock)
-        router = Router(
-            slots, default_model=config.default_model, window_tokens=config.window_tokens
+        config = self._config = await _completed(self._config)
+        registry = make_registry(build_services(config, self._clock), config)
+        self._router = Router(
+            registry, clock=self._clock, sleep=self._sleep, on_room=self._launch_waiting
         )
-        self._engine = ChatEngine(config, router, stats=self.stats, sleep=self._sleep)
+        self._engine = ChatEngine(
+            self._router, stats=self.stats, clock=self._clock, sleep=self._sleep
+        )
         await self._engine.start()
         self._ticker = asyncio.get_running_loop().call_later(SWEEP_S, self._tick)
-        log.info("bridge.started", extra={"providers": [slot.config.name for slot in slots]})
+        log.info("bridge.started", extra={"providers": _names(registry.services)})
+
+    async def reload(self, config: BridgeConfig) -> None:
+        """Use other settings, providers and routes from now on.
+
+        Running turns end on the providers they know, which close after the last of them. A
+        provider whose settings stay goes on with its connections and with what was learnt about
+        it. Limits of turns hold for those that come.
+
+        Raises:
+            ValueError: a provider is not usable as configured; nothing was changed.
+        """
+        if self._router is None:
+            raise RuntimeError("reload needs a started bridge")
+        config = await _completed(config)
+        same = all(getattr(config, name) == getattr(self._config, name) for name in _SLOT_FIELDS)
+        known = self._router.services if same else ()
+        services = build_services(config, self._clock, known=known)
+        self._router.swap(make_registry(services, config))
+        self._config = config
+        self._admission.reconfigure(config)
+        log.info("bridge.reloaded", extra={"providers": _names(services)})
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Refuse new turns, end waiting ones, give running ones `grace_s`, then end them too.
@@ -123,7 +152,7 @@ class Bridge:
         try:
             return self._accept(request, watcher)
         except BridgeError as refusal:
-            self.stats.refused += 1
+            self.stats.note_refusal(refusal.code)
             log.info(
                 "turn.refused",
                 extra={
@@ -149,12 +178,17 @@ class Bridge:
             turn,
             watcher,
             clock=self._clock,
-            deadlines=Deadlines(config.ttft_s, config.gap_s, config.total_s),
+            deadlines=Deadlines(
+                config.ttft_s, config.gap_s, config.total_s, config.reasoning_tokens
+            ),
             on_watcher_error=self._note_watcher_error,
+            gaps=self.stats.token_gap,
         )
         self._runs[turn.id] = run
         if starts:
             self._launch(engine, run)
+        else:
+            self._wake()
         return turn
 
     def cancel(self, turn_id: int) -> bool:
@@ -211,11 +245,23 @@ class Bridge:
                 run.inspect(now)
             elif now - run.queued_at > QUEUE_EXPIRY_S and run.stop_reason is None:
                 self._withdraw(run, EndReason.ERROR)
+        for turn in self._admission.sweep(self._lag_ms()):
+            self._refuse_waiting(self._runs[turn.id])
+        self._tell_places()
+        self._forget_ended(now)
+        if self._engine is not None:
+            self._engine.recheck()
+
+    def _forget_ended(self, now: float) -> None:
         while self._kept:
             first = next(iter(self._kept))
             if len(self._kept) <= MAX_KEPT and now - self._kept[first][0] <= self._config.keep_s:
                 break
             del self._kept[first]
+
+    def _tell_places(self) -> None:
+        for place, turn in enumerate(islice(self._admission.in_order(), MAX_RANKED), 1):
+            self._runs[turn.id].tell_place(place)
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -225,6 +271,17 @@ class Bridge:
 
     def _has_room(self, turn: Turn) -> bool:
         return self._engine is not None and self._engine.has_room(turn.request)
+
+    def _is_closed(self, turn: Turn) -> bool:
+        return self._engine is not None and self._engine.is_closed(turn.request)
+
+    def _gauges(self) -> list[SlotGauge]:
+        return self._engine.slots() if self._engine is not None else []
+
+    def _wake(self) -> None:
+        """Start what fits at the loop's next round."""
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_soon(self._launch_waiting)
 
     def _note_watcher_error(self) -> None:
         self.stats.watcher_errors += 1
@@ -240,7 +297,7 @@ class Bridge:
         """Run one turn to its outcome. The only place where a turn's task lives."""
         run.start()
         self.stats.started += 1
-        self.stats.queue_wait_ms_sum += round((run.watch.started_at - run.queued_at) * 1000)
+        self.stats.note_wait(run.watch.started_at - run.queued_at)
         try:
             outcome = await job.run(run)
         except asyncio.CancelledError:
@@ -264,7 +321,18 @@ class Bridge:
             run.stop_reason = reason
             asyncio.get_running_loop().call_soon(self._finish, run, self._withdrawn(run))
 
+    def _refuse_waiting(self, run: TurnRun) -> None:
+        """Send away who waits too long in a queue that does not get shorter."""
+        refusal = busy(DEFAULT_RETRY_MS)
+        run.failure = ProviderFailure(
+            "queue_stale", refusal.text, code=refusal.code, retry_after_s=DEFAULT_RETRY_MS / 1000
+        )
+        self.stats.note_refusal(refusal.code)
+        self._withdraw(run, EndReason.ERROR)
+
     def _withdrawn(self, run: TurnRun) -> Outcome:
+        if run.failure is not None:
+            return run.failed(run.failure)
         if run.stop_reason is EndReason.ERROR:
             text = "Nobody was free to answer for a long time. Ask again in a moment."
             return run.outcome(EndReason.ERROR, code=Code.BUSY, error=text, retry_ms=5000)
@@ -274,6 +342,8 @@ class Bridge:
         turn = run.turn
         if turn.outcome is not None:
             return
+        if run.stop_reason is EndReason.CANCELLED and run.stopped_at is not None:
+            self.stats.cancel_to_close_ms.note((self._clock() - run.stopped_at) * 1000)
         run.end(outcome)
         del self._runs[turn.id]
         self._kept[turn.id] = (self._clock(), turn)
@@ -287,6 +357,7 @@ class Bridge:
         self._idle.set()
 
     def _launch_waiting(self) -> None:
+        self._waking = None
         engine = self._engine
         while engine is not None and not self._closing:
             turn = self._admission.pop()
@@ -309,3 +380,18 @@ class Bridge:
                 "duration_ms": outcome.duration_ms,
             },
         )
+
+
+_SLOT_FIELDS = ("max_streams", "retry_base_s", "retry_max_s", "demo_words_per_s")
+"""Settings of the bridge that slots are made with."""
+
+
+async def _completed(config: BridgeConfig) -> BridgeConfig:
+    """Return the configuration with what was found on this machine and what services list."""
+    if config.detect:
+        config = await with_detected(config)
+    return await with_listed(config)
+
+
+def _names(services: Iterable[Service]) -> list[str]:
+    return [service.config.name for service in services]

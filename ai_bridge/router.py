@@ -1,76 +1,86 @@
-"""Which backend answers: candidates in configured order, their free places, their recent health."""
+"""Which slot answers: what a model's name means, who is asked first, and who waits for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from ai_bridge.config import ProviderConfig
+from msgspec import Struct
+
+from ai_bridge.breaker import Breaker
+from ai_bridge.config import BridgeConfig, Route
 from ai_bridge.errors import BridgeError, ProviderFailure
-from ai_bridge.providers.base import Backend
-from ai_bridge.types import ModelInfo
+from ai_bridge.slots import Service, Slot, broken_down, busy
+from ai_bridge.stats import SlotGauge
+from ai_bridge.types import ModelInfo, Priority
 from protocol.codes import Code
 
 DOWN_AFTER_FAILURES = 3
+MAX_PLANS = 1_000
+"""Model names whose slots are kept; idle ones go first (services that take any name)."""
+MAX_STICKY = 10_000
+"""Conversations whose last slot is remembered; the oldest go first."""
 
 
-class Slot:
-    """One backend with its counters. Owned by the router."""
+class Choice(Struct, frozen=True):
+    """A slot that can serve a model; a lower step is asked first."""
 
-    __slots__ = ("_clock", "_failed_in_row", "_last_ok_at", "backend", "config", "failed", "kind",
-                 "ok", "running")  # fmt: skip
+    slot: Slot
+    step: int
+    weight: float
 
-    def __init__(
-        self, config: ProviderConfig, backend: Backend, clock: Callable[[], float]
-    ) -> None:
-        self.config = config
-        self.backend = backend
-        self.running = 0
-        self.ok = 0
-        self.failed = 0
-        self.kind = ""
-        self._failed_in_row = 0
-        self._last_ok_at: float | None = None
-        self._clock = clock
 
-    @property
-    def has_room(self) -> bool:
-        return self.config.max_streams == 0 or self.running < self.config.max_streams
+class Registry(Struct, frozen=True):
+    """What the configuration offers; swapped as a whole."""
 
-    def serves(self, model: str) -> bool:
-        return not self.config.models or model in self.config.models
+    services: tuple[Service, ...]
+    routes: dict[str, Route]
+    default_model: str
+    config: BridgeConfig
 
-    def note_success(self) -> None:
-        self.ok += 1
-        self._failed_in_row = 0
-        self._last_ok_at = self._clock()
 
-    def note_failure(self, failure: ProviderFailure) -> None:
-        self.failed += 1
-        self._failed_in_row += 1
-        self.kind = failure.kind
+def make_registry(services: Iterable[Service], config: BridgeConfig) -> Registry:
+    """Join services and routes.
 
-    def health(self) -> dict[str, Any]:
-        last = self._last_ok_at
-        return {
-            "kind": self.config.kind,
-            "ok": self._failed_in_row < DOWN_AFTER_FAILURES,
-            "running": self.running,
-            "calls_ok": self.ok,
-            "calls_failed": self.failed,
-            "last_failure": self.kind,
-            "last_ok_s_ago": None if last is None else round(self._clock() - last, 1),
-        }
+    Raises:
+        ValueError: a route leads to a provider that is not configured, or nowhere.
+    """
+    services = tuple(services)
+    names = {service.config.name for service in services}
+    for route in config.routes:
+        unknown = [target.provider for target in route.targets if target.provider not in names]
+        if unknown or not route.targets:
+            raise ValueError(f"the AI route {route.name!r} leads to no configured provider")
+    default = config.default_model or next(
+        (service.config.models[0] for service in services if service.config.models), ""
+    )
+    return Registry(services, {route.name: route for route in config.routes}, default, config)
 
 
 class SlotLease:
-    """One turn's place: at one slot at a time, moving along its candidates."""
+    """One turn's place: at one slot at a time, moving along its choices. Release it in the end."""
 
-    def __init__(self, model: str, candidates: list[Slot]) -> None:
-        self.model = model
-        self._candidates = candidates
-        self._untried = list(candidates)
+    def __init__(
+        self, router: Router, choices: Sequence[Choice], *, priority: Priority, conv: int,
+        tokens: int,
+    ) -> None:  # fmt: skip
+        self.choices = choices
+        self.priority = priority
+        self.conv = conv
+        self._router = router
+        self._tokens = tokens
+        self._tried: set[Slot] = set()
+        self._given_up: set[Slot] = set()
         self._slot: Slot | None = None
+        self._last: Slot | None = None
+        self._probes = False
+        self._ended = False
+        for service in {choice.slot.service for choice in choices}:
+            service.leases += 1
 
     @property
     def slot(self) -> Slot:
@@ -83,50 +93,133 @@ class SlotLease:
             raise RuntimeError("no place is held")
         return self._slot
 
-    def move(self) -> bool:
-        """Change to the next untried candidate with room; False (and no place) if none is left."""
-        self.release()
-        while self._untried:
-            slot = self._untried.pop(0)
-            if slot.has_room:
-                slot.running += 1
-                self._slot = slot
-                return True
-        return False
+    @property
+    def holds(self) -> bool:
+        return self._slot is not None
 
-    def repeat(self, given_up: set[str], number: int) -> bool:
-        """Take one slot again: those not given up, in turn; False if none is left with room."""
-        left = [slot for slot in self._candidates if slot.config.name not in given_up]
-        start = number % len(left) if left else 0
-        self._untried = left[start:] + left[:start]
-        moved = self.move()
-        self._untried = []
-        return moved
+    @property
+    def model(self) -> str:
+        return self.slot.model
+
+    @property
+    def left(self) -> list[Choice]:
+        """The choices that are not given up."""
+        return [choice for choice in self.choices if choice.slot not in self._given_up]
+
+    def move(self) -> bool:
+        """Change to the best slot not tried yet that has room; False (and no place) if none has."""
+        return self._take([choice for choice in self.left if choice.slot not in self._tried])
+
+    def take(self) -> bool:
+        """Take a place again: at a slot not tried yet, else in turn at any not given up."""
+        others = [choice for choice in self.left if choice.slot is not self._last]
+        return self.move() or self._take(others) or self._take(self.left)
+
+    def give_up(self) -> None:
+        """Never come back to the slot that is held."""
+        self._given_up.add(self.slot)
+
+    def keep_wider(self) -> None:
+        """Give up all slots whose context window is not larger than that of the slot held."""
+        window = self._router.window_tokens(self.slot)
+        for choice in self.choices:
+            if self._router.window_tokens(choice.slot) <= window:
+                self._given_up.add(choice.slot)
+
+    async def wait(self, until: float) -> bool:
+        """Take a place as soon as there is one; False if none can be had by then.
+
+        Cancelling it leaves no place held.
+        """
+        return self.take() or await self._router.park(self, until)
+
+    def stick(self) -> None:
+        """This slot answered: the conversation's next turn goes there if it can."""
+        self._router.stick(self.conv, self.slot)
+
+    def leave(self) -> None:
+        """Give the place back; the lease can take another."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.end(self.priority, self._probes)
 
     def release(self) -> None:
-        if self._slot is not None:
-            self._slot.running -= 1
-            self._slot = None
+        """Give everything back; harmless when repeated."""
+        self.leave()
+        if not self._ended:
+            self._ended = True
+            for service in {choice.slot.service for choice in self.choices}:
+                service.leases -= 1
+                self._router.let_go(service)
+
+    def _take(self, choices: Sequence[Choice]) -> bool:
+        self.leave()
+        choice = self._router.choose(choices, self.priority, self.conv)
+        if choice is None:
+            return False
+        self._slot = self._last = choice.slot
+        self._tried.add(choice.slot)
+        self._probes = choice.slot.begin(self.priority, self._tokens)
+        return True
 
 
 class Router:
-    """Knows all slots. Immutable after construction but for the slots' counters."""
+    """Owns slots, breakers and the turns that wait for one between two attempts.
 
-    def __init__(self, slots: list[Slot], *, default_model: str, window_tokens: int) -> None:
-        self.slots = slots
-        self._window_tokens = window_tokens
-        self._default_model = default_model or next(
-            (slot.config.models[0] for slot in slots if slot.config.models), ""
-        )
+    Args:
+        clock: seconds; `sleep` waits for a closed slot to open.
+        on_room: called when a turn may fit that did not fit before.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        dice: random.Random | None = None,
+        on_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._sleep = sleep
+        self._dice = dice or random.Random()
+        self._on_room = on_room
+        self._plans: dict[str, tuple[Choice, ...]] = {}
+        self._breakers: dict[tuple[str, str], Breaker] = {}
+        self._sticky: OrderedDict[int, Slot] = OrderedDict()
+        self._parked: dict[SlotLease, tuple[float, asyncio.Future[bool]]] = {}
+        self._timers: dict[Slot, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._settling = False
+        self._adopt(registry)
+
+    # --- names -------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> BridgeConfig:
+        return self._registry.config
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        return self._registry.services
+
+    @property
+    def slots(self) -> list[Slot]:
+        """All slots that were needed so far."""
+        return [slot for service in self.services for slot in service.slots.values()]
 
     def model_of(self, wanted: str | None) -> str:
-        """Return the model that a turn means.
+        """Return the model or route that a turn means.
 
         Raises:
             BridgeError: MODEL_UNAVAILABLE, no provider has it.
         """
-        model = wanted or self._default_model
-        if not model or not any(slot.serves(model) for slot in self.slots):
+        model = wanted or self._registry.default_model
+        known = model in self._registry.routes or any(
+            service.serves(model) for service in self.services
+        )
+        if not model or not known:
             raise BridgeError(
                 Code.MODEL_UNAVAILABLE,
                 "No configured AI provider offers this persona's model. "
@@ -134,30 +227,266 @@ class Router:
             )
         return model
 
-    def has_room(self, wanted: str | None) -> bool:
-        model = wanted or self._default_model
-        return any(slot.has_room for slot in self.slots if slot.serves(model))
+    def window_tokens(self, slot: Slot) -> int:
+        return slot.config.window_tokens or self.config.window_tokens
 
-    def reserve(self, wanted: str | None) -> SlotLease:
-        model = wanted or self._default_model
-        lease = SlotLease(model, [slot for slot in self.slots if slot.serves(model)])
+    def models(self) -> list[ModelInfo]:
+        """Return every name once, routes first; "*" for a provider that takes any name."""
+        services = {service.config.name: service for service in self.services}
+        default = self._registry.default_model
+        found: dict[str, ModelInfo] = {}
+        for route in self._registry.routes.values():
+            service = services[route.targets[0].provider]
+            found[route.name] = self._info(route.name, service, default)
+        for service in self.services:
+            for model in service.config.models or ("*",):
+                found.setdefault(model, self._info(model, service, default))
+        return list(found.values())
+
+    def _info(self, model: str, service: Service, default: str) -> ModelInfo:
+        return ModelInfo(
+            id=model,
+            provider=service.config.name,
+            window_tokens=service.config.window_tokens or self.config.window_tokens,
+            default=model == default,
+            demo=service.config.kind == "demo",
+        )
+
+    # --- choosing ----------------------------------------------------------------------------
+
+    def plan(self, wanted: str | None) -> tuple[Choice, ...]:
+        """Return everything that can serve a model, in the order of the configuration."""
+        model = wanted or self._registry.default_model
+        plan = self._plans.get(model)
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._forget_idle()
+            plan = self._plans[model] = tuple(self._choices(model))
+        return plan
+
+    def _choices(self, model: str) -> Iterable[Choice]:
+        route = self._registry.routes.get(model)
+        if route is None:
+            for service in self.services:
+                if service.serves(model):
+                    for key in range(len(service.keys)):
+                        yield Choice(self._slot(service, key, model), service.config.tier, 1.0)
+            return
+        services = {service.config.name: service for service in self.services}
+        step, shared = 0, False
+        for target in route.targets:
+            step += not (shared and target.weight)
+            shared = bool(target.weight)
+            service = services[target.provider]
+            for key in range(len(service.keys)):
+                slot = self._slot(service, key, target.model)
+                yield Choice(slot, step, target.weight or 1.0)
+
+    def _slot(self, service: Service, key: int, model: str) -> Slot:
+        slot = service.slots.get((key, model))
+        if slot is None:
+            place = (service.config.base_url, model)
+            breaker = self._breakers.get(place)
+            if breaker is None:
+                breaker = self._breakers[place] = Breaker(self._clock)
+            slot = service.slots[key, model] = Slot(
+                service, service.keys[key], model, breaker, self.config, clock=self._clock,
+                dice=self._dice,
+            )  # fmt: skip
+        return slot
+
+    def has_room(self, wanted: str | None, priority: Priority) -> bool:
+        """Tell whether a turn should start: there is room, or nothing to wait for."""
+        plan = self.plan(wanted)
+        return any(choice.slot.has_room(priority) for choice in plan) or not self.hopeful(plan)
+
+    def is_closed(self, wanted: str | None) -> bool:
+        """Tell whether every slot of a model is closed, or opens again step by step."""
+        now = self._clock()
+        return all(
+            choice.slot.storm.passing or choice.slot.closed_until > now
+            for choice in self.plan(wanted)
+        )
+
+    def hopeful(self, choices: Sequence[Choice], until: float | None = None) -> bool:
+        """Tell whether one of the slots may take a turn by `until` (None: the longest wait)."""
+        now = self._clock()
+        latest = now + self.config.reopen_s
+        if until is not None:
+            latest = min(latest, until)
+        return any(
+            choice.slot.usable and max(now, choice.slot.closed_until) <= latest
+            for choice in choices
+        )
+
+    def why_down(self, choices: Sequence[Choice]) -> ProviderFailure:
+        """Explain why none of the slots takes a turn, by what will pass soonest."""
+        now = self._clock()
+        slots = [choice.slot for choice in choices]
+        usable = [slot for slot in slots if slot.usable]
+        if usable:
+            return busy(max(0.0, min(slot.closed_until for slot in usable) - now))
+        waits_s = [slot.breaker.opens_in_s for slot in slots if slot.out_of_use is None]
+        if waits_s:
+            return broken_down(min(waits_s))
+        old = slots[0].out_of_use
+        if old is None:
+            return broken_down(0.0)
+        return ProviderFailure(
+            old.kind, old.text, remedy=old.remedy, code=old.code, status=old.status
+        )
+
+    def choose(self, choices: Sequence[Choice], priority: Priority, conv: int) -> Choice | None:
+        """Return where a turn goes now, None if nobody has room.
+
+        Lowest step first; in it the slot that answered this conversation before (its cache is
+        warm and its voice is the same), else the less loaded of two taken at random.
+        """
+        free = [choice for choice in choices if choice.slot.has_room(priority)]
+        if not free:
+            return None
+        step = min(choice.step for choice in free)
+        free = [choice for choice in free if choice.step == step]
+        known = self._sticky.get(conv) if conv else None
+        for choice in free:
+            if choice.slot is known:
+                return choice
+        if len(free) > 2:
+            # In order, so that of two with equal load the first configured is taken.
+            free = [free[at] for at in sorted(self._dice.sample(range(len(free)), 2))]
+        return min(free, key=_load)
+
+    def stick(self, conv: int, slot: Slot) -> None:
+        if conv:
+            self._sticky[conv] = slot
+            self._sticky.move_to_end(conv)
+            if len(self._sticky) > MAX_STICKY:
+                self._sticky.popitem(last=False)
+
+    def reserve(
+        self, wanted: str | None, *, priority: Priority = Priority.INTERACTIVE, conv: int = 0,
+        tokens: int = 0,
+    ) -> SlotLease:  # fmt: skip
+        """Return a lease; it holds a place if one was free."""
+        lease = SlotLease(self, self.plan(wanted), priority=priority, conv=conv, tokens=tokens)
         lease.move()
         return lease
 
-    def window_tokens(self, slot: Slot) -> int:
-        return slot.config.window_tokens or self._window_tokens
+    def _forget_idle(self) -> None:
+        """Drop the slots of names that nobody uses now; they are made again when needed."""
+        waiting = {choice.slot for lease in self._parked for choice in lease.choices}
+        now = self._clock()
+        for model, plan in list(self._plans.items()):
+            slots = {choice.slot for choice in plan}
+            idle = all(slot.running == 0 and slot.closed_until <= now for slot in slots)
+            if idle and not slots & waiting:
+                del self._plans[model]
+        kept = {choice.slot for plan in self._plans.values() for choice in plan} | waiting
+        for service in self.services:
+            service.slots = {at: slot for at, slot in service.slots.items() if slot in kept}
+        self._forget_unused()
 
-    def models(self) -> list[ModelInfo]:
-        """Return every model once, in configured order; "*" for a provider that takes any name."""
-        found: dict[str, ModelInfo] = {}
-        for slot in self.slots:
-            for model in slot.config.models or ("*",):
-                if model not in found:
-                    found[model] = ModelInfo(
-                        id=model,
-                        provider=slot.config.name,
-                        window_tokens=self.window_tokens(slot),
-                        default=model == self._default_model,
-                        demo=slot.config.kind == "demo",
-                    )
-        return list(found.values())
+    def _forget_unused(self) -> None:
+        """Drop what was learnt about slots that are gone."""
+        kept = set(self.slots)
+        live = {id(slot.breaker) for slot in kept}
+        self._breakers = {at: one for at, one in self._breakers.items() if id(one) in live}
+        self._sticky = OrderedDict((c, slot) for c, slot in self._sticky.items() if slot in kept)
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    async def park(self, lease: SlotLease, until: float) -> bool:
+        """Wait for a place, oldest first; see `SlotLease.wait`."""
+        if not self.hopeful(lease.left, until):
+            return False
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._parked[lease] = (until, future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            lease.leave()
+            raise
+        finally:
+            self._parked.pop(lease, None)
+
+    def changed(self) -> None:
+        """Something may fit now: see to it at the loop's next round, once."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        for lease, (until, future) in list(self._parked.items()):
+            if future.done():
+                continue
+            if lease.take():
+                future.set_result(True)
+            elif not self.hopeful(lease.left, until):
+                future.set_result(False)
+        self._on_room()
+
+    def _closed(self, slot: Slot) -> None:
+        """One timer per slot; it goes on when the time is extended meanwhile."""
+        if slot not in self._timers:
+            task = asyncio.get_running_loop().create_task(self._reopen(slot), name="slot-reopens")
+            self._timers[slot] = task
+        self.changed()
+
+    async def _reopen(self, slot: Slot) -> None:
+        try:
+            while (wait_s := slot.closed_until - self._clock()) > 0:
+                await self._sleep(wait_s)
+        finally:
+            del self._timers[slot]
+        self.changed()
+
+    # --- change and end ----------------------------------------------------------------------
+
+    def swap(self, registry: Registry) -> None:
+        """Use another configuration from now on; leases end on the slots that they know."""
+        gone = [service for service in self.services if service not in registry.services]
+        self._registry = registry
+        self._plans.clear()
+        self._adopt(registry)
+        self._forget_unused()
+        for service in gone:
+            service.retired = True
+            self.let_go(service)
+        self.changed()
+
+    def _adopt(self, registry: Registry) -> None:
+        for service in registry.services:
+            service.on_change = self.changed
+            service.on_closed = self._closed
+
+    def let_go(self, service: Service) -> None:
+        """Close a service that left the configuration once nobody uses it."""
+        if service.retired and service.leases == 0:
+            service.retired = False
+            task = asyncio.get_running_loop().create_task(
+                service.dialer.aclose(), name=f"close-{service.config.name}"
+            )
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        return {
+            service.config.name: service.health(DOWN_AFTER_FAILURES) for service in self.services
+        }
+
+    def gauges(self) -> list[SlotGauge]:
+        return [slot.gauge() for slot in self.slots]
+
+    async def aclose(self) -> None:
+        """Close all services; turns must have ended."""
+        tasks = list(self._timers.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
+        for service in self.services:
+            await service.dialer.aclose()
+
+
+def _load(choice: Choice) -> float:
+    return (choice.slot.running + 1) / (choice.slot.width * choice.weight)

@@ -8,11 +8,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.stats import Histogram
 from ai_bridge.tokens import estimate_tokens
 from ai_bridge.tools.events import ToolEvent
 from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome, ToolCall, Usage, UsageSource
-from ai_bridge.watchdog import TAIL_CHARS, Deadlines, Watch, is_loop, looping
+from ai_bridge.watchdog import (
+    TAIL_CHARS,
+    Deadlines,
+    Watch,
+    is_loop,
+    looping,
+    thought_too_long,
+)
 from protocol.codes import Code, EndReason, StreamPart, StreamState
 
 log = logging.getLogger("parlance.ai")
@@ -34,6 +42,16 @@ class TurnWatcher(Protocol):
         """The turn is over; called exactly once, whatever happened."""
 
 
+class QueueWatcher(Protocol):
+    """What a watcher may know besides, to show people their place in the queue."""
+
+    def turn_queued(self, turn: Turn, place: int) -> None:
+        """The turn waits at this place (1 is next); told when it changed, once a second at most.
+
+        Places beyond the first few hundred are not told.
+        """
+
+
 class TurnRun:
     """One admitted or waiting turn. Owned by the bridge; the engine writes into it.
 
@@ -44,6 +62,8 @@ class TurnRun:
         failure: the watchdog's verdict that interrupts the running attempt.
         tool_events: what became of the tools so far.
         tainted: text from outside was read: nothing may be learnt from this turn.
+        place: the place in the queue that the watcher was told, 0 for none.
+        stopped_at: when somebody stopped the turn from outside.
     """
 
     __slots__ = (
@@ -52,16 +72,20 @@ class TurnRun:
         "_counted_bytes",
         "_dirty",
         "_first_at",
+        "_gaps",
+        "_on_answer",
         "_spent",
         "_visible",
         "calls",
         "failure",
         "model",
         "on_watcher_error",
+        "place",
         "prompt_tokens",
         "provider",
         "queued_at",
         "stop_reason",
+        "stopped_at",
         "tainted",
         "task",
         "tool_events",
@@ -78,6 +102,7 @@ class TurnRun:
         clock: Callable[[], float],
         deadlines: Deadlines,
         on_watcher_error: Callable[[], None],
+        gaps: Histogram | None = None,
     ) -> None:
         now = clock()
         self.turn = turn
@@ -94,7 +119,11 @@ class TurnRun:
         self.calls: list[ToolCall] = []
         self.tool_events: list[ToolEvent] = []
         self.tainted = False
+        self.place = 0
+        self.stopped_at: float | None = None
         self._clock = clock
+        self._gaps = gaps
+        self._on_answer: Callable[[float], None] | None = None
         self._visible = False
         self._between = ""
         self._spent: Usage | None = None
@@ -103,6 +132,11 @@ class TurnRun:
         self._dirty = False
 
     # --- the engine's side -------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When the whole turn must be over, by the bridge's clock."""
+        return self.watch.started_at + self.watch.deadlines.total_s
 
     @property
     def visible(self) -> bool:
@@ -122,14 +156,26 @@ class TurnRun:
         self.prompt_tokens = 0
         return self._spent
 
-    def begin_attempt(self, provider: str, model: str, ttft_s: float) -> None:
+    def begin_attempt(
+        self,
+        provider: str,
+        model: str,
+        ttft_s: float,
+        on_answer: Callable[[float], None] | None = None,
+    ) -> None:
+        """A provider is asked; `on_answer` is told the seconds to the first piece, once."""
         self.provider = provider
         self.model = model
         self.turn.attempt += 1
         self.calls.clear()
+        self._on_answer = on_answer
         self.watch.begin_attempt(self._clock(), ttft_s)
 
-    def end_attempt(self) -> None:
+    def end_attempt(self, *, answered: bool = False) -> None:
+        """The attempt is over; `answered`: it came to its proper end, perhaps without a piece."""
+        if answered:
+            self._note_answer(self._clock())
+        self._on_answer = None
         self.watch.end_attempt()
 
     def take_failure(self) -> ProviderFailure | None:
@@ -154,7 +200,9 @@ class TurnRun:
         self._append(StreamPart.REASONING, piece)
 
     def tool_call(self, call: ToolCall) -> None:
-        self.watch.content_at = self._clock()
+        now = self._clock()
+        self._note_answer(now)
+        self.watch.content_at = now
         self.calls.append(call)
 
     def tool_event(self, event: ToolEvent) -> None:
@@ -173,14 +221,24 @@ class TurnRun:
         if not piece:
             return
         now = self._clock()
+        watch = self.watch
+        if watch.content_at is None:
+            self._note_answer(now)
+        elif self._gaps is not None:
+            self._gaps.note(now - watch.content_at)
         if self._first_at is None:
             self._first_at = now
-        self.watch.content_at = now
+        watch.content_at = now
         self._visible = True
         self._dirty = True
         if not self.turn.append(part, piece):
             self.flush()
             raise AnswerFull
+
+    def _note_answer(self, now: float) -> None:
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            on_answer(now - self.watch.attempt_at)
 
     # --- the bridge's side -------------------------------------------------------------------
 
@@ -189,10 +247,20 @@ class TurnRun:
         self.turn.state = StreamState.RUNNING
         self._tell("turn_started", lambda: self.watcher.turn_started(self.turn))
 
+    def tell_place(self, place: int) -> None:
+        """Tell a watcher that wants to know the place in the queue, if it changed."""
+        if place == self.place:
+            return
+        self.place = place
+        tell = getattr(self.watcher, "turn_queued", None)
+        if tell is not None:
+            self._tell("turn_queued", lambda: tell(self.turn, place))
+
     def stop(self, reason: EndReason) -> None:
         """End the task as soon as the loop comes round; the first reason given stays."""
         if self.stop_reason is None:
             self.stop_reason = reason
+            self.stopped_at = self._clock()
             if self.task is not None:
                 self.task.cancel()
 
@@ -200,10 +268,18 @@ class TurnRun:
         """Interrupt the running attempt if a deadline passed or the text goes in circles."""
         if self.task is None or self.failure is not None or self.stop_reason is not None:
             return
-        verdict = self.watch.verdict(now) or self._loop_verdict()
+        verdict = self.watch.verdict(now) or self._thought_verdict() or self._loop_verdict()
         if verdict is not None:
             self.failure = verdict
             self.task.cancel()
+
+    def _thought_verdict(self) -> ProviderFailure | None:
+        most = self.watch.deadlines.reasoning_tokens
+        if not most or self.turn.size(StreamPart.ANSWER):
+            return None
+        # Four bytes are about a token: a word piece of Latin script, 1.3 Chinese characters.
+        thought = self.turn.size(StreamPart.REASONING) // 4
+        return thought_too_long(most) if thought > most else None
 
     def _loop_verdict(self) -> ProviderFailure | None:
         sizes = {part: self.turn.size(part) for part in (StreamPart.ANSWER, StreamPart.REASONING)}

@@ -18,20 +18,26 @@ TAIL_CHARS = MIN_LOOP_REPEATS * MAX_LOOP_PERIOD_CHARS
 
 
 class Deadlines(Struct, frozen=True):
-    """Spans in seconds: to the first text, between texts, of the whole turn."""
+    """Spans in seconds: to the first text, between texts, of the whole turn.
+
+    `reasoning_tokens`: thoughts before the first word of the answer, 0: no bound.
+    """
 
     ttft_s: float
     gap_s: float
     total_s: float
+    reasoning_tokens: int = 0
 
 
 class Watch:
     """When things happened in one turn. Times come from the bridge's clock."""
 
-    __slots__ = ("attempt_at", "content_at", "deadlines", "seen_bytes", "started_at", "watched")
+    __slots__ = ("attempt_at", "content_at", "deadlines", "seen_bytes", "started_at", "ttft_s",
+                 "watched")  # fmt: skip
 
     def __init__(self, deadlines: Deadlines, now: float) -> None:
         self.deadlines = deadlines
+        self.ttft_s = deadlines.ttft_s
         self.started_at = now
         self.attempt_at = now
         self.content_at: float | None = None
@@ -56,7 +62,7 @@ class Watch:
         if not self.watched:
             return None
         if self.content_at is None:
-            return _late(limits.ttft_s) if now - self.attempt_at > limits.ttft_s else None
+            return _late(self.ttft_s) if now - self.attempt_at > self.ttft_s else None
         if now - self.content_at > limits.gap_s:
             return _stalled(limits.gap_s)
         return None
@@ -81,6 +87,15 @@ def _stalled(gap_s: float) -> ProviderFailure:
         "Ask it to continue."
     )
     return ProviderFailure("stalled", text, code=Code.TIMEOUT)
+
+
+def thought_too_long(most: int) -> ProviderFailure:
+    """The model thinks and thinks and says nothing."""
+    text = (
+        f"The model thought for more than {most:,} tokens without beginning to answer and was "
+        "stopped. Ask a simpler question or choose another model."
+    )
+    return ProviderFailure("reasoning_cap", text, remedy=Remedy.FAIL)
 
 
 def looping() -> ProviderFailure:

@@ -155,7 +155,7 @@ def store_figures(stats: "Stats") -> Source:
 def bridge_figures(stats: "BridgeStats") -> Source:
     """Return a source for what the AI bridge counts."""
 
-    def figures() -> Iterator[Figure]:
+    def figures() -> Iterator[Figure | Spread]:
         for name, value in stats.as_dict().items():
             if not name.startswith("ended_"):
                 yield Figure("counter", f"ai_{name}", f"AI bridge: {name}.", value)
@@ -165,8 +165,31 @@ def bridge_figures(stats: "BridgeStats") -> Source:
             if name.startswith("ended_")
         }
         yield Figure("counter", "ai_turns", "AI answers ended.", ended, "reason")
+        yield Figure("counter", "ai_retry_causes", "Attempts again.", stats.retries_by, "reason")
+        yield Figure("counter", "ai_refusals", "Turns refused.", stats.refused_by, "code")
+        yield Figure("gauge", "ai_queue_depth", "Turns waiting.", stats.queue_depth(), "class")
+        yield from _slot_figures(stats)
+        for name, about, spread in (
+            ("ai_queue_wait_seconds", "Wait before the start.", stats.queue_wait),
+            ("ai_ttft_seconds", "From start to first text.", stats.ttft),
+            ("ai_token_gap_seconds", "Between pieces of text.", stats.token_gap),
+            ("ai_cancel_to_close_ms", "From stop to closed.", stats.cancel_to_close_ms),
+        ):
+            yield Spread(name, about, spread.bounds, spread.counts, spread.total)
 
     return figures
+
+
+def _slot_figures(stats: "BridgeStats") -> Iterator[Figure]:
+    """A slot is a provider's key and model."""
+    slots = list(stats.slots())
+    for name, about, values in (
+        ("ai_slot_limit", "Streams allowed.", {slot.name: slot.limit for slot in slots}),
+        ("ai_slot_inflight", "Streams running.", {slot.name: slot.running for slot in slots}),
+        ("ai_slot_closed", "1 while not asked.", {slot.name: int(slot.closed) for slot in slots}),
+        ("ai_breaker_state", "0 closed, 2 open.", {slot.name: slot.breaker for slot in slots}),
+    ):
+        yield Figure("gauge", name, about, values, "slot")
 
 
 class LoopLag:

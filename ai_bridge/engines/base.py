@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ai_bridge.run import TurnRun
+from ai_bridge.stats import SlotGauge
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
 
 
@@ -32,11 +33,18 @@ class Engine(Protocol):
         """
 
     def has_room(self, request: TurnRequest) -> bool:
-        """Tell whether a provider of this turn has a free place now."""
+        """Tell whether to start this turn: a place is free, or there is nothing to wait for."""
+
+    def is_closed(self, request: TurnRequest) -> bool:
+        """Tell whether all providers of this turn want to be left alone, or just open again."""
 
     def reserve(self, request: TurnRequest) -> Job:
         """Take that place; call it only when `has_room` just said yes."""
 
+    def recheck(self) -> None:
+        """See whether waiting turns fit by now; called once a second."""
+
+    def slots(self) -> list[SlotGauge]: ...
     def models(self) -> list[ModelInfo]: ...
     def health(self) -> dict[str, dict[str, Any]]: ...
     async def start(self) -> None: ...

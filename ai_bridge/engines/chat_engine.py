@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ai_bridge.config import BridgeConfig
 from ai_bridge.context import Context, build_context
 from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.limits import RetryBudget
 from ai_bridge.providers.base import CallEnd, ModelCall
 from ai_bridge.retry import RetryPlan
-from ai_bridge.router import Router, Slot, SlotLease
+from ai_bridge.router import Router, SlotLease
 from ai_bridge.run import TurnRun
-from ai_bridge.stats import BridgeStats
+from ai_bridge.slots import Slot
+from ai_bridge.stats import BridgeStats, SlotGauge
+from ai_bridge.tokens import TokenRatios
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
 from protocol.codes import Code, EndReason, StreamPart
 
@@ -22,79 +26,116 @@ log = logging.getLogger("parlance.ai")
 
 
 class ChatEngine:
-    """Answers from persona prompt and history. Holds no state between turns."""
+    """Answers from persona prompt and history. Keeps no turns, only what was learnt of models."""
 
     def __init__(
         self,
-        config: BridgeConfig,
         router: Router,
         *,
         stats: BridgeStats,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.config = config
         self.router = router
         self.stats = stats
         self.sleep = sleep
+        self.budget = RetryBudget(clock)
+        self.ratios = TokenRatios()
 
     def check(self, request: TurnRequest) -> None:
         self.router.model_of(request.params.model)
 
     def has_room(self, request: TurnRequest) -> bool:
-        return self.router.has_room(request.params.model)
+        return self.router.has_room(request.params.model, request.priority)
+
+    def is_closed(self, request: TurnRequest) -> bool:
+        return self.router.is_closed(request.params.model)
 
     def reserve(self, request: TurnRequest) -> ChatJob:
-        return ChatJob(self, self.router.reserve(request.params.model))
+        lease = self.router.reserve(
+            request.params.model,
+            priority=request.priority,
+            conv=request.conv,
+            tokens=request.params.max_tokens or self.router.config.answer_tokens,
+        )
+        return ChatJob(self, lease, self.router.config)
+
+    def recheck(self) -> None:
+        self.router.changed()
+
+    def slots(self) -> list[SlotGauge]:
+        return self.router.gauges()
 
     def models(self) -> list[ModelInfo]:
         return self.router.models()
 
     def health(self) -> dict[str, dict[str, Any]]:
-        return {slot.config.name: slot.health() for slot in self.router.slots}
+        return self.router.health()
 
     async def start(self) -> None:
         """Nothing to open: connections are made when a turn needs one."""
 
     async def aclose(self) -> None:
-        for slot in self.router.slots:
-            await slot.backend.aclose()
+        await self.router.aclose()
 
 
 class ChatJob:
-    """One turn of the chat engine: attempts along the candidates of its lease."""
+    """One turn of the chat engine: model calls, each with attempts along the slots of its lease."""
 
-    def __init__(self, engine: ChatEngine, lease: SlotLease) -> None:
+    def __init__(self, engine: ChatEngine, lease: SlotLease, config: BridgeConfig) -> None:
         self._engine = engine
         self._lease = lease
+        self._config = config
 
     def release(self) -> None:
         self._lease.release()
 
     async def run(self, run: TurnRun) -> Outcome:
-        config = self._engine.config
-        plan = RetryPlan(
+        try:
+            end = await self._attempt(run)
+        except AnswerFull:
+            return run.outcome(EndReason.LENGTH)
+        except ProviderFailure as failure:
+            return run.failed(failure)
+        return _outcome(run, end)
+
+    async def _attempt(self, run: TurnRun) -> CallEnd:
+        """Make one model call: retry and change slots until something of it is visible.
+
+        Raises:
+            ProviderFailure: nothing helped; what came before stays in the turn.
+            AnswerFull: see `CallSink`.
+        """
+        self._engine.budget.note_request()
+        plan = self._plan()
+        if not self._lease.holds and not await self._lease.wait(run.deadline):
+            raise self._engine.router.why_down(self._lease.choices)
+        while True:
+            try:
+                return await self._ask(run, shrink=plan.shrink)
+            except ProviderFailure as failure:
+                if not await self._recover(run, plan, failure):
+                    raise
+
+    def _plan(self) -> RetryPlan:
+        config = self._config
+        return RetryPlan(
             self._lease,
+            self._engine.budget,
             max_retries=config.max_retries,
             base_s=config.retry_base_s,
             max_s=config.retry_max_s,
         )
-        while True:
-            try:
-                end = await self._attempt(run, shrink=plan.shrink)
-            except AnswerFull:
-                return run.outcome(EndReason.LENGTH)
-            except ProviderFailure as failure:
-                pause_s = self._recover(run, plan, failure)
-                if pause_s is None:
-                    return run.failed(failure)
-                if pause_s > 0:
-                    await self._engine.sleep(pause_s)
-            else:
-                return _outcome(run, end)
 
-    def _recover(self, run: TurnRun, plan: RetryPlan, failure: ProviderFailure) -> float | None:
-        """Return the pause before the next attempt, None if this was the last."""
+    async def _recover(self, run: TurnRun, plan: RetryPlan, failure: ProviderFailure) -> bool:
+        """Make ready for another attempt; False if this was the last."""
+        failovers = plan.failovers
         pause_s = None if run.visible else plan.pause_after(failure)
+        again = pause_s is not None
+        if pause_s:
+            await self._engine.sleep(pause_s)
+        if again and not self._lease.holds:
+            again = await self._lease.wait(run.deadline)
         log.info(
             "turn.attempt_failed",
             extra={
@@ -105,23 +146,26 @@ class ChatJob:
                 "attempt": run.turn.attempt,
                 "kind": failure.kind,
                 "status": failure.status,
-                "again": pause_s is not None,
+                "again": again,
             },
         )
-        if pause_s is not None:
-            self._engine.stats.retries += 1
-        return pause_s
+        if again:
+            self._engine.stats.note_retry(failure.kind)
+            self._engine.stats.failovers += plan.failovers - failovers
+        self._engine.stats.retries_denied = self._engine.budget.refused
+        return again
 
-    async def _attempt(self, run: TurnRun, *, shrink: bool) -> CallEnd:
+    async def _ask(self, run: TurnRun, *, shrink: bool) -> CallEnd:
         """Call the lease's slot once."""
-        lease = self._lease
-        slot = lease.slot
+        slot = self._lease.slot
         context = self._context(run.turn.request, slot, shrink=shrink)
         run.prompt_tokens = context.tokens
-        call = ModelCall(request=run.turn.request, model=lease.model, messages=context.messages)
-        run.begin_attempt(slot.config.name, lease.model, slot.config.ttft_s)
+        call = ModelCall(request=run.turn.request, model=slot.model, messages=context.messages)
+        run.begin_attempt(slot.config.name, slot.model, slot.config.ttft_s, slot.note_answer)
+        answered = False
         try:
             end = await slot.backend.stream(call, run)
+            answered = True
         except asyncio.CancelledError:
             failure = run.take_failure()
             if failure is None:
@@ -131,18 +175,28 @@ class ChatJob:
         except ProviderFailure as failure:
             slot.note_failure(failure)
             raise
+        except AnswerFull:
+            slot.note_success()
+            raise
         finally:
-            run.end_attempt()
+            run.end_attempt(answered=answered)
         slot.note_success()
+        self._lease.stick()
+        self._learn(slot.model, context, end)
         return end
+
+    def _learn(self, model: str, context: Context, end: CallEnd) -> None:
+        if end.usage is not None:
+            self._engine.ratios.learn(model, context.raw_tokens, end.usage.prompt)
 
     def _context(self, request: TurnRequest, slot: Slot, *, shrink: bool) -> Context:
         window = self._engine.router.window_tokens(slot)
         return build_context(
             request,
             window_tokens=window // 2 if shrink else window,
-            answer_tokens=self._engine.config.answer_tokens,
-            history_messages=self._engine.config.history_messages,
+            answer_tokens=self._config.answer_tokens,
+            history_messages=self._config.history_messages,
+            ratio=self._engine.ratios.get(slot.model),
         )
 
 

@@ -65,7 +65,8 @@ async def make_rig() -> AsyncIterator[MakeRig]:
         extra = settings.pop("provider", {})
         configs = tuple(provider_config(f"p{number}", one, **extra)
                         for number, one in enumerate(providers))  # fmt: skip
-        clock, sleeps = Clock(), Sleeps()
+        clock = Clock()
+        sleeps = Sleeps(clock)
         config = BridgeConfig(providers=configs, demo_words_per_s=0, **settings)
         bridge = Bridge(config, clock, sleep=sleeps)
         await bridge.start()

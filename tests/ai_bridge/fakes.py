@@ -34,13 +34,15 @@ class Clock:
 
 
 class Sleeps:
-    """Takes the place of asyncio.sleep: notes the pause and goes on."""
+    """Takes the place of asyncio.sleep: notes the pause, moves the clock past it and goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.pauses: list[float] = []
+        self._clock = clock
 
     async def __call__(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self._clock.advance(seconds)
         await asyncio.sleep(0)
 
 

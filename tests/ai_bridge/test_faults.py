@@ -135,7 +135,9 @@ async def test_a_fault_before_the_first_text(
     outcome = await watcher.end()
     assert (outcome.reason, outcome.code) == (EndReason.ERROR, code)
     assert outcome.attempts == provider.stats.requests == calls
-    assert len(rig.sleeps.pauses) == (2 if calls == 3 else 0)
+    # A provider that wants to be left alone is waited for after each refusal, the last one too.
+    closes = code is Code.BUSY or "retry_after" in model
+    assert len(rig.sleeps.pauses) == (calls if closes else calls - 1 if calls == 3 else 0)
     assert answer(turn) == ""
     assert outcome.ttft_ms == -1
     assert 20 < len(outcome.error) <= 500
@@ -178,7 +180,7 @@ async def test_the_pause_before_a_retry_honours_the_provider(
     rig = await make_rig(provider, retry_base_s=0.0)
     _, watcher = rig.ask(model="status=429,retry_after=3")
     outcome = await watcher.end()
-    assert rig.sleeps.pauses == [3.0, 3.0]
+    assert rig.sleeps.pauses == [3.0, 3.0, 3.0]
     assert outcome.retry_ms == 3000
     assert "3 seconds" in outcome.error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from bench.provider.reply import compact
 
@@ -34,7 +35,7 @@ def form_of(content_type: str, body: bytes) -> dict[str, Any]:
             continue
         if file := _FILE.search(lines):
             kind = re.search(r"content-type:\s*(\S+)", lines, re.I)
-            told = {"name": file[1], "type": kind[1] if kind else "", "size": len(content)}
+            told = {"name": unquote(file[1]), "type": kind[1] if kind else "", "size": len(content)}
             form[name[1]] = told
         else:
             form[name[1]] = content.decode("utf-8", "replace")

@@ -37,7 +37,7 @@ class Progress(msgspec.Struct):
     Attributes:
         phase: open, hold, settle, warm, measure, drain, check, done; or lost (one connection).
         elapsed_s: since the phase began.
-        done: messages acknowledged or pings answered so far.
+        done: messages acknowledged, pings answered or tokens received so far.
     """
 
     phase: str
@@ -56,6 +56,7 @@ class Latency(msgspec.Struct):
     mean_ms: float = 0
     p50_ms: float = 0
     p90_ms: float = 0
+    p95_ms: float = 0
     p99_ms: float = 0
     p999_ms: float = 0
     max_ms: float = 0
@@ -69,8 +70,14 @@ class Result(msgspec.Struct):
         delivered, expected: pushes that arrived, and those that the acknowledged messages owe.
         unanswered: messages without an answer at the end.
         dups, holes, late: over all members' views of their conversations; late ones overtook.
-        errors, byes: answers by error code.
+        errors, byes: answers by error code; an AI answer's own reason R counts as 900 + R, a
+            status of HTTP as itself.
         send_lag: how late an open loop sent, because all senders were waiting.
+        open_answers: AI answers under way from their first token on, on average.
+        broken_answers: those that ended early or with another text than was sent.
+        answers_by_message: those whose reader was too slow for the stream.
+        token_age: from a token's writing by the provider to its arrival here.
+        first_token: from the question to the first token; `first_token_age` is its last part.
     """
 
     mode: str
@@ -116,6 +123,17 @@ class Result(msgspec.Struct):
     last_member: Latency
     round_trip: Latency
     send_lag: Latency
+    tokens_per_s: float
+    deltas_per_s: float
+    answers_per_s: float
+    open_answers: float
+    tokens: int
+    answers: int
+    broken_answers: int
+    answers_by_message: int
+    token_age: Latency
+    first_token: Latency
+    first_token_age: Latency
 
     def faults(self) -> list[str]:
         """Return what must never happen, in words; empty when all went well."""
@@ -128,6 +146,7 @@ class Result(msgspec.Struct):
             "malformed frames": self.bad_frames,
             "pushes missing": max(0, self.expected - self.delivered),
             "pings unanswered": self.check_sent - self.check_pongs,
+            "AI answers broken": self.broken_answers,
         }
         found = [f"{count:,} {what}" for what, count in problems.items() if count]
         for code, count in self.errors.items():

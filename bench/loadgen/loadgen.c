@@ -8,6 +8,11 @@
  *   ping     closed loop of ping and pong on every connection
  *   echo     the same bytes as `ping` against a server that returns what it gets, without sign-in
  *   send     conversations of the plan file: senders send, all members must receive
+ *   answer   conversations with a persona: each connection asks, follows the answer, asks again
+ *   sse      the same questions as streamed chat completions over HTTP
+ *   whole    the same as chat completions that come in one piece
+ *
+ * Answers are stamps of a provider on this machine (answers.h), so their age is known on arrival.
  *
  * Plan file: one conversation a line, "ID SENDERS MEMBER MEMBER ...", members being numbers of
  * connections; the first SENDERS of them send. Connections in no conversation stay idle.
@@ -28,6 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "stats.h"
 #include "wire.h"
 
@@ -43,9 +49,11 @@ enum {
 static struct {
     const char *mode, *host, *tokens, *plan;
     int port, connections, ws, window, parallel, text_bytes, until_last, gap_ms, count;
-    double connect_rate, send_rate, duration_s, warmup_s, hold_s, settle_s, hb;
+    const char *model;
+    int answer_tokens;
+    double connect_rate, send_rate, duration_s, warmup_s, hold_s, settle_s, hb, spread_s;
 } opt = {
-    .mode = "connect", .host = "127.0.0.1", .connections = 1, .window = 1, .parallel = 256,
+    .mode = "connect", .model = "", .host = "127.0.0.1", .connections = 1, .window = 1, .parallel = 256,
     .text_bytes = 60, .duration_s = 5, .warmup_s = 1, .settle_s = 0.2, .hb = 60
 };
 
@@ -74,6 +82,8 @@ struct conn {
     uint64_t *sent_at; /* ring of send times, ping and echo */
     uint32_t ping_head, ping_tail;
     struct tracker seen;
+    struct answer answer;
+    struct http http;
 };
 
 struct arrival { uint64_t seq; int count; };
@@ -100,7 +110,9 @@ static enum phase phase = OPENING;
 static uint64_t now_ns, phase_ns, start_ns, measured_ns, open_ns;
 static int epoll_fd, tick_fd = -1, opened, pending, ready, check_pongs, check_ready;
 static uint64_t open_loop_at;
-static bool is_echo, is_ping, is_send, stopping;
+static bool is_echo, is_ping, is_send, is_answer, is_http, is_whole, stopping;
+static int open_answers;
+static uint64_t open_since_ns, open_sum_ns, open_at_end_ns; /* answers under way, summed over the measured time */
 static uint8_t in_bytes[IN_BYTES], plain_bytes[IN_BYTES];
 static char filler[MAX_TEXT_BYTES];
 static struct rusage usage_before;
@@ -108,11 +120,12 @@ static struct rusage usage_before;
 static struct { /* whole run */
     uint64_t in_flight, sent_frames, acked, dup_acks, delivered, expected, pongs, resyncs, goaways, others,
         dropped, failed, reconnects, retries, bad_frames, idle_frames, reads, writes, bytes_in, bytes_out;
-    uint64_t errors[MAX_CODE], byes[MAX_CODE], closes;
+    uint64_t errors[MAX_CODE], byes[MAX_CODE], closes, answers, broken, by_message;
 } total;
-static struct { uint64_t acked, delivered, pongs, rounds; } measured;
+static struct { uint64_t acked, delivered, pongs, rounds, tokens, deltas, answers; } measured;
 static struct track_counts tracked;
-static struct histogram connect_time, ack_time, delivery_time, last_time, ping_time, send_lag;
+static struct histogram connect_time, ack_time, delivery_time, last_time, ping_time, send_lag, token_age,
+    first_token, first_token_age;
 
 static uint64_t clock_ns(void) {
     struct timespec t;
@@ -227,7 +240,7 @@ static void put_hello(struct conn *c) {
     p = put_text(p, token, strlen(token));
     p = put_bin(p, device, sizeof device);
     p = put_text(p, "loadgen", 7);
-    p = put_uint(p, 0);
+    p = put_uint(p, is_answer ? CAP_AI_DELTAS : 0);
     p = put_uint(p, (uint64_t)opt.hb);
     p = put_uint(p, 1 << 20);
     p = put_text(p, "en", 2);
@@ -386,12 +399,134 @@ static void on_msg(struct conn *c, struct reader *r) {
     }
 }
 
+/* ---- answers ---- */
+
+static const char QUESTION[] = "Tell me what time it is.";
+
+static void count_open(int change) {
+    open_sum_ns += (uint64_t)open_answers * (now_ns - open_since_ns);
+    open_since_ns = now_ns;
+    open_answers += change;
+}
+
+static void put_watch(struct conn *c) {
+    uint8_t frame[64], *p = frame + HEADER_BYTES;
+    *p++ = 0x93;
+    p = put_uint(p, WATCH);
+    p = put_uint(p, 1);
+    *p++ = 0x92;
+    *p++ = 0x91;
+    p = put_uint(p, convs[c->conv].id);
+    *p++ = 0x90;
+    put_frame(c, frame, p);
+}
+
+static void put_post(struct conn *c) {
+    char body[512], text[5120];
+    int size = snprintf(body, sizeof body,
+                        "{\"model\":\"%s\",\"stream\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]}",
+                        opt.model, is_whole ? "false" : "true", QUESTION);
+    size = snprintf(text, sizeof text,
+                    "POST /v1/chat/completions HTTP/1.1\r\nHost: %s:%d\r\nAuthorization: Bearer %s\r\n"
+                    "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+                    opt.host, opt.port, tokens[c->index], size, body);
+    memcpy(reserve(c, (size_t)size), text, (size_t)size);
+    c->out_len += (size_t)size;
+}
+
+static void put_question(struct conn *c) {
+    uint8_t frame[128], cid[CID_BYTES], *p = frame + HEADER_BYTES;
+    make_cid(cid);
+    *p++ = 0x96;
+    p = put_uint(p, SEND);
+    p = put_uint(p, 2);
+    p = put_uint(p, convs[c->conv].id);
+    p = put_bin(p, cid, CID_BYTES);
+    p = put_uint(p, 0);
+    p = put_text(p, QUESTION, sizeof QUESTION - 1);
+    put_frame(c, frame, p);
+}
+
+static void ask(struct conn *c) {
+    c->answer = (struct answer){.asked_ns = now_ns};
+    if (is_http) put_post(c);
+    else put_question(c);
+}
+
+static struct conn *hearing; /* whose text is being read: the sink below has no other way to know */
+
+static void on_token(struct answer *a, uint32_t sent_us) {
+    uint64_t age = age_ns(now_ns, sent_us);
+    bool is_first = a->tokens == 1;
+    if (is_first) {
+        a->open = true;
+        count_open(1);
+    }
+    if (phase != MEASURING) return;
+    measured.tokens++;
+    observe(&token_age, age);
+    if (is_first) {
+        observe(&first_token, now_ns - hearing->answer.asked_ns);
+        observe(&first_token_age, age);
+    }
+}
+
+static void ask_again(struct conn *c, int64_t wait_ms) {
+    if (c->answer.open) count_open(-1);
+    c->answer.open = false;
+    if (stopping) return;
+    if (wait_ms > 0) add_timer(now_ns + (uint64_t)wait_ms * 1000000, NEXT, c->index, 0);
+    else ask(c);
+}
+
+static void end_answer(struct conn *c, bool is_whole_answer) {
+    struct answer *a = &c->answer;
+    total.answers++;
+    if (phase == MEASURING) measured.answers++;
+    if (!is_whole_answer || a->bad || a->in_token || (opt.answer_tokens && a->tokens != (uint32_t)opt.answer_tokens)) {
+        if (!total.broken++)
+            fprintf(stderr, "{\"phase\": \"lost\", \"why\": \"an answer of %u tokens\"}\n", a->tokens);
+        ask_again(c, 100);
+    } else ask_again(c, 0);
+}
+
+static void on_delta(struct conn *c, struct reader *r) {
+    uint64_t sid = (uint64_t)read_int(r), part = (uint64_t)read_int(r), off = (uint64_t)read_int(r), size;
+    const uint8_t *text = read_text(r, &size);
+    struct answer *a = &c->answer;
+    if (r->bad || part) return;
+    if (!a->sid) a->sid = sid;
+    if (a->sid != sid || off != a->got_bytes) { a->bad = true; return; }
+    if (phase == MEASURING) measured.deltas++;
+    hearing = c;
+    take_text(a, text, size, on_token);
+}
+
+static void on_stream_end(struct conn *c, struct reader *r) {
+    uint64_t sid = (uint64_t)read_int(r);
+    read_int(r);
+    int64_t reason = read_int(r);
+    for (int i = 0; i < 3; i++) read_int(r);
+    uint64_t size = (uint64_t)read_int(r);
+    if (r->bad || (c->answer.sid && c->answer.sid != sid)) return;
+    if (reason > 0) total.errors[reason + 900 < MAX_CODE ? reason + 900 : 0]++;
+    end_answer(c, reason == 0 && size == c->answer.got_bytes);
+}
+
+static void on_reply_message(struct conn *c, struct reader *r) { /* it was too slow to get it all */
+    for (int i = 0; i < 5; i++) read_int(r);
+    if (read_int(r) != KIND_AI_REPLY || r->bad) return;
+    total.by_message++;
+    end_answer(c, false);
+}
+
 static void on_err(struct conn *c, struct reader *r) {
     uint32_t rid = (uint32_t)read_int(r);
     uint64_t code = (uint64_t)read_int(r), size;
     read_text(r, &size);
     int64_t retry_ms = read_int(r);
     total.errors[code < MAX_CODE ? code : 0]++;
+    if (is_answer) { ask_again(c, retry_ms > 100 ? retry_ms : 100); return; }
     struct slot *s = c->slots && rid ? &c->slots[(rid - 1) % (uint32_t)opt.window] : NULL;
     if (!s || !s->busy || s->rid != rid) return;
     if (retry_ms >= 0 && !stopping) { /* the same cid again, when the server says so */
@@ -490,7 +625,7 @@ static void on_connected(struct conn *c) {
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error) { lose(c, strerror(error)); return; }
     c->state = c->ws ? UPGRADING : SIGNING_IN;
-    if (is_echo) become_ready(c);
+    if (is_echo || is_http) become_ready(c);
     else if (c->ws) put_upgrade(c);
     else {
         memcpy(reserve(c, sizeof PREFACE), PREFACE, sizeof PREFACE);
@@ -511,11 +646,17 @@ static void on_frame(struct conn *c, const uint8_t *payload, size_t size) {
     read_array(&r);
     int64_t code = read_int(&r);
     switch (code) {
-    case MSG: on_msg(c, &r); break;
-    case SENT: on_sent(c, &r); break;
+    case MSG: if (is_answer) on_reply_message(c, &r); else on_msg(c, &r); break;
+    case S_DELTA: on_delta(c, &r); break;
+    case S_END: on_stream_end(c, &r); break;
+    case SENT: if (!is_answer) on_sent(c, &r); break;
     case PONG: on_pong(c, &r); break;
     case ERR: on_err(c, &r); break;
-    case WELCOME: if (c->state == SIGNING_IN) become_ready(c); break;
+    case WELCOME:
+        if (c->state != SIGNING_IN) break;
+        become_ready(c);
+        if (is_answer) put_watch(c);
+        break;
     case RESYNC: total.resyncs++; break;
     case GOAWAY: total.goaways++; break;
     case BYE:
@@ -586,6 +727,42 @@ static void on_upgrade(struct conn *c, const uint8_t *data, size_t size) {
     if (rest) feed_ws(c, in_bytes, in_bytes + rest);
 }
 
+/* Take bytes of HTTP responses; the head of one is gathered in c->part first. */
+static void feed_http(struct conn *c, const uint8_t *data, size_t size) {
+    while (size && c->state != CLOSED) {
+        if (c->http.state == HTTP_HEAD) {
+            size_t before = c->part_len;
+            append_part(c, data, size);
+            uint8_t *end = memmem(c->part, c->part_len, "\r\n\r\n", 4);
+            if (!end) return;
+            size_t head = (size_t)(end + 4 - c->part);
+            http_begin(&c->http, (char *)c->part, head);
+            data += head - before;
+            size -= head - before;
+            c->part_len = 0;
+        }
+        size_t used;
+        hearing = c;
+        bool over = http_feed(&c->http, &c->answer, data, size, &used, on_token);
+        data += used;
+        size -= used;
+        if (c->http.bad) { total.bad_frames++; lose(c, "http"); return; }
+        if (!over) return;
+        int status = c->http.status;
+        c->http.state = HTTP_HEAD;
+        if (status != 200) {
+            total.errors[status > 0 && status < MAX_CODE ? status : 0]++;
+            ask_again(c, 100);
+        } else if (is_whole) {
+            if (phase == MEASURING) {
+                measured.rounds++;
+                observe(&ping_time, now_ns - c->answer.asked_ns);
+            }
+            ask_again(c, 0);
+        } else end_answer(c, true);
+    }
+}
+
 static void on_readable(struct conn *c) {
     ssize_t n = recv(c->fd, in_bytes, sizeof in_bytes, 0);
     if (n < 0 && errno == EAGAIN) return;
@@ -596,7 +773,8 @@ static void on_readable(struct conn *c) {
     if (is_echo) {
         for (c->echoed += (size_t)n; c->echoed >= PING_FRAME_BYTES; c->echoed -= PING_FRAME_BYTES)
             end_round(c);
-    } else if (c->state == UPGRADING) on_upgrade(c, in_bytes, (size_t)n);
+    } else if (is_http) feed_http(c, in_bytes, (size_t)n);
+    else if (c->state == UPGRADING) on_upgrade(c, in_bytes, (size_t)n);
     else if (c->ws) feed_ws(c, in_bytes, in_bytes + n);
     else feed(c, in_bytes, (size_t)n);
     if (c->state != CLOSED) flush(c);
@@ -619,6 +797,11 @@ static void on_timer(const struct timer *t) {
     struct conn *c = &conns[t->conn];
     if (t->kind == REOPEN) { if (phase == OPENING) open_conn(c); return; }
     if (c->state != READY) return;
+    if (is_answer || is_http) {
+        if (!stopping) ask(c);
+        flush(c);
+        return;
+    }
     struct slot *s = &c->slots[t->slot];
     if (t->kind == RESEND && s->busy) put_send(c, s);
     if (t->kind == NEXT && !s->busy && !stopping) begin_send(c, s, now_ns);
@@ -651,6 +834,11 @@ static void send_due(void) {
 }
 
 static void start_traffic(void) {
+    if (is_answer || is_http) { /* spread, so that tokens of different answers do not coincide */
+        for (int i = 0; i < opt.connections; i++)
+            add_timer(now_ns + (uint64_t)(opt.spread_s * 1e9 * i / opt.connections), NEXT, i, 0);
+        return;
+    }
     if (is_send && opt.send_rate > 0) { open_loop_at = now_ns; return; }
     for (int i = 0; i < opt.connections; i++) {
         struct conn *c = &conns[i];
@@ -673,7 +861,7 @@ static void check_all(void) {
 }
 
 static void beat(void) {
-    if (is_echo) return;
+    if (is_echo || is_http) return;
     uint64_t limit_ns = (uint64_t)(opt.hb * 0.8 * (double)SECOND);
     for (int i = 0; i < opt.connections; i++)
         if (conns[i].state == READY && now_ns - conns[i].last_sent_ns > limit_ns) {
@@ -685,7 +873,7 @@ static void beat(void) {
 static void tell(void) {
     fprintf(stderr, "{\"phase\": \"%s\", \"ready\": %d, \"of\": %d, \"elapsed_s\": %.2f, \"done\": %llu}\n",
             PHASES[phase], ready, opt.connections, (double)(now_ns - phase_ns) / 1e9,
-            (unsigned long long)(is_send ? total.acked : measured.rounds));
+            (unsigned long long)(is_send ? total.acked : measured.tokens + measured.rounds));
 }
 
 static void enter(enum phase next) {
@@ -699,6 +887,11 @@ static void enter(enum phase next) {
         usage_before.ru_stime.tv_sec = after.ru_stime.tv_sec - usage_before.ru_stime.tv_sec;
         usage_before.ru_stime.tv_usec = after.ru_stime.tv_usec - usage_before.ru_stime.tv_usec;
     }
+    if (next == MEASURING || phase == MEASURING) {
+        count_open(0);
+        if (next == MEASURING) open_sum_ns = 0;
+    }
+    if (next == DRAINING) open_at_end_ns = open_sum_ns;
     phase = next;
     phase_ns = now_ns;
     if (next == MEASURING) getrusage(RUSAGE_SELF, &usage_before);
@@ -720,7 +913,7 @@ static bool all_decided(void) {
 
 static void advance(void) {
     double in_phase_s = (double)(now_ns - phase_ns) / 1e9;
-    bool has_traffic = is_send || is_ping || is_echo;
+    bool has_traffic = is_send || is_ping || is_echo || is_answer || is_http;
     switch (phase) {
     case OPENING:
         open_more();
@@ -735,7 +928,7 @@ static void advance(void) {
         break;
     case DRAINING:
         if ((total.in_flight == 0 && total.delivered >= total.expected && in_phase_s > 0.3) || in_phase_s > 15)
-            enter(is_echo ? DONE : CHECKING);
+            enter(is_echo || is_http ? DONE : CHECKING);
         break;
     case CHECKING: if (check_pongs >= check_ready || in_phase_s > 15) enter(DONE); break;
     case DONE: break;
@@ -820,7 +1013,7 @@ static void read_plan(void) {
             v->member = grow(v->member, sizeof *v->member * (size_t)(v->members + 1));
             join_conv(v, v->members, (int)strtol(at, NULL, 10));
         }
-        if (v->members < 2 || v->senders < 1) die("plan: conversation %d needs a sender and a receiver", i);
+        if (v->members < (is_answer ? 1 : 2) || v->senders < 1) die("plan: conversation %d needs a sender and a receiver", i);
         if (v->members > 2) v->ring = calloc(RING, sizeof *v->ring);
         free(lines[i]);
     }
@@ -831,7 +1024,10 @@ static void prepare(void) {
     is_echo = !strcmp(opt.mode, "echo");
     is_ping = !strcmp(opt.mode, "ping");
     is_send = !strcmp(opt.mode, "send");
-    if (!is_echo && !is_ping && !is_send && strcmp(opt.mode, "connect")) die("unknown mode %s", opt.mode);
+    is_answer = !strcmp(opt.mode, "answer");
+    is_whole = !strcmp(opt.mode, "whole");
+    is_http = is_whole || !strcmp(opt.mode, "sse");
+    if (!is_echo && !is_ping && !is_send && !is_answer && !is_http && strcmp(opt.mode, "connect")) die("unknown mode %s", opt.mode);
     if (opt.text_bytes < STAMP_BYTES || opt.text_bytes > MAX_TEXT_BYTES) die("text: 16 to 16000 bytes");
     if (opt.window < 1 || (opt.until_last && opt.window != 1)) die("window: 1 or more; 1 with --until-last");
     struct rlimit files;
@@ -853,7 +1049,7 @@ static void prepare(void) {
     if (!is_echo) tokens = read_lines(opt.tokens, &count);
     if (!is_echo && count < opt.connections) die("%d tokens for %d connections", count, opt.connections);
     for (int i = 0; i < count; i++) if (strlen(tokens[i]) > 4096) die("token %d is too long", i);
-    if (is_send) read_plan();
+    if (is_send || is_answer) read_plan();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (opt.send_rate > 0) { /* epoll waits in whole milliseconds: too coarse for an open loop */
         tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -909,6 +1105,14 @@ static void print_result(void) {
     print_histogram(stdout, "last_member", &last_time);
     print_histogram(stdout, "round_trip", &ping_time);
     print_histogram(stdout, "send_lag", &send_lag);
+    printf(", \"tokens_per_s\": %.0f, \"deltas_per_s\": %.0f, \"answers_per_s\": %.1f, \"open_answers\": %.1f",
+           (double)measured.tokens / seconds, (double)measured.deltas / seconds, (double)measured.answers / seconds,
+           (double)open_at_end_ns / 1e9 / seconds);
+    N("tokens", measured.tokens); N("answers", total.answers); N("broken_answers", total.broken);
+    N("answers_by_message", total.by_message);
+    print_histogram(stdout, "token_age", &token_age);
+    print_histogram(stdout, "first_token", &first_token);
+    print_histogram(stdout, "first_token_age", &first_token_age);
     puts("}");
 }
 
@@ -919,7 +1123,8 @@ int main(int argc, char **argv) {
         {"parallel", 1, 0, 'a'}, {"text-bytes", 1, 0, 'b'}, {"until-last", 0, 0, 'l'},
         {"gap-ms", 1, 0, 'g'}, {"count", 1, 0, 'n'}, {"connect-rate", 1, 0, 'r'},
         {"send-rate", 1, 0, 'R'}, {"duration", 1, 0, 'T'}, {"warmup", 1, 0, 'W'},
-        {"hold", 1, 0, 'o'}, {"settle", 1, 0, 's'}, {"heartbeat", 1, 0, 'B'}, {0, 0, 0, 0}};
+        {"hold", 1, 0, 'o'}, {"settle", 1, 0, 's'}, {"heartbeat", 1, 0, 'B'}, {"model", 1, 0, 'M'},
+        {"answer-tokens", 1, 0, 'A'}, {"spread", 1, 0, 'S'}, {0, 0, 0, 0}};
     for (int k; (k = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (k) {
         case 'm': opt.mode = optarg; break;
         case 'H': opt.host = optarg; break;
@@ -941,6 +1146,9 @@ int main(int argc, char **argv) {
         case 'o': opt.hold_s = atof(optarg); break;
         case 's': opt.settle_s = atof(optarg); break;
         case 'B': opt.hb = atof(optarg); break;
+        case 'M': opt.model = optarg; break;
+        case 'A': opt.answer_tokens = atoi(optarg); break;
+        case 'S': opt.spread_s = atof(optarg); break;
         default: return 2;
     }
     prepare();

@@ -50,11 +50,11 @@ static inline void print_histogram(FILE *out, const char *name, const struct his
     fprintf(out, ", \"%s\": {\"count\": %llu", name, (unsigned long long)h->total);
     if (h->total)
         fprintf(out,
-                ", \"mean_ms\": %.3f, \"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p99_ms\": %.3f,"
-                " \"p999_ms\": %.3f, \"max_ms\": %.3f",
+                ", \"mean_ms\": %.3f, \"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p95_ms\": %.3f,"
+                " \"p99_ms\": %.3f, \"p999_ms\": %.3f, \"max_ms\": %.3f",
                 (double)h->sum_us / (double)h->total / 1e3, (double)quantile_us(h, .5) / 1e3,
-                (double)quantile_us(h, .9) / 1e3, (double)quantile_us(h, .99) / 1e3,
-                (double)quantile_us(h, .999) / 1e3, (double)h->max_us / 1e3);
+                (double)quantile_us(h, .9) / 1e3, (double)quantile_us(h, .95) / 1e3,
+                (double)quantile_us(h, .99) / 1e3, (double)quantile_us(h, .999) / 1e3, (double)h->max_us / 1e3);
     fputc('}', out);
 }
 

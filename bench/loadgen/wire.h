@@ -12,8 +12,11 @@ enum { HEADER_BYTES = 4, WS_HEADER_MAX_BYTES = 14, CID_BYTES = 16 };
 
 enum code {
     HELLO = 1, WELCOME = 2, PING = 5, PONG = 6, GOAWAY = 7, BYE = 8, ERR = 9,
-    SYNCED = 13, RESYNC = 16, SEND = 20, SENT = 21, MSG = 100
+    SYNCED = 13, WATCH = 14, RESYNC = 16, SEND = 20, SENT = 21, MSG = 100,
+    S_START = 114, S_DELTA = 115, S_END = 116
 };
+
+enum { CAP_AI_DELTAS = 4, KIND_AI_REPLY = 6 };
 
 static const uint8_t PREFACE[8] = {0x8b, 'P', 'W', 'P', '\r', '\n', 1, 0};
 

@@ -1,0 +1,247 @@
+"""The bridge as a server of its own: OpenAI's doors, nothing stored, nobody signed in.
+
+`POST /v1/chat/completions`, `GET /v1/models`, `GET /health`, `GET /metrics`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import itertools
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from ai_bridge.bridge import Bridge
+from ai_bridge.errors import BridgeError
+from ai_bridge.http.answers import Cancel, Pulse, answer_streaming, answer_whole
+from ai_bridge.http.bodies import MAX_BODY_BYTES, read_body
+from ai_bridge.http.openai_shapes import (
+    DECODER,
+    Ask,
+    Completion,
+    ModelRow,
+    model_list,
+    read_ask,
+)
+from ai_bridge.http.problems import (
+    Problem,
+    openai_response,
+    problem_of,
+    problem_of_refusal,
+    unknown_model,
+)
+from ai_bridge.http.settings import Keys, StandalonePersona
+from ai_bridge.run import TurnWatcher
+from ai_bridge.types import GenParams, PersonaSpec, Priority, TurnRequest
+from protocol.codes import Code
+
+log = logging.getLogger("parlance.ai")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_match_bearer: Final = re.compile(r"[Bb]earer +([!-~]{1,4096})").fullmatch
+_JSON: Final = "application/json"
+
+
+class Standalone:
+    """Answers for callers who know a key. Owns no state but the turns in flight.
+
+    Args:
+        bridge: started by the caller, and closed by it.
+        keys: without any, everybody who reaches the server may ask.
+    """
+
+    def __init__(
+        self, bridge: Bridge, personas: Mapping[str, StandalonePersona], keys: Keys
+    ) -> None:
+        self._bridge = bridge
+        self._personas = personas
+        self._keys = keys
+        self._pulse = Pulse(asyncio.get_running_loop())
+        self._turn_ids = itertools.count(1)
+        self._persona_ids = {name: number for number, name in enumerate(personas, 1)}
+        self._started_s = int(time.time())
+
+    def application(self) -> web.Application:
+        """Return the application with all routes."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_routes(
+            [
+                web.post("/v1/chat/completions", self._door(self._completions)),
+                web.get("/v1/models", self._door(self._models)),
+                web.get("/v1/models/{name:.+}", self._door(self._model)),
+                web.get("/health", self._health),
+                web.get("/metrics", self._door(self._metrics)),
+            ]
+        )
+        return app
+
+    # doors
+
+    def _door(self, handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except Problem as problem:
+                return openai_response(problem)
+            except Exception:
+                log.exception("http.crashed", extra={"route": request.path})
+                return openai_response(problem_of(Code.INTERNAL, "This is our fault."))
+
+        return answer
+
+    def _key_of(self, request: web.Request) -> int:
+        """Return the number of the caller's key; 0 where no key is needed."""
+        if not len(self._keys):
+            if "Origin" in request.headers or not is_local_name(request.host):
+                # A page that a browser of this machine was made to open must not ask for it.
+                text = "Without keys only programs of this machine are served."
+                raise problem_of(Code.NOT_PERMITTED, text)
+            return 0
+        found = _match_bearer(request.headers.get("Authorization", ""))
+        number = self._keys.number_of(found[1]) if found is not None else 0
+        if not number:
+            text = "Send the header `Authorization: Bearer <key>` with a key of this server."
+            raise problem_of(Code.BAD_CREDENTIALS, text)
+        return number
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        key = self._key_of(request)
+        ask = read_ask(await read_body(request, DECODER))
+        if ask.conversation:
+            text = "Nothing is stored here: send the whole talk as messages."
+            raise Problem(400, text, code="unsupported_parameter", param="metadata")
+        turn_id = next(self._turn_ids)
+        turn = self._turn(turn_id, key, ask)
+
+        async def begin(watcher: TurnWatcher) -> Cancel:
+            try:
+                self._bridge.submit(turn, watcher)
+            except BridgeError as refusal:
+                if refusal.code is Code.MODEL_UNAVAILABLE:
+                    raise unknown_model(ask.model) from None
+                raise problem_of_refusal(refusal) from None
+            return lambda: self._bridge.cancel(turn_id)
+
+        completion = Completion(turn_id, ask.model, int(time.time()), ask.include_usage)
+        if ask.stream:
+            return await answer_streaming(request, begin, self._pulse, completion, _no_dress)
+        done, outcome = await answer_whole(request, begin, self._pulse)
+        return web.Response(body=completion.whole(done, outcome), content_type=_JSON)
+
+    def _turn(self, turn_id: int, key: int, ask: Ask) -> TurnRequest:
+        persona = self._personas.get(ask.model)
+        if persona is None:
+            spec = PersonaSpec(0, "", ask.system)
+            params = msgspec.structs.replace(ask.params, model=self._served(ask.model))
+        else:
+            prompt = "\n\n".join(part for part in (persona.prompt, ask.system) if part)
+            spec = PersonaSpec(self._persona_ids[persona.id], persona.name, prompt)
+            params = _with_persona(ask.params, persona)
+        return TurnRequest(
+            turn_id=turn_id,
+            tenant=key,
+            user=_user_number(ask.user) if ask.user else 0,
+            conv=0,
+            persona=spec,
+            history=ask.history,
+            params=params,
+            request_id=f"turn-{turn_id}",
+            priority=Priority.FACADE,
+        )
+
+    def _served(self, name: str) -> str:
+        """Return the model that a caller names, with or without its provider in front."""
+        models = self._bridge.models()
+        if any(info.id == name for info in models):
+            return name
+        provider, _, model = name.partition("/")
+        for info in models:
+            if info.provider == provider and model and info.id in (model, "*"):
+                return model
+        if any(info.id == "*" for info in models):
+            return name
+        raise unknown_model(name)
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        self._key_of(request)
+        return web.Response(body=model_list(self._rows()), content_type=_JSON)
+
+    async def _model(self, request: web.Request) -> web.StreamResponse:
+        self._key_of(request)
+        name = request.match_info["name"]
+        for row in self._rows():
+            if row.id == name:
+                return web.Response(body=msgspec.json.encode(row), content_type=_JSON)
+        raise unknown_model(name)
+
+    def _rows(self) -> list[ModelRow]:
+        rows = [ModelRow(name, self._started_s, "persona") for name in self._personas]
+        rows.extend(
+            ModelRow(f"{info.provider}/{info.id}", self._started_s, info.provider)
+            for info in self._bridge.models()
+            if info.id != "*"
+        )
+        return rows
+
+    async def _health(self, _: web.Request) -> web.Response:
+        states = {name: bool(state.get("ok")) for name, state in self._bridge.health().items()}
+        lame = bool(states) and not any(states.values())
+        body = {
+            "status": "degraded" if lame else "ok",
+            "providers": {name: "ok" if ok else "failing" for name, ok in states.items()},
+            "running": self._bridge.running,
+            "queued": self._bridge.queued,
+        }
+        return web.Response(body=msgspec.json.encode(body), content_type=_JSON)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        self._key_of(request)
+        lines = [
+            f"# TYPE parlance_ai_{name} counter\nparlance_ai_{name} {value}\n"
+            for name, value in self._bridge.stats.as_dict().items()
+        ]
+        for name, level in (("running", self._bridge.running), ("queued", self._bridge.queued)):
+            lines.append(f"# TYPE parlance_ai_turns_{name} gauge\n")
+            lines.append(f"parlance_ai_turns_{name} {level}\n")
+        return web.Response(
+            text="".join(lines), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+
+def is_local_name(host: str) -> bool:
+    """Tell whether a host, perhaps with a port, is this machine by name or address."""
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if host.count(":") > 1 and not host.startswith("["):
+        name = host
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_dress(response: web.StreamResponse) -> None:
+    """This server has no headers of its own."""
+
+
+def _with_persona(asked: GenParams, persona: StandalonePersona) -> GenParams:
+    """Return the request's wishes; what it leaves open is the persona's choice."""
+    return msgspec.structs.replace(
+        asked,
+        model=persona.model,
+        temperature=persona.temperature if asked.temperature is None else asked.temperature,
+        top_p=persona.top_p if asked.top_p is None else asked.top_p,
+        max_tokens=persona.max_tokens if asked.max_tokens is None else asked.max_tokens,
+    )
+
+
+def _user_number(name: str) -> int:
+    """Return a number for somebody whom only the caller knows."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") + 1

@@ -17,7 +17,6 @@ from bench.provider.player import Delivery, Player
 from bench.provider.stats import Abort, Stats, tcp_last_words
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-KEPT_ABORTS = 10_000
 STREAM_HEAD = "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
 
 
@@ -91,7 +90,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while self._player is None and not self._last:
-            raw = self._cut_request()
+            try:
+                raw = self._cut_request()
+            except ValueError:  # no HTTP, or lengths that are no numbers
+                self.respond(400, b"{}")
+                self.close()
+                return
             if raw is None:
                 return
             self._last = raw.headers.get("connection", "").lower() == "close"
@@ -214,15 +218,17 @@ def head(
 
 
 def _unchunked(buffer: bytearray, at: int) -> tuple[bytes, int] | None:
-    """Return a chunked body (RFC 9112 section 7.1; no trailers) and where it ends."""
-    body = bytearray()
+    """Return a chunked body (RFC 9112 section 7.1; no trailers) and where it ends.
+
+    Copies nothing before the body is whole: it comes in many reads, and each asks again.
+    """
+    chunks: list[slice] = []
     while (line := buffer.find(b"\r\n", at)) >= 0:
         size = int(buffer[at:line].split(b";")[0], 16)
-        over = line + 2 + size + 2
-        if len(buffer) < over:
+        at = line + 2 + size + 2
+        if len(buffer) < at:
             return None
-        body += buffer[line + 2 : over - 2]
-        at = over
         if size == 0:
-            return bytes(body), at
+            return b"".join(buffer[chunk] for chunk in chunks), at
+        chunks.append(slice(line + 2, at - 2))
     return None

@@ -125,7 +125,8 @@ class Behaviour(Oddities, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Answer with an error of this status, in the dialect's shape."""
     code: str = ""
     """The error's code (OpenAI), type (Anthropic) or reason (Gemini) instead of the usual one.
-    context_length_exceeded and content_filter are told as each dialect tells them."""
+    context_length_exceeded and content_filter are told as each dialect tells them. A number in
+    an error event of the chat dialect stays one."""
     quota: bool = False
     """The 429 means no credit left, not too fast."""
     body: str = ""

@@ -11,6 +11,8 @@ from msgspec import Struct
 class Stats(Struct):
     """`connections` and the rest are totals; `open_connections` and `streaming` are now.
 
+    `aborted` counts streams that ended early, whoever broke them; `finished` also answers without
+    a stream; `events` and `tokens` those of streams and bodies that the player sent.
     `aborted_late_tokens` were sent after the client had closed its end, as the kernel knows it
     (`aborted_late_max`: the most that one stream sent).
     """

@@ -233,6 +233,11 @@ async def test_an_error_comes_within_the_stream(
         assert data["error"]["code"] == (code or None)
 
 
+async def test_an_error_of_the_chat_dialect_may_name_a_status(provider: ScriptedProvider) -> None:
+    told = await ask(provider, "chat", "error=0,code=502")
+    assert told.data[-1]["error"]["code"] == 502
+
+
 @every_dialect
 async def test_an_error_may_come_as_a_body_with_200(
     dialect: str, provider: ScriptedProvider
@@ -501,6 +506,16 @@ async def test_the_providers_own_faults_are_not_late(provider: ScriptedProvider)
     await until(provider, lambda: provider.stats.aborted == 1)
     assert provider.stats.aborted_late_tokens == 0
     assert not provider.aborts
+
+
+async def test_what_is_no_http_is_refused_and_closed(provider: ScriptedProvider) -> None:
+    for nonsense in (b"hello\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: many\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", provider.port)
+        writer.write(nonsense)
+        assert (await reader.read(-1)).startswith(b"HTTP/1.1 400")
+        writer.close()
+    told = await ask(provider, "chat", "tokens=1")
+    assert told.status == 200
 
 
 async def test_pipelined_requests_are_answered_in_order(provider: ScriptedProvider) -> None:

@@ -92,7 +92,10 @@ class Chat:
         return {"error": {"message": text, "type": kind, "param": None, "code": code}}
 
     def error_event(self, failure: Failure) -> bytes:
-        return _event(self.error(failure))
+        body = self.error(failure)
+        if failure.code.isdigit():  # OpenRouter puts the HTTP status there
+            body["error"]["code"] = int(failure.code)
+        return _event(body)
 
     def ping(self) -> bytes:
         """OpenRouter's comment; the dialect has no event of its own."""

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from ai_bridge.run import TurnRun
 from ai_bridge.stats import SlotGauge
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
+
+
+class EngineInfo(Struct, frozen=True):
+    """What an engine is. `features` are constant words: memory, tools, personality, mem0."""
+
+    name: str
+    features: tuple[str, ...] = ()
 
 
 class Job(Protocol):
@@ -47,5 +56,10 @@ class Engine(Protocol):
     def slots(self) -> list[SlotGauge]: ...
     def models(self) -> list[ModelInfo]: ...
     def health(self) -> dict[str, dict[str, Any]]: ...
+    def info(self) -> EngineInfo: ...
+
+    async def health_check(self) -> bool:
+        """Tell whether turns would be answered; may ask servers, and never raises."""
+
     async def start(self) -> None: ...
     async def aclose(self) -> None: ...

@@ -6,10 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
+
+from msgspec import structs
 
 from ai_bridge.config import BridgeConfig
 from ai_bridge.context import Context, build_context
+from ai_bridge.engines.base import EngineInfo
 from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.limits import RetryBudget
 from ai_bridge.providers.base import CallEnd, ModelCall
@@ -19,10 +23,14 @@ from ai_bridge.run import TurnRun
 from ai_bridge.slots import Slot
 from ai_bridge.stats import BridgeStats, SlotGauge
 from ai_bridge.tokens import TokenRatios
-from ai_bridge.types import ModelInfo, Outcome, TurnRequest
+from ai_bridge.tools.loop import ToolLoop
+from ai_bridge.tools.registry import DIALECTS, ToolSet, definition_tokens
+from ai_bridge.types import ChatMessage, ModelInfo, Outcome, TurnRequest
 from protocol.codes import Code, EndReason, StreamPart
 
 log = logging.getLogger("parlance.ai")
+
+CHAT_ENGINE = EngineInfo("chat_engine", ("memory", "tools", "personality"))
 
 
 class ChatEngine:
@@ -33,11 +41,13 @@ class ChatEngine:
         router: Router,
         *,
         stats: BridgeStats,
+        tools: ToolLoop | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.router = router
         self.stats = stats
+        self.tools = tools
         self.sleep = sleep
         self.budget = RetryBudget(clock)
         self.ratios = TokenRatios()
@@ -72,6 +82,13 @@ class ChatEngine:
     def health(self) -> dict[str, dict[str, Any]]:
         return self.router.health()
 
+    def info(self) -> EngineInfo:
+        return CHAT_ENGINE
+
+    async def health_check(self) -> bool:
+        """Tell what recent calls tell: asking a provider would cost money."""
+        return any(provider.get("ok", True) for provider in self.health().values())
+
     async def start(self) -> None:
         """Nothing to open: connections are made when a turn needs one."""
 
@@ -92,15 +109,28 @@ class ChatJob:
 
     async def run(self, run: TurnRun) -> Outcome:
         try:
-            end = await self._attempt(run)
+            end = await self._talk(run)
         except AnswerFull:
             return run.outcome(EndReason.LENGTH)
         except ProviderFailure as failure:
             return run.failed(failure)
         return _outcome(run, end)
 
-    async def _attempt(self, run: TurnRun) -> CallEnd:
+    async def _talk(self, run: TurnRun) -> CallEnd:
+        """Call the model, and between its calls run the tools that it asks for."""
+        loop = self._engine.tools
+        tools = loop.tools_for(run.turn.request) if loop is not None else None
+        if loop is None or not tools:
+            return await self._attempt(run)
+        return await loop.run(run, tools, partial(self._attempt, run))
+
+    async def _attempt(
+        self, run: TurnRun, exchange: tuple[ChatMessage, ...] = (), tools: ToolSet | None = None
+    ) -> CallEnd:
         """Make one model call: retry and change slots until something of it is visible.
+
+        Args:
+            exchange: what follows the question: calls of tools, and what those said.
 
         Raises:
             ProviderFailure: nothing helped; what came before stays in the turn.
@@ -112,7 +142,7 @@ class ChatJob:
             raise self._engine.router.why_down(self._lease.choices)
         while True:
             try:
-                return await self._ask(run, shrink=plan.shrink)
+                return await self._ask(run, exchange, tools, shrink=plan.shrink)
             except ProviderFailure as failure:
                 if not await self._recover(run, plan, failure):
                     raise
@@ -155,12 +185,25 @@ class ChatJob:
         self._engine.stats.retries_denied = self._engine.budget.refused
         return again
 
-    async def _ask(self, run: TurnRun, *, shrink: bool) -> CallEnd:
+    async def _ask(
+        self,
+        run: TurnRun,
+        exchange: tuple[ChatMessage, ...],
+        tools: ToolSet | None,
+        *,
+        shrink: bool,
+    ) -> CallEnd:
         """Call the lease's slot once."""
         slot = self._lease.slot
-        context = self._context(run.turn.request, slot, shrink=shrink)
-        run.prompt_tokens = context.tokens
-        call = ModelCall(request=run.turn.request, model=slot.model, messages=context.messages)
+        request = run.turn.request
+        offered = tools.defs(DIALECTS[slot.config.kind]) if tools is not None else ()
+        tool_tokens = definition_tokens(offered)
+        whole = structs.replace(request, history=(*request.history, *exchange))
+        context = self._context(whole, slot, tool_tokens, shrink=shrink)
+        run.prompt_tokens = context.tokens + tool_tokens
+        call = ModelCall(
+            request=request, model=slot.model, messages=context.messages, tools=offered
+        )
         run.begin_attempt(slot.config.name, slot.model, slot.config.ttft_s, slot.note_answer)
         answered = False
         try:
@@ -182,20 +225,24 @@ class ChatJob:
             run.end_attempt(answered=answered)
         slot.note_success()
         self._lease.stick()
-        self._learn(slot.model, context, end)
+        if not offered:  # their cost is in the reported figure, and not in the estimate
+            self._learn(slot.model, context, end)
         return end
 
     def _learn(self, model: str, context: Context, end: CallEnd) -> None:
         if end.usage is not None:
             self._engine.ratios.learn(model, context.raw_tokens, end.usage.prompt)
 
-    def _context(self, request: TurnRequest, slot: Slot, *, shrink: bool) -> Context:
+    def _context(
+        self, request: TurnRequest, slot: Slot, tool_tokens: int, *, shrink: bool
+    ) -> Context:
         window = self._engine.router.window_tokens(slot)
         return build_context(
             request,
             window_tokens=window // 2 if shrink else window,
             answer_tokens=self._config.answer_tokens,
             history_messages=self._config.history_messages,
+            tool_tokens=tool_tokens,
             ratio=self._engine.ratios.get(slot.model),
         )
 

@@ -28,12 +28,12 @@ from ai_bridge.tools.registry import (
     Effect,
     ToolContext,
     ToolError,
+    ToolRegistry,
     ToolSet,
     ToolSpec,
-    ToolStats,
     safe_name,
 )
-from ai_bridge.types import ChatMessage, Role, ToolCall
+from ai_bridge.types import ChatMessage, Priority, Role, ToolCall, TurnRequest
 from protocol.codes import Code, EndReason, StreamPart
 
 log = logging.getLogger("parlance.ai")
@@ -84,16 +84,23 @@ class ToolLoop:
 
     def __init__(
         self,
-        stats: ToolStats,
+        registry: ToolRegistry,
         *,
         limits: LoopLimits | None = None,
         confirm: Confirm = deny,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stats = stats
+        self.registry = registry
+        self.stats = registry.stats
         self.limits = limits or LoopLimits()
         self.confirm = confirm
         self.clock = clock
+
+    def tools_for(self, request: TurnRequest) -> ToolSet:
+        """Return the tools that a turn may use; background work uses none."""
+        if request.priority is Priority.BACKGROUND:
+            return ToolSet(self.registry, ())
+        return self.registry.tools_for(request.tenant, request.persona.id)
 
     async def run(self, run: TurnRun, tools: ToolSet, attempt: Attempt) -> CallEnd:
         """Call the model until it answers without tools; return its last end, all usage summed.

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct, field, structs
 
 from ai_bridge.errors import BridgeError
 from ai_bridge.providers.base import ToolDef
+from ai_bridge.tokens import estimate_tokens
 from ai_bridge.tools.schema import MAX_DESCRIPTION_CHARS, BadSchema, Dialect, normalise
 from protocol.codes import Code
 
@@ -239,6 +241,11 @@ DIALECTS: Final = {
     "demo": Dialect.OPENAI,
 }
 """Dialect of each `ProviderConfig.kind`."""
+
+
+def definition_tokens(offered: tuple[ToolDef, ...]) -> int:
+    """Return the estimate of what telling a model these tools costs."""
+    return estimate_tokens(msgspec.json.encode(offered).decode()) if offered else 0
 
 
 def safe_name(name: str) -> str:

@@ -62,7 +62,7 @@ class Bench:
         self.registry = ToolRegistry()
         self.clock = Clock()
         self.loop = ToolLoop(
-            self.registry.stats, limits=LoopLimits(**limits), clock=self.clock, confirm=self.confirm
+            self.registry, limits=LoopLimits(**limits), clock=self.clock, confirm=self.confirm
         )
         self.watcher = Watcher()
         self.run = TurnRun(
@@ -379,7 +379,7 @@ async def test_nobody_answers_the_question_for_a_yes() -> None:
 
 async def test_the_default_policy_confirms_nothing() -> None:
     bench = Bench()
-    bench.loop = ToolLoop(bench.registry.stats)
+    bench.loop = ToolLoop(bench.registry)
     bench.tool("pay", effect=Effect.WRITE)
     bench.run.tainted = True
     await bench.talk([("pay", "")], "No.")

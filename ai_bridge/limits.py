@@ -2,7 +2,7 @@
 
 The length of an answer says nothing about load, so the whole time of a call is no signal. Shared
 services say "too many" (AIMD follows that); an own machine queues silently, which shows in the
-time to the first text (Gradient2, after Netflix's concurrency-limits). Clocks are given.
+time to the first text (after Gradient2 of Netflix's concurrency-limits). Clocks are given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CUT_EVERY_S = 1.0
 TOLERANCE = 2.0
 SMOOTHING = 0.2
 SHORT_SAMPLES = 10
-LONG_SAMPLES = 600
+USUAL_SAMPLES = 30
+BUSY_SAMPLES = 6_000
 QUIET_TTFT_S = 0.5
 """Below, a longer wait is the length of prompts or noise, not a queue."""
 BACKGROUND_SHARE = 0.2
@@ -88,22 +89,21 @@ class AimdLimit(Limit):
 
 
 class GradientLimit(AimdLimit):
-    """Follows the time to the first text: short against long average, a factor of 2 tolerated."""
+    """Follows the time to the first text: its short average against its usual one, times 2.
 
-    __slots__ = ("_long_s", "_samples", "_short_s")
+    The usual one is learnt from answers of a little used machine. Learnt from all of them, as
+    Gradient2 does, it would follow a steady queue upwards and let it grow without end.
+    """
+
+    __slots__ = ("_short_s", "_usual_s")
 
     def __init__(self, most: int, clock: Callable[[], float], start: int = OWN_START) -> None:
         super().__init__(most, clock, start)
-        self._short_s = 0.0
-        self._long_s = 0.0
-        self._samples = 0
+        self._short_s: float | None = None
+        self._usual_s = 0.0
 
     def note_answer(self, running: int, ttft_s: float) -> None:
-        self._samples += 1
-        self._short_s += (ttft_s - self._short_s) / min(self._samples, SHORT_SAMPLES)
-        self._long_s += (ttft_s - self._long_s) / min(self._samples, LONG_SAMPLES)
-        if self._short_s * TOLERANCE < self._long_s:
-            self._long_s *= 0.95  # a load has passed: find the new baseline sooner
+        self._learn(running, ttft_s)
         slope = self._slope()
         if slope < 1.0:
             self._starting = False
@@ -115,10 +115,21 @@ class GradientLimit(AimdLimit):
             self.value = max(1.0, self.value + SMOOTHING * (wanted - self.value))
             self.value = min(self.value, float(self.most))
 
+    def _learn(self, running: int, ttft_s: float) -> None:
+        if self._short_s is None:
+            self._short_s = self._usual_s = ttft_s
+            return
+        self._short_s += (ttft_s - self._short_s) / SHORT_SAMPLES
+        if running == 1 or running < self.value / 2 or ttft_s < self._usual_s:
+            self._usual_s += (ttft_s - self._usual_s) / USUAL_SAMPLES
+        else:
+            self._usual_s += (ttft_s - self._usual_s) / BUSY_SAMPLES
+
     def _slope(self) -> float:
-        if self._short_s <= max(QUIET_TTFT_S, TOLERANCE * self._long_s):
+        short_s = self._short_s or 0.0
+        if short_s <= max(QUIET_TTFT_S, TOLERANCE * self._usual_s):
             return 1.0
-        return max(0.5, TOLERANCE * self._long_s / self._short_s)
+        return max(0.5, TOLERANCE * self._usual_s / short_s)
 
 
 def limit_for(provider: ProviderConfig, max_streams: int, clock: Callable[[], float]) -> Limit:

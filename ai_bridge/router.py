@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ai_bridge.breaker import Breaker
 from ai_bridge.config import BridgeConfig, Route
-from ai_bridge.errors import BridgeError, ProviderFailure
+from ai_bridge.errors import BridgeError, ProviderFailure, Remedy
 from ai_bridge.slots import Service, Slot, broken_down, busy
 from ai_bridge.stats import SlotGauge
 from ai_bridge.types import ModelInfo, Priority
@@ -323,6 +323,9 @@ class Router:
         """Explain why none of the slots takes a turn, by what will pass soonest."""
         now = self._clock()
         slots = [choice.slot for choice in choices]
+        if not slots:
+            text = "No AI provider offers this model any more. Choose another model."
+            return ProviderFailure("no_model", text, remedy=Remedy.FAIL)
         usable = [slot for slot in slots if slot.usable]
         if usable:
             return busy(max(0.0, min(slot.closed_until for slot in usable) - now))

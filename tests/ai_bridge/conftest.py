@@ -62,13 +62,18 @@ async def make_rig() -> AsyncIterator[MakeRig]:
     rigs: list[tuple[Rig, tuple[ScriptedProvider, ...]]] = []
 
     async def make(*providers: ScriptedProvider, **settings: Any) -> Rig:
+        """`provider`: settings of all providers; `each`: of each of them."""
+        sleep = settings.pop("sleep", None)
         extra = settings.pop("provider", {})
-        configs = tuple(provider_config(f"p{number}", one, **extra)
-                        for number, one in enumerate(providers))  # fmt: skip
+        each = settings.pop("each", ({},) * len(providers))
+        configs = tuple(
+            provider_config(f"p{number}", one, **{**extra, **own})
+            for number, (one, own) in enumerate(zip(providers, each, strict=True))
+        )
         clock = Clock()
         sleeps = Sleeps(clock)
         config = BridgeConfig(providers=configs, demo_words_per_s=0, **settings)
-        bridge = Bridge(config, clock, sleep=sleeps)
+        bridge = Bridge(config, clock, sleep=sleep or sleeps)
         await bridge.start()
         rig = Rig(bridge, clock, sleeps)
         rigs.append((rig, providers))
@@ -95,6 +100,5 @@ async def closed(provider: ScriptedProvider) -> None:
 
 def provider_config(name: str, provider: ScriptedProvider, **fields: Any) -> ProviderConfig:
     """Describe a scripted provider that takes any model."""
-    return ProviderConfig(
-        name=name, base_url=provider.base_url, api_key=Secret("sk-test-key"), **fields
-    )
+    fields.setdefault("api_key", Secret("sk-test-key"))
+    return ProviderConfig(name=name, base_url=provider.base_url, **fields)

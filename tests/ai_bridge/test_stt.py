@@ -1,0 +1,238 @@
+"""Recordings to text over a real socket; nobody here hears anything."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_bridge.audio_length import seconds_of
+from ai_bridge.config import ProviderConfig
+from ai_bridge.errors import ProviderFailure, Remedy
+from ai_bridge.secrets import Secret
+from ai_bridge.stt import MAX_BYTES, HttpTranscriber
+from bench.provider.server import ScriptedProvider
+from protocol.codes import Code
+from tests.ai_bridge.conftest import closed
+from tests.ai_bridge.raw_server import answering, sized
+
+MakeTranscriber = Callable[..., HttpTranscriber]
+
+
+def config(base_url: str, **fields: object) -> ProviderConfig:
+    return ProviderConfig(name="x", base_url=base_url, api_key=Secret("sk-key"), **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def make(provider: ScriptedProvider) -> AsyncIterator[MakeTranscriber]:
+    made: list[HttpTranscriber] = []
+
+    def make_one(model: str = "seconds=4.5", **options: object) -> HttpTranscriber:
+        made.append(HttpTranscriber(config(provider.base_url), model, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        await one.aclose()
+    await closed(provider)
+
+
+def wav(seconds: float, rate: int = 8000) -> bytes:
+    size = int(seconds * rate)
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate,
+                       rate, 1, 8)  # fmt: skip
+    return head + struct.pack("<4sI", b"data", size) + bytes(size)
+
+
+def ogg(seconds: float) -> bytes:
+    def page(granule: int, body: bytes) -> bytes:
+        return b"OggS\0\2" + struct.pack("<qIIIB", granule, 1, 0, 0, 1) + b"\x13" + body
+
+    head = b"OpusHead\1\1" + struct.pack("<HIhB", 312, 48_000, 0, 0)
+    return page(0, head) + page(int(seconds * 48_000) + 312, b"sound")
+
+
+def mp4(seconds: float) -> bytes:
+    header = struct.pack(">4sIIIII", b"mvhd", 0, 0, 0, 1000, int(seconds * 1000))
+    return struct.pack(">I4s4s", 12, b"ftyp", b"M4A ") + bytes(4) + header + bytes(80)
+
+
+def flac(seconds: float) -> bytes:
+    packed = 44_100 << 44 | 1 << 41 | 15 << 36 | int(seconds * 44_100)
+    return b"fLaC\0\0\0\x22" + bytes(10) + struct.pack(">Q", packed) + bytes(16)
+
+
+async def test_a_recording_is_written_down(
+    make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    transcript = await make().transcribe(b"OggS" * 10, "my voice.ogg", "audio/ogg", "zh-CN")
+    assert transcript.text == "voice.ogg, 40 bytes, language zh"
+    assert transcript.model == "seconds=4.5"
+    assert transcript.seconds == pytest.approx(4.5, abs=0.5)
+    (sent,) = provider.requests
+    assert sent.path.endswith("/audio/transcriptions")
+    assert sent.headers["authorization"] == "Bearer sk-key"
+    assert "my voice" not in str(sent.body)
+
+
+@pytest.mark.parametrize(("transport", "repeats"), [("aio", 3_000), ("raw", 12_000)])
+async def test_every_byte_arrives(provider: ScriptedProvider, transport: str, repeats: int) -> None:
+    chosen = config(provider.base_url, transport=transport)
+    transcriber = HttpTranscriber(chosen, "fake")
+    data = bytes(range(256)) * repeats
+    transcript = await transcriber.transcribe(data, "", "audio/webm;codecs=opus")
+    assert transcript.text == f"voice.webm, {len(data)} bytes, language unknown"
+    await transcriber.aclose()
+
+
+@pytest.mark.parametrize("lang", [None, "", "Chinese", "../x", "汉语"])
+async def test_a_language_that_is_no_code_is_left_out(
+    lang: str | None, make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    await make().transcribe(b"x", "a.mp3", "", lang)
+    assert "language" not in provider.requests[-1].body
+
+
+async def test_the_form_that_tells_the_length_is_asked_for_where_there_is_one(
+    provider: ScriptedProvider,
+) -> None:
+    async with answering(
+        sized(b'{"text": " \xe4\xbd\xa0\xe5\xa5\xbd ", "duration": 2.5}')
+    ) as server:
+        transcriber = HttpTranscriber(
+            config(f"http://127.0.0.1:{server.port}/v1"), "whisper-large-v3"
+        )
+        transcript = await transcriber.transcribe(wav(1), "a.wav", "audio/wav")
+        assert (transcript.text, transcript.seconds) == ("你好", 2.5)
+        await transcriber.aclose()
+
+
+@pytest.mark.parametrize("told", [b"", b', "duration": "x"', b', "usage": {"type": "tokens"}'])
+async def test_without_a_word_of_the_service_the_recording_tells_its_length(told: bytes) -> None:
+    async with answering(sized(b'{"text": "hi"' + told + b"}")) as server:
+        transcriber = HttpTranscriber(
+            config(f"http://127.0.0.1:{server.port}/v1"), "gpt-4o-transcribe"
+        )
+        assert (await transcriber.transcribe(wav(2), "a.wav", "audio/wav")).seconds == 2.0
+        await transcriber.aclose()
+
+
+@pytest.mark.parametrize(
+    ("data", "mime", "kind", "code"),
+    [
+        (b"", "audio/ogg", "audio_empty", Code.INVALID),
+        (bytes(MAX_BYTES + 1), "audio/ogg", "audio_too_large", Code.SIZE_LIMIT),
+        (wav(601, rate=100), "audio/wav", "audio_too_long", Code.SIZE_LIMIT),
+        (ogg(601), "audio/ogg", "audio_too_long", Code.SIZE_LIMIT),
+        (b"x", "image/png", "audio_format", Code.INVALID),
+        (b"x", "", "audio_format", Code.INVALID),
+    ],
+)
+async def test_what_cannot_be_written_down_is_not_sent(
+    data: bytes, mime: str, kind: str, code: Code, make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        await make().transcribe(data, "voice", mime)
+    failure = caught.value
+    assert (failure.kind, failure.code, failure.remedy) == (kind, code, Remedy.FAIL)
+    assert "Send" in failure.text or "Record" in failure.text
+    assert not provider.requests
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        ("status=400", "audio_rejected", "Record it again"),
+        ("status=401", "bad_key", "operator"),
+        ("status=402", "no_credit", "operator"),
+        ("status=404", "no_model", "operator"),
+        ("status=413", "audio_too_large", "shorter"),
+        ("status=429,retry_after=3", "rate_limited", "moment"),
+        ("status=500", "provider_error", "moment"),
+    ],
+)
+async def test_a_refusal_says_what_the_speaker_can_do(
+    model: str, kind: str, words: str, make: MakeTranscriber
+) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        await make(model).transcribe(b"x", "a.ogg", "audio/ogg")
+    assert caught.value.kind == kind
+    assert words in caught.value.text
+    assert "secret" not in caught.value.text
+
+
+async def test_a_wait_that_the_service_asks_for_is_passed_on(make: MakeTranscriber) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        await make("status=429,retry_after=3").transcribe(b"x", "a.ogg", "audio/ogg")
+    assert caught.value.retry_after_s == 3.0
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"text": 5}', b'{"error": {"code": "x"}}'])
+async def test_an_answer_without_a_text_is_a_failure(body: bytes) -> None:
+    async with answering(sized(body)) as server:
+        transcriber = HttpTranscriber(config(f"http://127.0.0.1:{server.port}/v1"), "m")
+        with pytest.raises(ProviderFailure) as caught:
+            await transcriber.transcribe(b"x", "a.ogg", "audio/ogg")
+        assert caught.value.kind == "malformed"
+        assert "speech service" in caught.value.text
+        await transcriber.aclose()
+
+
+async def test_a_service_that_is_not_there_is_a_failure() -> None:
+    transcriber = HttpTranscriber(config("http://127.0.0.1:9/v1"), "m")
+    with pytest.raises(ProviderFailure) as caught:
+        await transcriber.transcribe(b"x", "a.ogg", "audio/ogg")
+    assert caught.value.kind == "connect"
+    assert "speech service" in caught.value.text
+    await transcriber.aclose()
+
+
+async def test_a_silent_service_is_left_at_the_deadline(
+    make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        await make("silent", deadline_s=0.02).transcribe(b"x", "a.ogg", "audio/ogg")
+    assert caught.value.kind == "stt_late"
+    await closed(provider)
+
+
+async def test_who_finds_every_place_taken_is_refused_and_cancelling_frees_it(
+    make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    slow = make("silent", at_once=1, waiting=0)
+    task = asyncio.create_task(slow.transcribe(b"x", "a.ogg", "audio/ogg"))
+    async with asyncio.timeout(5):
+        await provider.arrived.wait()
+    with pytest.raises(ProviderFailure) as caught:
+        await slow.transcribe(b"x", "a.ogg", "audio/ogg")
+    assert (caught.value.kind, caught.value.code) == ("stt_busy", Code.BUSY)
+    task.cancel()
+    await asyncio.wait([task])
+    assert (slow.gate.inside, slow.gate.refused) == (0, 1)
+    await closed(provider)
+
+
+# --- lengths -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make_recording", [wav, ogg, mp4, flac])
+@pytest.mark.parametrize("seconds", [0.5, 61.0])
+def test_a_recording_tells_its_length(
+    make_recording: Callable[[float], bytes], seconds: float
+) -> None:
+    assert seconds_of(make_recording(seconds)) == pytest.approx(seconds, abs=0.001)
+
+
+@pytest.mark.parametrize("data", [b"", b"ID3\4", b"\x1aE\xdf\xa3webm", b"RIFF", b"OggS", b"fLaC"])
+def test_what_tells_no_length_has_none(data: bytes) -> None:
+    assert seconds_of(data) is None
+
+
+@given(st.sampled_from([wav(0.01), ogg(1), mp4(1), flac(1)]), st.integers(0, 400), st.binary())
+def test_a_damaged_recording_harms_nobody(recording: bytes, at: int, noise: bytes) -> None:
+    seconds = seconds_of(recording[:at] + noise + recording[at + 2 * len(noise) :])
+    assert seconds is None or seconds >= 0

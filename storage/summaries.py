@@ -43,7 +43,8 @@ def save_summary(tx: Tx, summary: StoredSummary, rev: int) -> Op[bool]:
     """Keep a summary made of messages as they were at revision `rev` of the conversation.
 
     Return False, and keep nothing, if one of these messages has changed since (a recalled text
-    must not live on) or the conversation was deleted. Declare the conversation's feed, which keeps such changes out meanwhile.
+    must not live on) or the conversation was deleted. Declare the conversation's
+    feed, which keeps such changes out meanwhile.
     """
     tx.head(summary.conv)
     changed = yield Statement(

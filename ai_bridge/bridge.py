@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,13 +14,15 @@ from ai_bridge.admission import DEFAULT_RETRY_MS, MAX_RANKED, Admission, busy
 from ai_bridge.backends import build_services
 from ai_bridge.config import BridgeConfig
 from ai_bridge.detect import with_detected, with_listed
-from ai_bridge.engines.base import Engine, Job
-from ai_bridge.engines.chat_engine import ChatEngine
+from ai_bridge.engines.base import Engine, EngineInfo, Job
+from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
+from ai_bridge.engines.registry import EngineRegistry
 from ai_bridge.errors import BridgeError, ProviderFailure
 from ai_bridge.router import Router, make_registry
 from ai_bridge.run import TurnRun, TurnWatcher
 from ai_bridge.slots import Service
 from ai_bridge.stats import BridgeStats, SlotGauge
+from ai_bridge.tools.loop import ToolLoop
 from ai_bridge.turn import Turn
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
 from ai_bridge.watchdog import Deadlines
@@ -38,7 +40,8 @@ class Bridge:
     """Makes AI answers. Owns every turn, one task per running turn, and all provider connections.
 
     Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries and until
-    a provider may be asked again; `lag_ms` tells how late the event loop is.
+    a provider may be asked again; `lag_ms` tells how late the event loop is. `tools` runs what
+    models ask for; `engines` are others than the chat engine, each made around it.
     """
 
     def __init__(
@@ -48,8 +51,14 @@ class Bridge:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         lag_ms: Callable[[], float] = lambda: 0.0,
+        tools: ToolLoop | None = None,
+        engines: Mapping[EngineInfo, Callable[[ChatEngine], Engine]] | None = None,
+        default_engine: str = CHAT_ENGINE.name,
     ) -> None:
         self._config = config or BridgeConfig()
+        self._tools = tools
+        self._makers = dict(engines or {})
+        self._default_engine = default_engine
         self._clock = clock
         self._sleep = sleep
         self._lag_ms = lag_ms
@@ -59,7 +68,7 @@ class Bridge:
         self._runs: dict[int, TurnRun] = {}
         self._jobs: dict[int, Job] = {}
         self._kept: dict[int, tuple[float, Turn]] = {}
-        self._engine: Engine | None = None
+        self._engine: EngineRegistry | None = None
         self._router: Router | None = None
         self._waking: asyncio.Handle | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -83,9 +92,16 @@ class Bridge:
         self._router = Router(
             registry, clock=self._clock, sleep=self._sleep, on_room=self._launch_waiting
         )
-        self._engine = ChatEngine(
-            self._router, stats=self.stats, clock=self._clock, sleep=self._sleep
+        chat = ChatEngine(
+            self._router,
+            stats=self.stats,
+            tools=self._tools,
+            clock=self._clock,
+            sleep=self._sleep,
         )
+        makers: dict[EngineInfo, Callable[[], Engine]] = {CHAT_ENGINE: lambda: chat}
+        makers |= {info: partial(make, chat) for info, make in self._makers.items()}
+        self._engine = EngineRegistry(makers, self._default_engine, clock=self._clock)
         await self._engine.start()
         self._ticker = asyncio.get_running_loop().call_later(SWEEP_S, self._tick)
         log.info("bridge.started", extra={"providers": _names(registry.services)})
@@ -133,6 +149,8 @@ class Bridge:
                 self._ticker.cancel()
             if self._engine is not None:
                 await self._engine.aclose()
+            if self._router is not None:
+                await self._router.aclose()
 
     async def _wait_idle(self) -> None:
         while self._runs:
@@ -228,6 +246,17 @@ class Bridge:
     @property
     def queued(self) -> int:
         return self._admission.queued
+
+    @property
+    def engines(self) -> EngineRegistry:
+        """Where engines are listed and switched.
+
+        Raises:
+            RuntimeError: the bridge is not started.
+        """
+        if self._engine is None:
+            raise RuntimeError("the bridge is not started")
+        return self._engine
 
     def models(self) -> list[ModelInfo]:
         """Return the models that turns may name, the default one marked."""

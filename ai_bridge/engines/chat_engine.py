@@ -93,7 +93,7 @@ class ChatEngine:
         """Nothing to open: connections are made when a turn needs one."""
 
     async def aclose(self) -> None:
-        await self.router.aclose()
+        """Nothing to close: the bridge owns the router, which engines share."""
 
 
 class ChatJob:

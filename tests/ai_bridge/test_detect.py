@@ -8,9 +8,11 @@ import time
 import pytest
 
 from ai_bridge.bridge import Bridge
-from ai_bridge.config import BridgeConfig, ProviderConfig
+from ai_bridge.config import BridgeConfig, ProviderConfig, ProviderKind
 from ai_bridge.detect import detect_providers, with_detected, with_listed
+from ai_bridge.secrets import Secret
 from bench.provider.server import ScriptedProvider
+from tests.ai_bridge.raw_server import answering, sized
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -26,6 +28,13 @@ async def test_keys_in_the_environment_are_found_and_stay_secret() -> None:
     assert openai.base_url == "https://api.openai.com/v1"
     assert (deepseek.name, deepseek.models[0]) == ("deepseek", "deepseek-chat")
     assert "sk-" not in repr((openai, deepseek))
+
+
+async def test_keys_of_vendors_with_a_dialect_of_their_own_are_found() -> None:
+    env = {"ANTHROPIC_API_KEY": "k1", "GOOGLE_API_KEY": "k2"}
+    anthropic, gemini = await detect_providers(env, ollama_url=NOWHERE)
+    assert (anthropic.kind, anthropic.api_key.reveal()) == ("anthropic", "k1")
+    assert (gemini.kind, gemini.api_key.reveal()) == ("gemini", "k2")
 
 
 async def test_another_address_for_openai_is_respected() -> None:
@@ -73,6 +82,27 @@ async def test_a_provider_that_names_no_models_is_asked_for_them(
     named = ProviderConfig(name="named", base_url=NOWHERE, models=("m",))
     config = await with_listed(BridgeConfig(providers=(own, gone, named)))
     assert [one.models for one in config.providers] == [("fake",), (), ("m",)]
+
+
+@pytest.mark.parametrize("kind", ["openai_responses", "anthropic", "gemini"])
+async def test_every_dialect_lists_its_models(
+    kind: ProviderKind, provider: ScriptedProvider
+) -> None:
+    provider.models = ["fake", "text-embedding-9", "tokens=3"]
+    base_url = provider.gemini_url if kind == "gemini" else provider.base_url
+    own = ProviderConfig(name="own", kind=kind, base_url=base_url, api_key=Secret("k"))
+    config = await with_listed(BridgeConfig(providers=(own,)))
+    assert config.providers[0].models == ("fake", "tokens=3")
+
+
+async def test_a_list_that_nobody_can_read_is_none(provider: ScriptedProvider) -> None:
+    for body in (b"\x80{", b'{"data": [{"id": 5}]}', b"[]", b""):
+        async with answering(sized(body)) as server:
+            url = f"http://127.0.0.1:{server.port}/v1"
+            config = await with_listed(
+                BridgeConfig(providers=(ProviderConfig(name="own", base_url=url),))
+            )
+            assert config.providers[0].models == ()
 
 
 async def test_a_provider_that_takes_any_model_is_shown_as_a_star() -> None:

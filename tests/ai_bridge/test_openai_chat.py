@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_bridge.backends import HttpBackend
 from ai_bridge.config import ProviderConfig, Quirks
 from ai_bridge.errors import ProviderFailure, Remedy
-from ai_bridge.providers.base import CallEnd, ModelCall
+from ai_bridge.providers.base import CallEnd, ModelCall, ToolDef
+from ai_bridge.providers.calls import MAX_ARGS_CHARS, MAX_CALLS
 from ai_bridge.providers.openai_chat import OpenAIChat
 from ai_bridge.providers.think import ThinkSplitter
 from ai_bridge.secrets import Secret
+from ai_bridge.transport.aio import AioTransport
 from ai_bridge.types import ChatMessage, Role
+from bench.provider.server import ScriptedProvider
 from protocol.codes import Code, EndReason
 from tests.ai_bridge.fakes import Sink, request
 
@@ -204,6 +208,160 @@ def test_quirks_shape_the_request() -> None:
         "stream": True,
         "max_completion_tokens": 9,
     }
+
+
+# --- tool calls ----------------------------------------------------------------------------------
+
+DELTAS: dict[str, list[dict[str, object]]] = {
+    "by index": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}},
+        {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"y"'}},
+        {"index": 0, "function": {"arguments": '{"x":1}'}},
+        {"index": 1, "function": {"arguments": ":2}"}},
+    ],
+    "by id": [
+        {"id": "a", "function": {"name": "f", "arguments": '{"x"'}},
+        {"id": "b", "function": {"name": "g", "arguments": '{"y"'}},
+        {"id": "a", "function": {"arguments": ":1}"}},
+        {"id": "b", "function": {"arguments": ":2}"}},
+    ],
+    "by position": [
+        {"function": {"name": "f", "arguments": '{"x"'}},
+        {"function": {"arguments": ":1}"}},
+        {"function": {"name": "g", "arguments": '{"y"'}},
+        {"function": {"arguments": ":2}"}},
+    ],
+    "id at first, position later": [
+        {"id": "a", "function": {"name": "f", "arguments": '{"x"'}},
+        {"function": {"arguments": ":1}"}},
+        {"id": "b", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+    "all numbered 0": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":1}'}},
+        {"index": 0, "id": "b", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+    "all numbered 0, without ids": [
+        {"index": 0, "function": {"name": "f", "arguments": '{"x":1}'}},
+        {"index": 0, "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+    "the same id for both": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":1}'}},
+        {"index": 1, "id": "a", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+    "objects": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": {"x": 1}}},
+        {"index": 1, "id": "b", "function": {"name": "g", "arguments": {"y": 2}}},
+    ],
+    "a new id with every piece": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x"'}},
+        {"index": 0, "id": "b", "function": {"arguments": ":1}"}},
+        {"index": 1, "id": "c", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+    "ids and names with every piece": [
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x"'}},
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": ":1}"}},
+        {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ],
+}
+
+
+@pytest.mark.parametrize("form", DELTAS)
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+def test_calls_are_put_together_whatever_tells_them_apart(form: str, finish: str) -> None:
+    events = [event({"tool_calls": [delta]}) for delta in DELTAS[form]]
+    sink, end = decode(*events, event({}, finish), DONE)
+    assert [(call.name, json.loads(call.args)) for call in sink.calls] == [
+        ("f", {"x": 1}),
+        ("g", {"y": 2}),
+    ]
+    assert len({call.id for call in sink.calls} - {""}) == 2
+    assert end.finish is EndReason.STOP
+
+
+def test_the_form_before_tools_is_understood() -> None:
+    pieces = [{"name": "f", "arguments": ""}, {"arguments": '{"x"'}, {"arguments": ":1}"}]
+    events = [event({"function_call": piece}) for piece in pieces]
+    (call,) = decode(*events, event({}, "function_call"), DONE)[0].calls
+    assert (call.name, call.args) == ("f", '{"x":1}')
+
+
+@pytest.mark.parametrize("args", [None, "", "  ", {}])
+def test_no_arguments_are_an_empty_object(args: object) -> None:
+    delta = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": args}}]}
+    assert decode(event(delta, "tool_calls"), DONE)[0].calls[0].args == "{}"
+
+
+def test_arguments_that_are_no_json_are_passed_on_as_they_are() -> None:
+    delta = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{x"}}]}
+    assert decode(event(delta, "tool_calls"), DONE)[0].calls[0].args == "{x"
+
+
+def test_a_call_that_was_cut_off_is_left_out() -> None:
+    whole = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    cut = {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"x'}}
+    sink, end = decode(event({"tool_calls": [whole, cut]}, "length"), DONE)
+    assert [call.name for call in sink.calls] == ["f"]
+    assert end.finish is EndReason.LENGTH
+
+
+def test_an_answer_that_broke_off_calls_nothing() -> None:
+    sink = Sink()
+    decoder = dialect().decoder(sink)
+    decoder.feed(event({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}]}))
+    with pytest.raises(ProviderFailure):
+        decoder.eof()
+    assert not sink.calls
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"index": number, "function": {"name": "f"}} for number in range(MAX_CALLS + 1)],
+        [{"index": 0, "function": {"name": "f", "arguments": "x" * (MAX_ARGS_CHARS + 1)}}],
+        [{"index": 0, "function": {"name": "f", "arguments": {"x": "x" * MAX_ARGS_CHARS}}}],
+    ],
+)
+def test_more_calls_than_anybody_could_mean_are_a_failure(deltas: list[object]) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        decode(event({"tool_calls": deltas}, "tool_calls"), DONE)
+    assert caught.value.kind == "too_many_calls"
+
+
+def test_made_up_ids_are_the_same_for_the_same_answer_and_differ_between_answers() -> None:
+    delta = {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+
+    def made(answer: str) -> str:
+        return decode(event(delta, "stop", id=answer), DONE)[0].calls[0].id
+
+    assert made("chatcmpl-1") == made("chatcmpl-1") != made("chatcmpl-2")
+
+
+def test_half_characters_in_arguments_meet_their_other_halves() -> None:
+    halves = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":"\ud83d'}},
+              {"index": 0, "function": {"arguments": '\ude00 \ud83d"}'}}]  # fmt: skip
+    events = [event({"tool_calls": [half]}) for half in halves]
+    (call,) = decode(*events, event({}, "stop"), DONE)[0].calls
+    assert json.loads(call.args) == {"x": "😀 "}
+
+
+@pytest.mark.parametrize("words", ["call_no_index", "call_no_index,call_no_id", "call_dict"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_odd_calls_over_a_real_socket(
+    words: str, stream: bool, provider: ScriptedProvider
+) -> None:
+    config = ProviderConfig(name="x", base_url=provider.base_url)
+    backend = HttpBackend(OpenAIChat(config), AioTransport(), Secret())
+    sink = Sink()
+    call = ModelCall(
+        request=request(1),
+        model=f'tool=weather,calls=2,args={{"city":"巴黎"}},{words}',
+        messages=(ChatMessage(Role.USER, "Hello?"),),
+        tools=(ToolDef("weather", "", {}),),
+        stream=stream,
+    )
+    await backend.stream(call, sink)
+    await backend.aclose()
+    assert [json.loads(call.args) for call in sink.calls] == [{"city": "巴黎"}] * 2
 
 
 # --- think tags ----------------------------------------------------------------------------------

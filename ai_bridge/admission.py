@@ -26,7 +26,7 @@ RATE_SAMPLES = 64
 MIN_RATE_SAMPLES = 8
 DEFAULT_RETRY_MS = 2_000
 MAX_RETRY_MS = 60_000
-MAX_RANKED = 512
+MAX_RANKED = 200
 """Places further back are estimated."""
 COST_MESSAGES = 20
 
@@ -69,7 +69,7 @@ class Admission:
 
     Attributes:
         limit: running turns that are allowed now, at most `max_streams`.
-        standing: more came than went in the last second: the newest are served first.
+        standing: more come than go: the newest are served first, until nobody waits for long.
     """
 
     def __init__(
@@ -198,16 +198,28 @@ class Admission:
         """Judge the last second; return turns that waited too long and should be refused."""
         self._adapt(lag_ms)
         now = self._clock()
-        self.standing = self._starts >= MIN_STARTS and self._least_wait_s > STANDING_S
+        begins = self._starts >= MIN_STARTS and self._least_wait_s > STANDING_S
         self._starts = 0
-        stale: list[Turn] = []
-        for priority, queue in self._queues.items():
-            for lane in queue.lanes.values():
-                if self._is_closed(_first_turn(lane)):
-                    lane.excused_at = now
-                elif self.standing and priority is not Priority.BACKGROUND:
-                    stale += (turn for turn, wait_s in _waits(lane, now) if wait_s > STALE_S)
-        return stale
+        lanes = [
+            lane
+            for priority, queue in self._queues.items()
+            for lane in self._open_lanes(queue, now)
+            if priority is not Priority.BACKGROUND
+        ]
+        if not begins and not self.standing:
+            return []
+        waits = [pair for lane in lanes for pair in _waits(lane, now)]
+        # The newest never wait long, so only an empty queue tells that the rush is over.
+        self.standing = begins or any(wait_s > STANDING_S for _, wait_s in waits)
+        return [turn for turn, wait_s in waits if self.standing and wait_s > STALE_S]
+
+    def _open_lanes(self, queue: FairQueue, now: float) -> Iterator[Lane]:
+        """Return lanes whose providers take turns; excuse the others, their wait is not ours."""
+        for lane in queue.lanes.values():
+            if self._is_closed(_first_turn(lane)):
+                lane.excused_at = now
+            else:
+                yield lane
 
     def _adapt(self, lag_ms: float) -> None:
         """Fewer streams while the loop is late, since each of them makes it later."""

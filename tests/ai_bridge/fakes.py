@@ -11,6 +11,7 @@ from ai_bridge.types import (
     GenParams,
     Outcome,
     PersonaSpec,
+    Priority,
     Role,
     ToolCall,
     TurnRequest,
@@ -92,6 +93,7 @@ def request(
     tenant: int = 1,
     conv: int = 1,
     model: str | None = None,
+    priority: Priority = Priority.INTERACTIVE,
     **params: Any,
 ) -> TurnRequest:
     """Make a request with one question."""
@@ -104,6 +106,7 @@ def request(
         history=(ChatMessage(Role.USER, text),),
         params=GenParams(model=model, **params),
         request_id=f"req-{turn_id}",
+        priority=priority,
     )
 
 

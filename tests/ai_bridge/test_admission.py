@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_bridge.admission import Admission
-from ai_bridge.config import BridgeConfig
+from ai_bridge.config import BridgeConfig, TenantShare
 from ai_bridge.errors import BridgeError
 from ai_bridge.turn import Turn
+from ai_bridge.types import Priority
 from bench.provider.server import ScriptedProvider
 from protocol.codes import Code, EndReason, StreamState
 from tests.ai_bridge.conftest import MakeRig
-from tests.ai_bridge.fakes import Clock, request
+from tests.ai_bridge.fakes import Clock, Watcher, request
+
+INTERACTIVE, FACADE, BACKGROUND = Priority
 
 
 class Desk:
     """An admission with numbered turns."""
 
     def __init__(
-        self, *, has_room: Callable[[Turn], bool] = lambda turn: True, **limits: int
+        self,
+        *,
+        has_room: Callable[[Turn], bool] = lambda turn: True,
+        is_closed: Callable[[Turn], bool] = lambda turn: False,
+        **limits: Any,
     ) -> None:
         self.clock = Clock()
-        self.admission = Admission(BridgeConfig(**limits), has_room=has_room, clock=self.clock)  # type: ignore[arg-type]  # limits are counts
+        self.admission = Admission(
+            BridgeConfig(**limits), has_room=has_room, clock=self.clock, is_closed=is_closed
+        )
         self._next = 0
 
-    def offer(self, *, tenant: int = 1, user: int = 1, model: str | None = None) -> Turn:
+    def offer(self, **fields: Any) -> Turn:
         self._next += 1
-        turn = Turn(
-            request(self._next, tenant=tenant, user=user, model=model), place=self.admission.place
-        )
+        turn = Turn(request(self._next, **fields), place=self.admission.place)
         self._started = self.admission.offer(turn)
         return turn
 
@@ -258,3 +266,288 @@ async def test_an_unknown_model_is_refused_with_advice(make_rig: MakeRig) -> Non
         rig.ask(model="gpt-99")
     assert refusal.value.code is Code.MODEL_UNAVAILABLE
     assert "leave its model empty" in refusal.value.text
+
+
+# --- fair by cost --------------------------------------------------------------------------------
+
+
+def starts(desk: Desk, current: Turn | None, count: int) -> list[Turn]:
+    """Let one turn after the other end; return those that start."""
+    order = []
+    for _ in range(count):
+        assert current is not None
+        current = desk.finish(current)
+        if current is not None:
+            order.append(current)
+    return order
+
+
+def test_tenants_share_by_weight() -> None:
+    desk = Desk(
+        max_streams=1,
+        user_queued=100,
+        tenants=(TenantShare(tenant=1, weight=3.0), TenantShare(tenant=2, weight=1.0)),
+    )
+    running = desk.offer(tenant=9)
+    for _ in range(60):
+        desk.offer(tenant=1)
+        desk.offer(tenant=2)
+    first = starts(desk, running, 40)
+    assert sum(turn.request.tenant == 1 for turn in first) == 30
+
+
+def test_a_tenant_pays_for_long_answers() -> None:
+    desk = Desk(max_streams=1, user_queued=100)
+    running = desk.offer(tenant=9)
+    for _ in range(60):
+        desk.offer(tenant=1, max_tokens=4000)
+        desk.offer(tenant=2, max_tokens=1000)
+    first = starts(desk, running, 40)
+    assert sum(turn.request.tenant == 1 for turn in first) in (8, 9)  # a fifth: 1 to 4 in cost
+
+
+def test_nobody_saves_up_for_later() -> None:
+    desk = Desk(max_streams=1, user_queued=100)
+    running = desk.offer(tenant=1)
+    for _ in range(30):
+        desk.offer(tenant=1)
+    running = starts(desk, running, 20)[-1]
+    for _ in range(10):
+        desk.offer(tenant=2)
+    first = starts(desk, running, 8)
+    assert [turn.request.tenant for turn in first].count(1) == 4
+
+
+def test_a_single_request_waits_one_answer_behind_ten_thousand_of_another_tenant() -> None:
+    """B5: every answer takes ten seconds at the only place there is."""
+    desk = Desk(max_streams=1, queue=12_500, user_queued=10, queue_wait_s=10**6)
+    running = desk.offer(tenant=1, user=0)
+    for number in range(10_000):
+        desk.offer(tenant=1, user=1 + number // 4)
+    for _ in range(25):
+        desk.clock.advance(10)
+        after = desk.finish(running)
+        assert after is not None
+        running = after
+    desk.clock.advance(3)
+    asked_at = desk.clock()
+    single = desk.offer(tenant=2)
+    desk.clock.advance(7)
+    assert desk.finish(running) is single
+    assert desk.clock() - asked_at <= 10
+
+
+def test_a_tenant_keeps_to_its_own_limit_of_streams() -> None:
+    desk = Desk(tenants=(TenantShare(tenant=1, max_streams=2),))
+    turns = [desk.offer(tenant=1, user=user) for user in range(4)]
+    assert desk.admission.running == 2
+    other = desk.offer(tenant=2)
+    assert desk.admission.pop() is other
+    assert desk.admission.pop() is None
+    assert desk.finish(turns[0]) is turns[2]
+    assert desk.finish(turns[1]) is turns[3]
+
+
+def test_people_go_before_programs_and_those_before_background_work() -> None:
+    desk = Desk(max_streams=1)
+    running = desk.offer(user=9)
+    for user, priority in enumerate([BACKGROUND, FACADE, INTERACTIVE, BACKGROUND, INTERACTIVE]):
+        desk.offer(user=user, priority=priority)
+    first = starts(desk, running, 5)
+    assert [turn.request.priority for turn in first] == [
+        INTERACTIVE,
+        INTERACTIVE,
+        FACADE,
+        BACKGROUND,
+        BACKGROUND,
+    ]
+    assert desk.admission.depth() == {"interactive": 0, "facade": 0, "background": 0}
+
+
+def test_a_program_may_have_more_turns_than_a_person() -> None:
+    desk = Desk(user_running=2, facade_running=5, facade_queued=1)
+    for _ in range(5):
+        desk.offer(priority=FACADE)
+        assert desk.did_start()
+    desk.offer(priority=FACADE)
+    with pytest.raises(BridgeError):
+        desk.offer(priority=FACADE)
+    desk.offer()  # the same user in person
+    assert desk.did_start()
+
+
+def test_a_newcomer_does_not_overtake_those_who_wait_for_the_same_model() -> None:
+    busy = {"m"}
+    desk = Desk(has_room=lambda turn: turn.request.params.model not in busy)
+    first = desk.offer(user=1, model="m")
+    busy.clear()  # room came up, and before anybody looked somebody else asks
+    desk.offer(user=2, model="m")
+    assert not desk.did_start()
+    assert desk.admission.pop() is first
+
+
+# --- a queue that does not get shorter -----------------------------------------------------------
+
+
+def crowd(desk: Desk, *, per_s: int, seconds: int, served: int) -> tuple[list[Turn], list[Turn]]:
+    """More people ask than are served; return who waits and who was served in the last second."""
+    running = [desk.offer(user=10_000 + number) for number in range(served)]
+    late: list[Turn] = []
+    number = 0
+    for _ in range(seconds):
+        late = []
+        for _ in range(per_s):
+            number += 1
+            desk.offer(user=number)
+        desk.clock.advance(1)
+        for at, turn in enumerate(running):
+            following = desk.finish(turn)
+            assert following is not None
+            running[at] = following
+            late.append(following)
+        stale = desk.admission.sweep(0.0)
+        for turn in stale:
+            assert desk.admission.withdraw(turn)
+    return desk.admission.waiting(), late
+
+
+def test_in_a_standing_queue_the_newest_are_served_and_the_old_sent_away() -> None:
+    desk = Desk(max_streams=20, queue=5000, queue_wait_s=10**6)
+    waiting, served = crowd(desk, per_s=40, seconds=8, served=20)
+    assert desk.admission.standing
+    newest = max(turn.id for turn in waiting + served)
+    assert sorted(turn.id for turn in served) == list(range(newest - 19, newest + 1))
+    assert len(waiting) <= 60  # of two seconds
+    desk.clock.advance(3)
+    for turn in desk.admission.sweep(0.0):
+        desk.admission.withdraw(turn)
+    desk.admission.sweep(0.0)
+    assert not desk.admission.standing
+
+
+def test_the_order_of_one_user_holds_in_a_standing_queue() -> None:
+    desk = Desk(max_streams=20, queue=5000, user_running=1, queue_wait_s=10**6)
+    _, running = crowd(desk, per_s=40, seconds=8, served=20)
+    assert desk.admission.standing
+    own = [desk.offer(user=77_777) for _ in range(3)]
+    served: list[Turn] = []
+    while running and desk.admission.queued:
+        following = desk.finish(running.pop())
+        if following is not None:
+            running.append(following)
+            served.append(following)
+    assert [turn for turn in served if turn.request.user == 77_777] == own
+
+
+def test_a_slow_server_keeps_its_queue() -> None:
+    """One answer in four seconds: everybody waits long, and nobody is sent away for it."""
+    desk = Desk(max_streams=1, queue_wait_s=10**6)
+    running = desk.offer(user=99)
+    for user in range(10):
+        desk.offer(user=user)
+    order = []
+    for _ in range(10):
+        for _ in range(4):
+            desk.clock.advance(1)
+            assert desk.admission.sweep(0.0) == []
+        after = desk.finish(running)
+        assert after is not None
+        running = after
+        order.append(after.request.user)
+    assert order == list(range(10))
+
+
+def test_waiting_for_a_closed_provider_is_not_the_queues_fault() -> None:
+    closed = True
+    desk = Desk(has_room=lambda turn: not closed, is_closed=lambda turn: closed, queue_wait_s=10**6)
+    for user in range(50):
+        desk.offer(user=user)
+    for _ in range(30):
+        desk.clock.advance(1)
+        desk.admission.sweep(0.0)
+    closed = False
+    first = [desk.admission.pop() for _ in range(20)]
+    assert [turn.request.user for turn in first if turn] == list(range(20))
+    desk.clock.advance(1)
+    assert desk.admission.sweep(0.0) == []
+    assert not desk.admission.standing
+
+
+# --- a late loop ---------------------------------------------------------------------------------
+
+
+def test_a_late_loop_takes_fewer_streams_and_more_again_when_it_is_well() -> None:
+    desk = Desk(max_streams=100)
+    running = [desk.offer(user=user) for user in range(60)]
+    limits = []
+    for _ in range(5):
+        desk.admission.sweep(80.0)
+        limits.append(round(desk.admission.limit))
+    assert limits == [54, 49, 44, 39, 35]
+    desk.admission.release(running.pop())
+    desk.offer(user=999)
+    assert not desk.did_start()
+    for _ in range(60):
+        desk.admission.sweep(80.0)
+    assert desk.admission.limit == 16
+    for _ in range(60):
+        desk.admission.sweep(10.0)
+    assert desk.admission.limit == 100
+
+
+async def test_the_watcher_hears_of_its_place_once_a_second(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    class Queued(Watcher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places: list[int] = []
+
+        def turn_queued(self, turn: Turn, place: int) -> None:
+            self.places.append(place)
+
+    rig = await make_rig(provider, user_running=1, user_queued=10)
+    turns = [rig.ask(model="stall=1", user=1)[0] for _ in range(3)]
+    watcher = Queued()
+    rig.watchers.append(watcher)
+    last = rig.bridge.submit(request(99, user=1, model="tokens=1"), watcher)
+    assert last.place_in_queue == 3
+    for _ in range(3):
+        rig.bridge.sweep()
+    assert watcher.places == [3]
+    rig.bridge.cancel(turns[1].id)
+    rig.bridge.sweep()
+    rig.bridge.cancel(turns[2].id)
+    rig.bridge.sweep()
+    assert watcher.places == [3, 2, 1]
+
+
+async def test_background_work_gets_a_fifth_of_a_provider(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, provider={"limit": "fixed", "max_streams": 10})
+    for user in range(5):
+        rig.ask(user=user, model="stall=1", priority=BACKGROUND)
+    assert (rig.bridge.running, rig.bridge.queued) == (2, 3)
+    for user in range(8):
+        rig.ask(user=user, model="stall=1")
+    assert (rig.bridge.running, rig.bridge.queued) == (10, 3)
+
+
+async def test_who_waits_in_a_standing_queue_is_told_to_come_back(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, max_streams=10, queue_wait_s=10**6)
+    running = [rig.ask(user=user, model="stall=1")[0] for user in range(10)]
+    waiting = [rig.ask(user=100 + user, model="stall=1") for user in range(30)]
+    rig.clock.advance(3)
+    for turn in running:
+        rig.bridge.cancel(turn.id)
+    await waiting[9][1].change()
+    rig.bridge.sweep()
+    for _, watcher in waiting[10:]:
+        outcome = await watcher.end()
+        assert (outcome.reason, outcome.code) == (EndReason.ERROR, Code.BUSY)
+        assert outcome.retry_ms > 0
+        assert watcher.started == 0
+    assert rig.bridge.stats.refused_by == {"busy": 20}

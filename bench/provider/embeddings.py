@@ -51,7 +51,7 @@ def answer(body: dict[str, Any], model: str, dim: int) -> dict[str, Any]:
     The `openai` package asks for base64: little-endian floats of four bytes.
     """
     given = body.get("input", "")
-    one = isinstance(given, str) or (isinstance(given, list) and given[:1] and given_ints(given))
+    one = isinstance(given, str) or (isinstance(given, list) and given[:1] and _is_tokens(given))
     texts = [str(text) for text in ([given] if one else given)]
     wanted = body.get("dimensions")
     size = wanted if isinstance(wanted, int) and wanted > 0 else dim
@@ -66,6 +66,6 @@ def answer(body: dict[str, Any], model: str, dim: int) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
-def given_ints(given: list[Any]) -> bool:
+def _is_tokens(given: list[Any]) -> bool:
     """Tell a text given as token numbers from a list of texts."""
     return all(isinstance(one, int) for one in given)

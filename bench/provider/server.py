@@ -61,8 +61,9 @@ Answer = str | Said
 class ScriptedProvider:
     """Speaks OpenAI chat and responses, Anthropic, Gemini, embeddings and transcriptions.
 
-    What is answered comes from `replies` (the oldest first, taken off), else from `reply_with`
-    (None leaves it), else from the model's name, whose pace and faults hold in any case.
+    What is answered comes from `replies` (the oldest first, taken off; a refusal takes none),
+    else from `reply_with` (None leaves it), else from the model's name, whose pace and faults
+    hold in any case. With an answer of a test's own the model may have any name.
 
     Attributes:
         requests: the last hundred, for tests that look at what was sent.
@@ -132,24 +133,32 @@ class ScriptedProvider:
         self.stats.requests += 1
         try:
             request, dialect = _read(raw, path)
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
+            status = 400 if isinstance(error, ValueError) else 404
             text = f"this cannot be answered: {error}"
-            line.respond(400, compact(CHAT.error(Failure(status=400, message=text))))
+            line.respond(status, compact(CHAT.error(Failure(status=status, message=text))))
             return
         self.requests.append(request)
         self.arrived.set()
-        said = self._said(request)
-        try:
-            behaviour = self._behaviour(request.model, said)
-        except ValueError as error:
-            failure = Failure(status=400, message=str(error))
-            line.respond(400, compact((dialect or CHAT).error(failure)))
-            return
         line.model = request.model
+        self._serve_post(line, request, dialect)
+
+    def _serve_post(self, line: Connection, request: Request, dialect: Dialect | None) -> None:
+        problem = ""
+        try:
+            behaviour = self._behaviour(request.model)
+        except ValueError as error:
+            behaviour, problem = Behaviour(), str(error)
         if behaviour.stale and line.served > 1:
             line.abort()
-        elif behaviour.status != 200 or behaviour.quota:
+            return
+        if behaviour.status != 200 or behaviour.quota:
             self._refuse(line, behaviour, dialect or CHAT)
+            return
+        said = self._said(request)  # not before: a refusal takes no reply off
+        if problem and said is None:
+            failure = Failure(status=400, message=problem)
+            line.respond(400, compact((dialect or CHAT).error(failure)))
         elif dialect is None:
             self._answer_other(line, request, behaviour, said)
         else:
@@ -182,18 +191,13 @@ class ScriptedProvider:
                 answer = self.reply_with(request)
         return Said(text=answer) if isinstance(answer, str) else answer
 
-    def _behaviour(self, model: str, said: Said | None) -> Behaviour:
+    def _behaviour(self, model: str) -> Behaviour:
         """Return how this request is met.
 
         Raises:
-            ValueError: nobody can read the model's name, and no test gave an answer.
+            ValueError: nobody can read the model's name.
         """
-        try:
-            behaviour = parse_model(model)
-        except ValueError:
-            if said is None:
-                raise
-            return Behaviour()
+        behaviour = parse_model(model)
         if behaviour.failures >= 0:
             self.tries[model] = self.tries.get(model, 0) + 1
             if self.tries[model] > behaviour.failures:
@@ -284,7 +288,8 @@ def _read(raw: Raw, path: str) -> tuple[Request, Dialect | None]:
     """Find out who is asked for what.
 
     Raises:
-        ValueError: no readable body, or nothing at this path.
+        ValueError: no readable body.
+        LookupError: nothing at this path.
     """
     if path.endswith("/audio/transcriptions"):
         form = transcription.form_of(raw.headers.get("content-type", ""), raw.body)
@@ -301,7 +306,7 @@ def _read(raw: Raw, path: str) -> tuple[Request, Dialect | None]:
     else:
         dialect = next((one for end, one in _DIALECTS if path.endswith(end)), None)
     if dialect is None:
-        raise ValueError(path)
+        raise LookupError(path)
     talk = dialect.read(body)
     return Request(raw.path, raw.headers, body, dialect.name, model, talk), dialect
 

@@ -365,6 +365,15 @@ async def test_a_test_may_write_thoughts_and_calls(
     assert b'"see"' in told.raw
 
 
+async def test_a_refusal_leaves_the_written_answer_for_the_next_try(
+    provider: ScriptedProvider,
+) -> None:
+    provider.replies.append("at last")
+    model = "status=503,failures=1"
+    assert (await ask(provider, "chat", model)).status == 503
+    assert text_in("chat", await ask(provider, "chat", model)) == "at last"
+
+
 async def test_faults_and_pace_of_the_name_hold_for_written_answers(
     provider: ScriptedProvider,
 ) -> None:
@@ -460,7 +469,7 @@ async def test_models_are_listed_for_whoever_asks(provider: ScriptedProvider) ->
 async def test_what_cannot_be_answered_is_refused_with_a_reason(
     provider: ScriptedProvider,
 ) -> None:
-    assert (await post(provider, "/v1/nothing", json={"model": "fake"})).status == 400
+    assert (await post(provider, "/v1/nothing", json={"model": "fake"})).status == 404
     assert (await post(provider, "/v1/chat/completions", data=b"{oops")).status == 400
     assert (await post(provider, "/v1/chat/completions", json=[1])).status == 400
     told = await ask(provider, "anthropic", "unknown_word=3")

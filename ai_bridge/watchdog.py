@@ -45,8 +45,7 @@ class Watch:
         self.seen_bytes = 0  # size at the last search for loops
 
     def begin_attempt(self, now: float, ttft_s: float) -> None:
-        limits = self.deadlines
-        self.deadlines = Deadlines(ttft_s or limits.ttft_s, limits.gap_s, limits.total_s)
+        self.ttft_s = ttft_s or self.deadlines.ttft_s
         self.attempt_at = now
         self.content_at = None  # of an earlier call, perhaps before a tool ran
         self.watched = True

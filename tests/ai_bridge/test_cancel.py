@@ -97,6 +97,8 @@ async def test_two_hundred_cancelled_streams_are_all_closed_upstream(
     assert {outcome.reason for outcome in outcomes} == {EndReason.CANCELLED}
     assert provider.stats.aborted == 200
     assert provider.stats.events - sent <= 200
+    assert sum(rig.bridge.stats.cancel_to_close_ms.counts) == 200
+    assert all(state["running"] == 0 for state in rig.bridge.health().values())
 
 
 async def test_a_failure_loses_against_a_cancel(
@@ -132,6 +134,25 @@ async def test_no_first_text_in_time_is_tried_again_and_then_told(
     assert (outcome.reason, outcome.code) == (EndReason.ERROR, Code.TIMEOUT)
     assert outcome.attempts == 3
     assert "20 seconds" in outcome.error
+
+
+async def test_each_provider_has_its_own_time_to_the_first_text(
+    provider: ScriptedProvider, second_provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, second_provider, each=({"ttft_s": 90}, {}), max_retries=0)
+    turn, watcher = rig.ask(model="silent")
+    await provider.arrived.wait()
+    rig.clock.advance(89)
+    rig.bridge.sweep()
+    assert second_provider.stats.requests == 0
+    rig.clock.advance(2)
+    rig.bridge.sweep()
+    await second_provider.arrived.wait()
+    rig.clock.advance(21)
+    rig.bridge.sweep()
+    outcome = await watcher.end()
+    assert (outcome.code, outcome.provider) == (Code.TIMEOUT, "p1")
+    assert turn.attempt == 2
 
 
 async def test_another_provider_takes_over_from_a_silent_one(
@@ -196,6 +217,20 @@ async def test_a_model_that_repeats_itself_is_stopped(
     outcome = await watcher.end()
     assert outcome.reason is EndReason.ERROR
     assert "repeating" in outcome.error
+
+
+async def test_a_model_that_only_thinks_is_stopped(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, reasoning_tokens=100)
+    turn, watcher = rig.ask(model="think=400,stall=0")
+    while turn.size(StreamPart.REASONING) <= 400:
+        await watcher.change(watcher.changes + 1)
+    rig.bridge.sweep()
+    outcome = await watcher.end()
+    assert outcome.reason is EndReason.ERROR
+    assert "100 tokens" in outcome.error
+    assert provider.stats.requests == 1
 
 
 async def test_a_turn_does_not_wait_for_ever(provider: ScriptedProvider, make_rig: MakeRig) -> None:

@@ -103,9 +103,10 @@ class ModelNames:
 
     async def listing(self, caller: HttpCaller) -> list[ModelRow]:
         """Return all that caller may name: personas, then models."""
-        rows = []
+        found: dict[int | None, Persona] = {}  # one's own may be the tenant's as well
         for scope in Scope:
-            rows += [self.row(persona) for persona in await self._personas(caller, scope)]
+            found.update((row.id, row) for row in await self._personas(caller, scope))
+        rows = [self.row(persona) for persona in found.values()]
         if caller.raw:
             rows += self._models()
         return rows

@@ -212,6 +212,85 @@ def test_nothing_is_lost_whatever_happens(steps: list[tuple[str, int]]) -> None:
             assert {turn.request.user for turn in waiting} <= busy
 
 
+STEP = st.tuples(
+    st.sampled_from(
+        ["offer", "offer", "offer", "finish", "finish", "withdraw", "toggle", "second"]
+    ),
+    st.integers(0, 200),
+)
+
+
+@given(st.lists(STEP, max_size=150))
+def test_whoever_may_start_does_and_each_user_in_order(steps: list[tuple[str, int]]) -> None:
+    """With several models, priorities, tenants with limits, and a queue in either order."""
+    shut: set[str | None] = set()
+    desk = Desk(
+        max_streams=4,
+        user_running=1,
+        facade_running=2,
+        user_queued=3,
+        facade_queued=3,
+        queue=30,
+        tenants=(TenantShare(tenant=0, max_streams=1), TenantShare(tenant=1, weight=5)),
+        has_room=lambda turn: turn.request.params.model not in shut,
+    )
+    running: list[Turn] = []
+    waiting: list[Turn] = []
+    for step, number in steps:
+        if step == "offer":
+            try:
+                turn = desk.offer(
+                    tenant=number % 3,
+                    user=number % 5,
+                    model="abc"[number % 7 % 3],
+                    priority=Priority(number % 11 % 3),
+                )
+            except BridgeError:
+                continue
+            (running if desk.did_start() else waiting).append(turn)
+        elif step == "withdraw" and waiting:
+            assert desk.admission.withdraw(waiting.pop(number % len(waiting)))
+        elif step == "finish" and running:
+            desk.admission.release(running.pop(number % len(running)))
+        elif step == "toggle":
+            shut ^= {"abc"[number % 3]}
+        elif step == "second":
+            desk.clock.advance(1)
+            desk.admission.sweep(0.0)
+            desk.admission.standing = number % 2 == 0
+        while (started := desk.admission.pop()) is not None:
+            own = [turn for turn in waiting if _owner(turn) == _owner(started)]
+            assert started is own[0]
+            waiting.remove(started)
+            running.append(started)
+        _check_room(desk, running, waiting, shut)
+    assert {turn.id for turn in desk.admission.in_order()} == {turn.id for turn in waiting}
+    assert sum(desk.admission.depth().values()) == len(waiting) == desk.admission.queued
+
+
+def _owner(turn: Turn) -> tuple[int, int, int]:
+    request = turn.request
+    return request.tenant, request.user, request.priority
+
+
+def _check_room(
+    desk: Desk, running: list[Turn], waiting: list[Turn], shut: set[str | None]
+) -> None:
+    """Everybody who waits has a reason."""
+    assert desk.admission.running == len(running) <= 4
+    owners = [_owner(turn) for turn in running]
+    tenants = [turn.request.tenant for turn in running]
+    assert tenants.count(0) <= 1
+    seen: set[tuple[int, int, int]] = set()
+    for turn in waiting if len(running) < 4 else []:
+        owner = _owner(turn)
+        first = owner not in seen
+        seen.add(owner)
+        limit = 2 if turn.request.priority is FACADE else 1
+        held = owners.count(owner) >= limit or (turn.request.tenant == 0 and 0 in tenants)
+        assert not first or held or turn.request.params.model in shut
+
+
 async def test_the_bridge_starts_what_waits_when_a_turn_ends(
     provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:

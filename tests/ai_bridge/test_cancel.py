@@ -83,10 +83,12 @@ async def test_cancel_of_an_unknown_or_ended_turn_says_no(
     assert len(watcher.outcomes) == 1
 
 
+@pytest.mark.parametrize("transport", ["aio", "raw"])
 async def test_two_hundred_cancelled_streams_are_all_closed_upstream(
-    provider: ScriptedProvider, make_rig: MakeRig
+    transport: str, provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:
-    rig = await make_rig(provider)
+    """B3: the provider counts each of them aborted, at most one token after the cancel."""
+    rig = await make_rig(provider, provider={"transport": transport})
     asked = [rig.ask(user=user, model="rate=20,tokens=10000") for user in range(200)]
     await asyncio.gather(*(watcher.change() for _, watcher in asked))
     sent = provider.stats.events

@@ -17,7 +17,7 @@ from bench.provider.player import Delivery, Player
 from bench.provider.stats import Abort, Stats, tcp_last_words
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-STREAM_HEAD = "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+EVENTS = "text/event-stream"
 
 
 class Raw(Struct, frozen=True):
@@ -204,17 +204,12 @@ class Connection(asyncio.Protocol):
 
 
 def head(
-    status: int,
-    headers: dict[str, str],
-    length: int | None = None,
-    kind: str = "application/json",
+    status: int, headers: dict[str, str], length: int | None = None, kind: str = "application/json"
 ) -> bytes:
-    """Return the head of a response; without a length it is a stream of events."""
+    """Return the head of a response; without a length the body comes in chunks."""
+    form = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    form = STREAM_HEAD
-    if length is not None:
-        form = f"content-type: {kind}\r\ncontent-length: {length}\r\n"
-    return f"HTTP/1.1 {status} Scripted\r\n{form}{lines}\r\n".encode()
+    return f"HTTP/1.1 {status} Scripted\r\ncontent-type: {kind}\r\n{form}\r\n{lines}\r\n".encode()
 
 
 def _unchunked(buffer: bytearray, at: int) -> tuple[bytes, int] | None:

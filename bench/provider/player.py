@@ -17,14 +17,21 @@ from bench.provider.script import Behaviour
 from bench.provider.stats import Stats
 
 COMMENT = b": keep-alive\n\n"
+EMPTY_LINE = b"\n"
+"""What DeepSeek sends while an answer without a stream takes its time."""
 
 
 class Delivery(Struct, frozen=True):
-    """What is played. A body that is not `chunked` announced its length in the head."""
+    """What is played. A body that is not `chunked` announced its length in the head.
+
+    `comment` and `ping` are the signs of life that the script's words of these names send; only
+    a chunked body has room for them.
+    """
 
     behaviour: Behaviour
     head: bytes
     steps: Iterator[Step]
+    comment: bytes = COMMENT
     ping: bytes = b""
     chunked: bool = True
     delay_s: float = 0.0
@@ -136,9 +143,9 @@ class Player:
             self._line.reset()
             return
         self._line.send(self._delivery.head)
-        if behaviour.comments > 0:
-            self._repeat(behaviour.comments, COMMENT)
-        if behaviour.pings > 0:
+        if behaviour.comments > 0 and self._chunked:
+            self._repeat(behaviour.comments, self._delivery.comment)
+        if behaviour.pings > 0 and self._delivery.ping:
             self._repeat(behaviour.pings, self._delivery.ping)
         self._due = time.monotonic() + behaviour.first
         self._waiting = True

@@ -84,7 +84,7 @@ class Delays(Calls, frozen=True, kw_only=True, forbid_unknown_fields=True):
     linger: float = 0.0
     """Seconds before the body ends after its last event."""
     comments: float = 0.0
-    """A keep-alive comment every so many seconds."""
+    """A keep-alive comment every so many seconds; in a JSON body an empty line."""
     pings: float = 0.0
     """The dialect's own sign of life every so many seconds (Anthropic: ping events)."""
 

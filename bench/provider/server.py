@@ -19,10 +19,10 @@ from bench.provider.dialects.gemini import Gemini
 from bench.provider.dialects.responses import Responses
 from bench.provider.faults import parts, streamed, whole
 from bench.provider.headers import headers_of
-from bench.provider.http import Connection, Raw, head
+from bench.provider.http import EVENTS, Connection, Raw, head
 from bench.provider.listing import models
 from bench.provider.pace import Wheel
-from bench.provider.player import Delivery
+from bench.provider.player import EMPTY_LINE, Delivery
 from bench.provider.reply import FAKE_KEY, PLAIN, Said, Talk, compact, compose
 from bench.provider.script import NEVER, Behaviour, healthy, parse_model
 from bench.provider.stats import Abort, Stats
@@ -221,9 +221,10 @@ class ScriptedProvider:
         reply = compose(behaviour, request.model, request.talk, said)
         headers = headers_of(behaviour)
         if _wants_stream(request) and not behaviour.json:
-            top = head(200, headers) if headers else _STREAM_HEAD
+            top = head(200, headers, kind=EVENTS) if headers else _STREAM_HEAD
             steps = streamed(dialect, reply)
-            line.play(Delivery(behaviour, top, steps, dialect.ping() if behaviour.pings else b""))
+            ping = dialect.ping() if behaviour.pings else b""
+            line.play(Delivery(behaviour, top, steps, ping=ping))
             return
         body = whole(dialect, reply)
         if request.path.endswith(":streamGenerateContent"):
@@ -254,17 +255,18 @@ class ScriptedProvider:
         """Send a body with its length: at once, or with the delays and faults of a script."""
         steps = parts(body, behaviour)
         cut = behaviour.empty or behaviour.garbage != NEVER
-        length = (
-            sum(len(step[1]) for step in steps if isinstance(step, tuple)) if cut else len(body)
+        length = sum(len(one[1]) for one in steps if isinstance(one, tuple)) if cut else len(body)
+        if delay_s == 0 and _is_prompt(behaviour) and steps == [(PLAIN, body)]:
+            self.stats.finished += status == 200
+            line.send(head(status, headers_of(behaviour), length, kind) + body)
+            return
+        chunked = behaviour.comments > 0
+        top = head(status, headers_of(behaviour), None if chunked else length, kind)
+        line.play(
+            Delivery(
+                behaviour, top, iter(steps), comment=EMPTY_LINE, chunked=chunked, delay_s=delay_s
+            )
         )
-        top = head(status, headers_of(behaviour), length, kind)
-        if status == 200 and steps == [(PLAIN, body)] and not delay_s and _is_prompt(behaviour):
-            self.stats.finished += 1
-            line.send(top + body)
-        elif status != 200 and _is_prompt(behaviour):
-            line.send(top + body)
-        else:
-            line.play(Delivery(behaviour, top, iter(steps), chunked=False, delay_s=delay_s))
 
 
 def _is_prompt(behaviour: Behaviour) -> bool:
@@ -322,4 +324,4 @@ _DIALECTS: tuple[tuple[str, Dialect], ...] = (
     ("/responses", RESPONSES),
     ("/messages", ANTHROPIC),
 )
-_STREAM_HEAD = head(200, {})
+_STREAM_HEAD = head(200, {}, kind=EVENTS)

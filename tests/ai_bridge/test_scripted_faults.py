@@ -357,6 +357,9 @@ async def test_signs_of_life_come_while_nothing_else_does(provider: ScriptedProv
     told = await ask(provider, "chat", "tokens=1,first=0.06,comments=0.01")
     assert told.raw.startswith(b": keep-alive\n\n")
     assert text_in("chat", told) == "word0 "
+    told = await ask(provider, "chat", "tokens=1,first=0.06,comments=0.01", stream=False)
+    assert told.raw.startswith(b"\n\n")
+    assert told.json["choices"][0]["message"]["content"] == "word0 "
     told = await ask(provider, "anthropic", "tokens=1,first=0.06,pings=0.01")
     assert told.events[0] == ("ping", {"type": "ping"})
     told = await ask(provider, "responses", "tokens=1,first=0.06,pings=0.01")

@@ -73,7 +73,7 @@ def asking(provider: ScriptedProvider) -> str:
 
 
 def for_model(model: str) -> bytes:
-    return b'{"model": "%b"}' % model.encode()
+    return b'{"model": "%b", "stream": true}' % model.encode()
 
 
 # --- services as they are ------------------------------------------------------------------------

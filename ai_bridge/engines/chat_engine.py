@@ -198,8 +198,10 @@ class ChatJob:
         request = run.turn.request
         offered = tools.defs(DIALECTS[slot.config.kind]) if tools is not None else ()
         tool_tokens = definition_tokens(offered)
-        whole = structs.replace(request, history=(*request.history, *exchange))
-        context = self._context(whole, slot, tool_tokens, shrink=shrink)
+        shown = request
+        if exchange:
+            shown = structs.replace(request, history=(*request.history, *exchange))
+        context = self._context(shown, slot, tool_tokens, shrink=shrink)
         run.prompt_tokens = context.tokens + tool_tokens
         call = ModelCall(
             request=request, model=slot.model, messages=context.messages, tools=offered

@@ -46,9 +46,10 @@ class BadArguments(ValueError):
 def read_arguments(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call.
 
-    Models send what is nearly right, so three things are put right first: no text means no
-    arguments, null for a property that may be left out is left out (strict mode makes them send
-    it), and an object or array written as JSON text is read.
+    What is nearly right is put right first, as the normal forms of schema.py need it: no text
+    means no arguments; null for a property that may be left out is left out (strict mode makes
+    models send it); one that is missing and may be null is null (Gemini is not told of null); an
+    object or array written as JSON text is read.
 
     Raises:
         BadArguments: not a JSON object, or it does not fit `schema`.
@@ -98,7 +99,13 @@ class _Check:
         if not isinstance(value, dict) or not isinstance(properties, dict):
             return value
         needed = _texts(rule.get("required"))
-        return {
+        left_out = {
+            name: None
+            for name in needed
+            if name not in value and name in properties
+            if not self.problem(None, properties[name], "", depth)
+        }
+        return left_out | {
             name: self.righted(item, properties.get(name), depth + 1)
             for name, item in value.items()
             if item is not None

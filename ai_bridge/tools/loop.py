@@ -127,6 +127,7 @@ class _Talk:
         self._left_s = loop.limits.total_s
         self._until = 0.0
         self._last = False
+        self._wrote = False
         self._slots = asyncio.Semaphore(loop.limits.parallel)
         self._context = ToolContext(
             turn_id=request.turn_id,
@@ -141,7 +142,10 @@ class _Talk:
         run = self._run
         for number in range(1, self._loop.limits.rounds + 2):
             start = run.turn.size()
-            end = await attempt(tuple(self._messages), self._tools)
+            try:
+                end = await attempt(tuple(self._messages), self._tools)
+            except ProviderFailure as failure:
+                raise _after_write(failure) if self._wrote else failure from None
             usage = run.end_round(end.usage)
             calls = tuple(run.calls)
             if not calls or end.finish is not EndReason.STOP:
@@ -193,6 +197,7 @@ class _Talk:
         if tainted and not await self._confirmed(call):
             self._note(call, ToolState.REFUSED, "not_confirmed")
             return "Not run: nobody confirmed it. Tell the person what you wanted to do."
+        self._wrote = True
         with self._timed():
             return await self._call(call, ready)
 
@@ -348,6 +353,18 @@ def _repeatable(call: ToolCall) -> ToolCall:
 def _shown(name: str) -> str:
     """A name that no tool has was written by the model: one short line of it."""
     return " ".join(name.split())[:64]
+
+
+def _after_write(failure: ProviderFailure) -> ProviderFailure:
+    """Nobody should ask the same again without a look at what was changed."""
+    return ProviderFailure(
+        failure.kind,
+        f"{failure.text} A tool has already changed something: look at it before you ask again.",
+        remedy=Remedy.FAIL,
+        code=failure.code,
+        status=failure.status,
+        retry_after_s=failure.retry_after_s,
+    )
 
 
 def _endless() -> ProviderFailure:

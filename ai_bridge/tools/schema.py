@@ -7,9 +7,9 @@ against the original (`arguments.py`).
 
 Rules, as documented by the services in 2025 and 2026: OpenAI "Function calling" and "Structured
 outputs" (strict: every property required, `additionalProperties: false`), Anthropic "Tool use"
-(`input_schema` is an object, property keys match `[a-zA-Z0-9_.-]{1,64}`), Gemini `Schema` (a
-subset of OpenAPI 3.0: one type, `nullable`, enums of non-empty strings, few formats, `anyOf`
-alone).
+(`input_schema` is an object, property keys match `[a-zA-Z0-9_.-]{1,64}`), Gemini "Function
+calling" (what both its `parameters`, a subset of OpenAPI 3.0, and its `parametersJsonSchema`
+take: one type, no null, enums of non-empty strings, few formats, `anyOf` alone, plain names).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ MAX_DESCRIPTION_CHARS = 1_000
 MAX_REF_HOPS = 16
 
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.\-]{1,64}\Z")
+_GEMINI_PROPERTY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}\Z")
 _TYPES = ("object", "array", "string", "integer", "number", "boolean")
 _GEMINI_FORMATS = {
     "string": {"date-time"},
@@ -80,6 +81,7 @@ class _Normaliser:
         self._dialect = dialect
         self._strict = dialect is Dialect.OPENAI_STRICT
         self._gemini = dialect is Dialect.GEMINI
+        self._names = _GEMINI_PROPERTY if self._gemini else _PROPERTY
         self._nodes = 0
 
     def top(self) -> Schema:
@@ -91,7 +93,7 @@ class _Normaliser:
             raise BadSchema("not_an_object")
         result = self._object(schema, (), 0)
         _describe(result, schema)
-        return result
+        return _without_nullable(result) if self._gemini else result
 
     # --- one subschema -----------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ class _Normaliser:
         for name, raw in properties.items():
             if raw is False:
                 continue
-            if not isinstance(name, str) or not _PROPERTY.match(name):
+            if not isinstance(name, str) or not self._names.match(name):
                 if name in wanted:
                     raise BadSchema("bad_property")
                 continue
@@ -414,6 +416,25 @@ def _merged(left: Schema, right: Schema) -> Schema:
         result["required"] = _distinct(
             [*_strings(left.get("required")), *_strings(right.get("required"))]
         )
+    return result
+
+
+def _without_nullable(schema: Schema) -> Schema:
+    """Say without null what may be null: it may be left out, and is null then (arguments.py)."""
+    result = {key: value for key, value in schema.items() if key != "nullable"}
+    if "properties" in schema:
+        parts = schema["properties"]
+        result["properties"] = {name: _without_nullable(one) for name, one in parts.items()}
+        needed = [name for name in schema.get("required", ()) if not _accepts_null(parts[name])]
+        result.pop("required", None)
+        if needed:
+            result["required"] = needed
+    if "items" in schema:
+        result["items"] = _without_nullable(schema["items"])
+    if "anyOf" in schema:
+        result["anyOf"] = _distinct(_without_nullable(one) for one in schema["anyOf"])
+        if len(result["anyOf"]) == 1:
+            return {**result["anyOf"][0]}
     return result
 
 

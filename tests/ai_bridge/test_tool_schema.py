@@ -26,10 +26,10 @@ PROPERTY = re.compile(r"[a-zA-Z0-9_.\-]{1,64}\Z")
 PLAIN = {"object", "array", "string", "integer", "number", "boolean"}
 TOP_FORBIDDEN = {"anyOf", "allOf", "oneOf", "enum", "not", "$ref", "$defs"}
 GEMINI_KEYS = {
-    "type", "description", "nullable", "enum", "format", "items", "properties", "required",
+    "type", "description", "enum", "format", "items", "properties", "required",
     "minItems", "maxItems", "minimum", "maximum", "anyOf",
 }  # fmt: skip
-OPENAI_KEYS = GEMINI_KEYS - {"nullable"} | {"additionalProperties", "minLength", "maxLength"}
+OPENAI_KEYS = GEMINI_KEYS | {"additionalProperties", "minLength", "maxLength"}
 STRICT_KEYS = OPENAI_KEYS - {"format", "minLength", "maxLength"}
 
 
@@ -89,6 +89,8 @@ def _violations_of_gemini(node: dict[str, Any]) -> list[str]:
     found = []
     if isinstance(node.get("type"), list):
         found.append("gemini: several types")
+    if not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) for name in node.get("properties", ())):
+        found.append("gemini: a bad property name")
     if "anyOf" in node and len(node) > 1:
         found.append("gemini: anyOf beside others")
     if "enum" in node and not all(isinstance(one, str) and one for one in node["enum"]):
@@ -325,17 +327,23 @@ def test_strict_mode_requires_everything_and_lets_the_optional_be_null() -> None
     assert read_arguments(sent, schema) == {"city": "北京", "more": {"a": 1}}
 
 
-def test_gemini_is_told_one_type_a_nullable_mark_and_only_formats_it_knows() -> None:
+def test_gemini_is_told_one_type_no_null_and_only_formats_it_knows() -> None:
     schema = {
         "type": "object",
         "properties": {
             "day": {"type": ["string", "null"], "format": "date"},
             "at": {"type": "string", "format": "date-time"},
             "level": {"enum": [1, 2], "description": "How loud."},
+            "user-id": {"type": "string"},
         },
+        "required": ["day", "at"],
     }
-    properties = normalise(schema, Dialect.GEMINI)["properties"]
-    assert properties["day"] == {"type": "string", "nullable": True}
+    result = normalise(schema, Dialect.GEMINI)
+    properties = result["properties"]
+    assert result["required"] == ["at"]
+    assert read_arguments('{"at": "now"}', schema) == {"at": "now", "day": None}
+    assert properties["day"] == {"type": "string"}
+    assert "user-id" not in properties
     assert properties["at"] == {"type": "string", "format": "date-time"}
     assert properties["level"] == {"type": "integer", "description": "How loud. One of 1, 2."}
 

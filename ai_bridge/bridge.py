@@ -10,8 +10,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from msgspec import structs
+
+from ai_bridge.account import Reservation
 from ai_bridge.admission import DEFAULT_RETRY_MS, MAX_RANKED, Admission, busy
 from ai_bridge.backends import build_services
+from ai_bridge.billing import Billing
 from ai_bridge.config import BridgeConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, EngineInfo, Job
@@ -41,7 +45,8 @@ class Bridge:
 
     Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries and until
     a provider may be asked again; `lag_ms` tells how late the event loop is. `tools` runs what
-    models ask for; `engines` are others than the chat engine, each made around it.
+    models ask for; `engines` are others than the chat engine, each made around it. With `billing`
+    a turn that the budget does not cover is refused.
     """
 
     def __init__(
@@ -54,11 +59,14 @@ class Bridge:
         tools: ToolLoop | None = None,
         engines: Mapping[EngineInfo, Callable[[ChatEngine], Engine]] | None = None,
         default_engine: str = CHAT_ENGINE.name,
+        billing: Billing | None = None,
     ) -> None:
         self._config = config or BridgeConfig()
         self._tools = tools
         self._makers = dict(engines or {})
         self._default_engine = default_engine
+        self._billing = billing
+        self._reservations: dict[int, Reservation] = {}
         self._clock = clock
         self._sleep = sleep
         self._lag_ms = lag_ms
@@ -189,9 +197,17 @@ class Bridge:
         if self.get(request.turn_id) is not None:
             raise BridgeError(Code.IN_FLIGHT, "This answer is already being made.")
         engine.check(request)
-        turn = Turn(request, place=self._admission.place)
-        starts = self._admission.offer(turn)
         config = self._config
+        request, reservation = self._reserve(request)
+        turn = Turn(request, place=self._admission.place)
+        try:
+            starts = self._admission.offer(turn)
+        except BridgeError:
+            if reservation is not None and self._billing is not None:
+                self._billing.ledger.settle(reservation, 0)
+            raise
+        if reservation is not None:
+            self._reservations[turn.id] = reservation
         run = TurnRun(
             turn,
             watcher,
@@ -208,6 +224,27 @@ class Bridge:
         else:
             self._wake()
         return turn
+
+    def _reserve(self, request: TurnRequest) -> tuple[TurnRequest, Reservation | None]:
+        """Set money aside; the answer is then held to the length that was paid for."""
+        if self._billing is None or self._router is None:
+            return request, None
+        config = self._config
+        params = request.params
+        longest = params.max_tokens or config.answer_tokens
+        choices = self._router.plan(params.model)
+        windows = [self._router.window_tokens(choice.slot) for choice in choices]
+        reservation = self._billing.reserve(
+            request,
+            [(choice.slot.config.name, choice.slot.model) for choice in choices],
+            window_tokens=max(windows, default=config.window_tokens),
+            answer_tokens=longest,
+            total_s=config.total_s + QUEUE_EXPIRY_S,
+        )
+        if reservation.amount_micro and params.max_tokens is None:
+            params = structs.replace(params, max_tokens=longest)
+            request = structs.replace(request, params=params)
+        return request, reservation
 
     def cancel(self, turn_id: int) -> bool:
         """Stop a turn; False if it is unknown or over.
@@ -278,6 +315,8 @@ class Bridge:
             self._refuse_waiting(self._runs[turn.id])
         self._tell_places()
         self._forget_ended(now)
+        if self._billing is not None:
+            self._billing.ledger.sweep()
         if self._engine is not None:
             self._engine.recheck()
 
@@ -371,6 +410,9 @@ class Bridge:
         turn = run.turn
         if turn.outcome is not None:
             return
+        reservation = self._reservations.pop(turn.id, None)
+        if reservation is not None and self._billing is not None:
+            outcome = self._billing.settle(reservation, outcome)
         if run.stop_reason is EndReason.CANCELLED and run.stopped_at is not None:
             self.stats.cancel_to_close_ms.note((self._clock() - run.stopped_at) * 1000)
         run.end(outcome)

@@ -142,6 +142,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     `code` and `error` are set when reason is ERROR, FILTERED or INTERRUPTED. `error` is safe to
     show and to log (no prompt, key or address), at most 500 characters, and says what to do.
+    `cost_micro`: micro-dollars, 0 also where no price is known.
     `retry_ms`: -1 asking again will not help, else the wait that is advised.
     `ttft_ms` (to the first visible text; -1 if there was none) and `duration_ms` count from the
     moment the turn left the queue. `attempts` counts calls of a provider.
@@ -157,6 +158,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     duration_ms: int = 0
     attempts: int = 0
     retry_ms: int = -1
+    cost_micro: int = 0
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

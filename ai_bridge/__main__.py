@@ -16,6 +16,7 @@ from aiohttp import web
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig
+from ai_bridge.http.hosts import is_local_name
 from ai_bridge.http.settings import (
     KEYS_VARIABLE,
     Keys,
@@ -24,7 +25,7 @@ from ai_bridge.http.settings import (
     read_config,
     read_personas,
 )
-from ai_bridge.http.standalone import Standalone, is_local_name
+from ai_bridge.http.standalone import Standalone
 
 GRACE_S = 10.0
 EPILOG = f"""\

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import itertools
 import logging
 import re
@@ -22,6 +21,7 @@ from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
 from ai_bridge.http.answers import Cancel, Pulse, answer_streaming, answer_whole
 from ai_bridge.http.bodies import MAX_BODY_BYTES, read_body
+from ai_bridge.http.hosts import is_local_name
 from ai_bridge.http.openai_shapes import (
     DECODER,
     Ask,
@@ -214,17 +214,6 @@ class Standalone:
         return web.Response(
             text="".join(lines), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
-
-
-def is_local_name(host: str) -> bool:
-    """Tell whether a host, perhaps with a port, is this machine by name or address."""
-    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    if host.count(":") > 1 and not host.startswith("["):
-        name = host
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _no_dress(response: web.StreamResponse) -> None:

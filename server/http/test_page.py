@@ -14,6 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
+from ai_bridge.http.hosts import is_local_name
 from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
@@ -74,8 +75,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 async def _caller(request: web.Request) -> HttpCaller:
     signed = "Authorization" in request.headers or "X-API-Key" in request.headers
-    host = request.host.rsplit(":", 1)[0] if request.host.count(":") == 1 else request.host
-    here = is_local(request) and is_loopback(host.partition("]")[0])
+    here = is_local(request) and is_local_name(request.host)
     if not signed and here and request.content_type == "application/json":
         return LOCAL
     return await request.app[CALLERS].of(request)

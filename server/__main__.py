@@ -14,6 +14,7 @@ from server.commands import (
     chat,
     dead_letters,
     doctor,
+    memories,
     migrate,
     personas,
     serve,
@@ -77,6 +78,7 @@ chat.add_to(app)
 users.add_to(app)
 tokens.add_to(app)
 personas.add_to(app)
+memories.add_to(app)
 dead_letters.add_to(app)
 migrate.add_to(app)
 doctor.add_to(app)

@@ -1,0 +1,172 @@
+"""The memories of pairs (user, persona), ready to be searched.
+
+The store tells with one small read whether what is kept here is still true, so a change by
+anybody, in any process, is seen by the next question.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from ai_bridge.memory.lexical import features, normal, resemblance
+from ai_bridge.memory.retrieve import fitting, rank
+from ai_bridge.memory.types import Memory
+from ai_bridge.memory.vectors import Matrix
+from server.memory_stats import MemoryLimits, MemoryStats
+from server.memory_vectors import Vectors
+from storage.memories import Embedded, pair_memories, pair_state
+from storage.store import Store
+
+MAX_QUERY_CHARS: Final = 1_000
+MAX_QUERIES: Final = 16
+"""Answered questions remembered with each pair."""
+
+_MEMORY_BYTES: Final = 1_500
+"""What a memory costs beside its vector, roughly: texts, features, Python objects."""
+_PREPARED_AT_ONCE: Final = 50
+
+
+class Pair:
+    """What one persona remembers of one user, at revision `rev`."""
+
+    __slots__ = ("features", "matrix", "memories", "nbytes", "queries", "rev", "stale")
+
+    def __init__(
+        self, rev: int, memories: list[Memory], words: list[frozenset[str]], model: str
+    ) -> None:
+        self.rev = rev
+        self.memories = memories
+        self.features = words
+        self.matrix = Matrix([m.vector if m.model == model else b"" for m in memories])
+        self.stale = bool(model) and any(m.model != model for m in memories)
+        self.queries: OrderedDict[str, tuple[Memory, ...]] = OrderedDict()
+        self.nbytes = self.matrix.nbytes + len(memories) * _MEMORY_BYTES
+
+    def resemblances(self, text: str) -> list[float]:
+        """Return how near each memory is to a text by words."""
+        sought = features(text)
+        return [resemblance(sought, words) for words in self.features]
+
+
+class Pairs:
+    """Owns the kept pairs; the ones used longest ago go first when they outgrow their bytes.
+
+    Attributes:
+        stale: pairs that were seen to hold vectors of another model, or none.
+    """
+
+    def __init__(
+        self, store: Store, vectors: Vectors, limits: MemoryLimits, stats: MemoryStats
+    ) -> None:
+        self._store = store
+        self._vectors = vectors
+        self._limits = limits
+        self._stats = stats
+        self._kept: OrderedDict[tuple[int, int], Pair] = OrderedDict()
+        self._bytes = 0
+        self.stale: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        """What the kept pairs take, roughly."""
+        return self._bytes
+
+    async def get(self, user: int, persona: int) -> Pair | None:
+        """Return a pair as it is now; None when the user wants nothing to be remembered.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        key = (user, persona)
+        state = await self._store.read(pair_state(user, persona))
+        if state.off:
+            self._drop(key)
+            return None
+        kept = self._kept.get(key)
+        if kept is not None and kept.rev == state.rev:
+            self._kept.move_to_end(key)
+            self._stats.pair_hits += 1
+            return kept
+        self._stats.pair_misses += 1
+        state, rows = await self._store.read(pair_memories(user, persona), snapshot=True)
+        if state.off:
+            return None
+        pair = Pair(state.rev, *await _prepare(rows), self._vectors.model)
+        self._keep(key, pair)
+        return pair
+
+    async def search(self, user: int, persona: int, text: str, now_ms: int) -> tuple[Memory, ...]:
+        """Return what should be shown to a model that is asked this.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        pair = await self.get(user, persona)
+        if pair is None or not pair.memories:
+            return ()
+        query = normal(text[:MAX_QUERY_CHARS])
+        known = pair.queries.get(query)
+        if known is not None:
+            pair.queries.move_to_end(query)
+            self._stats.query_hits += 1
+            return known
+        started = time.perf_counter()
+        vector = None
+        if pair.matrix.nbytes and query:
+            vector = await self._vectors.one(query, self._limits.query_s)
+        cosines: Sequence[float | None] = [None] * len(pair.memories)
+        if vector is not None:
+            cosines = await pair.matrix.cosines(vector)
+        found = rank(pair.memories, cosines, pair.resemblances(query), now_ms)
+        shown = tuple(fitting(found))
+        self._stats.search_seconds += time.perf_counter() - started
+        self._stats.lexical += vector is None
+        if vector is not None or not pair.matrix.nbytes:
+            # An answer that a late vector made poorer is not kept.
+            pair.queries[query] = shown
+            while len(pair.queries) > MAX_QUERIES:
+                pair.queries.popitem(last=False)
+        return shown
+
+    def _keep(self, key: tuple[int, int], pair: Pair) -> None:
+        self._drop(key)
+        self._kept[key] = pair
+        self._bytes += pair.nbytes
+        while self._bytes > self._limits.cache_bytes and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+            self._stats.pairs_evicted += 1
+        if pair.stale and (key in self.stale or len(self.stale) < self._limits.pairs):
+            self.stale[key] = None
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        old = self._kept.pop(key, None)
+        if old is not None:
+            self._bytes -= old.nbytes
+
+
+async def _prepare(rows: Sequence[Embedded]) -> tuple[list[Memory], list[frozenset[str]]]:
+    memories: list[Memory] = []
+    words: list[frozenset[str]] = []
+    for count, (row, vector, model) in enumerate(rows, 1):
+        memories.append(
+            Memory(
+                id=row.id,
+                text=row.text,
+                kind=row.kind,
+                pinned=row.pinned,
+                created_ms=row.created,
+                last_used_ms=row.last_used,
+                uses=row.uses,
+                vector=vector,
+                model=model,
+            )
+        )
+        words.append(features(row.text))
+        if count % _PREPARED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return memories, words

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
+from ai_bridge.admission import turn_cost
 from ai_bridge.config import BridgeConfig
 from ai_bridge.context import Context, build_context
 from ai_bridge.engines.base import EngineInfo
@@ -66,7 +67,7 @@ class ChatEngine:
             request.params.model,
             priority=request.priority,
             conv=request.conv,
-            tokens=request.params.max_tokens or self.router.config.answer_tokens,
+            tokens=turn_cost(request, self.router.config.answer_tokens),
         )
         return ChatJob(self, lease, self.router.config)
 

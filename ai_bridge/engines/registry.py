@@ -52,6 +52,9 @@ class EngineScope(Struct, frozen=True, kw_only=True):
     conv: int = 0
 
 
+_ALL = EngineScope()
+
+
 class EngineStatus(Struct, frozen=True):
     """An engine as an operator sees it. `scopes`: where it answers ("canary": for a share)."""
 
@@ -120,7 +123,7 @@ class EngineRegistry:
             for scope in _scopes(tenant, persona, conv):
                 if (route := routes.get(scope)) is not None:
                     return route.engine_of(conv)
-        if (route := routes.get(EngineScope())) is not None:
+        if (route := routes.get(_ALL)) is not None:
             return route.engine_of(conv)
         raise BridgeError(Code.DRAINING, "The server is restarting. Ask again in a moment.", 1000)
 
@@ -143,7 +146,7 @@ class EngineRegistry:
                 engines of earlier switches still close; SIZE_LIMIT, too many routes; INVALID.
                 Nothing was changed.
         """
-        scope = scope or EngineScope()
+        scope = scope or _ALL
         try:
             async with self._changing:
                 self._check(name, scope, percent)
@@ -166,7 +169,7 @@ class EngineRegistry:
     async def clear(self, scope: EngineScope) -> None:
         """Let a scope follow the next wider one again; the default stays."""
         async with self._changing:
-            if scope != EngineScope():
+            if scope != _ALL:
                 self._put(scope, None)
 
     def list_engines(self) -> list[EngineStatus]:
@@ -212,7 +215,7 @@ class EngineRegistry:
         return list({gauge.name: gauge for gauge in gauges}.values())
 
     def models(self) -> list[ModelInfo]:
-        route = self._routes.get(EngineScope())
+        route = self._routes.get(_ALL)
         return route.live.engine.models() if route is not None else []
 
     def health(self) -> dict[str, dict[str, Any]]:
@@ -223,7 +226,7 @@ class EngineRegistry:
 
     def info(self) -> EngineInfo:
         """Return the default engine's."""
-        return self._routes[EngineScope()].live.engine.info()
+        return self._routes[_ALL].live.engine.info()
 
     async def health_check(self) -> bool:
         return all([await _is_healthy(live.engine) for live in list(self._live.values())])
@@ -232,7 +235,7 @@ class EngineRegistry:
         """Start the default engine, healthy or not: without it there is none."""
         async with self._changing:
             live = await self._started(self._default)
-            self._put(EngineScope(), _Route(live))
+            self._put(_ALL, _Route(live))
 
     async def aclose(self) -> None:
         """Close all engines; the turns must have ended."""

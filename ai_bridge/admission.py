@@ -16,7 +16,7 @@ from ai_bridge.errors import BridgeError
 from ai_bridge.fairness import Entry, FairQueue, Lane, Ring, Tenant, User, VirtualTime
 from ai_bridge.tokens import estimate_tokens
 from ai_bridge.turn import Turn
-from ai_bridge.types import Priority
+from ai_bridge.types import Priority, TurnRequest
 from protocol.codes import Code
 
 TENANT_SHARE = 0.8
@@ -41,9 +41,8 @@ LAG_GROWTH = 1.05
 MIN_STREAMS = 16
 
 
-def turn_cost(turn: Turn, answer_tokens: int) -> float:
+def turn_cost(request: TurnRequest, answer_tokens: int) -> int:
     """Return about how many tokens a turn takes; old messages rarely reach the model."""
-    request = turn.request
     recent = request.history[-COST_MESSAGES:]
     prompt = sum(estimate_tokens(message.text) for message in recent)
     return prompt + (request.params.max_tokens or answer_tokens)
@@ -112,7 +111,7 @@ class Admission:
         """
         user = self._user(turn)
         queue = self._queues[turn.request.priority]
-        cost = turn_cost(turn, self._config.answer_tokens)
+        cost = turn_cost(turn.request, self._config.answer_tokens)
         lane = self._lane(turn)
         overtakes = bool(user.queue) or any(
             lane in other.lanes

@@ -80,6 +80,7 @@ class Bridge:
         self._router: Router | None = None
         self._waking: asyncio.Handle | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._reloading = asyncio.Lock()
         self._idle = asyncio.Event()
         self._closing = False
         self.stats = BridgeStats(slots=self._gauges, queue_depth=self._admission.depth)
@@ -126,11 +127,15 @@ class Bridge:
         """
         if self._router is None:
             raise RuntimeError("reload needs a started bridge")
+        async with self._reloading:
+            await self._reload(self._router, config)
+
+    async def _reload(self, router: Router, config: BridgeConfig) -> None:
         config = await _completed(config)
         same = all(getattr(config, name) == getattr(self._config, name) for name in _SLOT_FIELDS)
-        known = self._router.services if same else ()
+        known = router.services if same else ()
         services = build_services(config, self._clock, known=known)
-        self._router.swap(make_registry(services, config))
+        router.swap(make_registry(services, config))
         self._config = config
         self._admission.reconfigure(config)
         log.info("bridge.reloaded", extra={"providers": _names(services)})

@@ -31,6 +31,9 @@ QUIET_TTFT_S = 0.5
 """Below, a longer wait is the length of prompts or noise, not a queue."""
 BACKGROUND_SHARE = 0.2
 
+MAX_CLOSED_S = 3_600.0
+"""Then one request tries, whatever was asked: an account may have been topped up meanwhile."""
+
 RETRY_SHARE = 0.1
 RETRY_RESERVE = 20.0
 RETRY_REFILL_S = 1.0
@@ -234,7 +237,8 @@ class Storm:
             self.times += 1
         else:
             jitter_s = 0.0
-        self.closed_until = max(self.closed_until, now + (asked_s or 0.0) + jitter_s)
+        asked_s = min(asked_s or 0.0, MAX_CLOSED_S)
+        self.closed_until = max(self.closed_until, now + asked_s + jitter_s)
         self._width = 1
 
     def width(self, limit: int) -> int:

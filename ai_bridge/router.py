@@ -309,14 +309,19 @@ class Router:
         )
 
     def hopeful(self, choices: Sequence[Choice], until: float | None = None) -> bool:
-        """Tell whether one of the slots may take a turn by `until` (None: the longest wait)."""
+        """Tell whether one of the slots may take a turn by `until` (None: the longest wait).
+
+        A provider that gave a time is waited for longer than one that fails.
+        """
         now = self._clock()
-        latest = now + self.config.reopen_s
-        if until is not None:
-            latest = min(latest, until)
+        limit_s = float("inf") if until is None else until - now
+        busy_s = min(limit_s, self.config.reopen_s)
+        failing_s = min(limit_s, self.config.queue_wait_s)
         return any(
-            choice.slot.usable and max(now, choice.slot.closed_until) <= latest
-            for choice in choices
+            slot.out_of_use is None
+            and slot.closed_until - now <= busy_s
+            and slot.breaker.opens_in_s <= failing_s
+            for slot in (choice.slot for choice in choices)
         )
 
     def why_down(self, choices: Sequence[Choice]) -> ProviderFailure:
@@ -326,12 +331,12 @@ class Router:
         if not slots:
             text = "No AI provider offers this model any more. Choose another model."
             return ProviderFailure("no_model", text, remedy=Remedy.FAIL)
-        usable = [slot for slot in slots if slot.usable]
-        if usable:
-            return busy(max(0.0, min(slot.closed_until for slot in usable) - now))
-        waits_s = [slot.breaker.opens_in_s for slot in slots if slot.out_of_use is None]
-        if waits_s:
-            return broken_down(min(waits_s))
+        asked = [slot for slot in slots if slot.out_of_use is None]
+        if asked:
+            first = min(asked, key=lambda slot: slot.opens_at)
+            wait_s = max(0.0, first.opens_at - now)
+            failing = first.breaker.opens_in_s >= first.closed_until - now
+            return broken_down(wait_s) if failing and wait_s > 0 else busy(wait_s)
         old = slots[0].out_of_use
         if old is None:
             return broken_down(0.0)
@@ -438,7 +443,7 @@ class Router:
 
     async def _reopen(self, slot: Slot) -> None:
         try:
-            while (wait_s := slot.closed_until - self._clock()) > 0:
+            while (wait_s := slot.opens_at - self._clock()) > 0:
                 await self._sleep(wait_s)
         finally:
             del self._timers[slot]

@@ -143,7 +143,6 @@ class Slot:
         self.background = 0
         self.ok = self.failed = self.refused = 0
         self.last_failure = ""
-        self.used_at = clock()
         self._clock = clock
 
     @property
@@ -153,11 +152,6 @@ class Slot:
         return f"{self.config.name}/{self.model}{number}"
 
     # --- whether a turn fits -----------------------------------------------------------------
-
-    @property
-    def usable(self) -> bool:
-        """Whether it is worth waiting for: not switched off, and its breaker lets somebody in."""
-        return self.out_of_use is None and self.breaker.state is not BreakerState.OPEN
 
     @property
     def out_of_use(self) -> ProviderFailure | None:
@@ -172,6 +166,11 @@ class Slot:
     def closed_until(self) -> float:
         """The clock's time until which the provider wants no request; in the past if it does."""
         return max(self.storm.closed_until, self.buckets.empty_until)
+
+    @property
+    def opens_at(self) -> float:
+        """When a turn may fit that does not now, but for what others hold; perhaps in the past."""
+        return max(self.closed_until, self._clock() + self.breaker.opens_in_s)
 
     @property
     def width(self) -> int:
@@ -193,9 +192,8 @@ class Slot:
         self.running += 1
         self.service.running += 1
         self.background += priority is Priority.BACKGROUND
-        self.used_at = self._clock()
         self.buckets.spend(tokens)
-        if self.closed_until > self.used_at:
+        if self._clock() < self.closed_until:
             self.service.on_closed(self)
         return self.breaker.begin()
 
@@ -235,6 +233,8 @@ class Slot:
             self._close(failure.retry_after_s)
         elif not is_callers_fault(failure):
             self.breaker.note_failure()
+            if self.breaker.state is BreakerState.OPEN:
+                self.service.on_closed(self)
             if failure.status in (503, 529) or failure.kind == "ttft_timeout":
                 self.limit.note_overload()
             if failure.retry_after_s is not None:
@@ -261,7 +261,7 @@ class Slot:
     def health(self) -> dict[str, Any]:
         now = self._clock()
         return {
-            "ok": self.usable and now >= self.closed_until,
+            "ok": self.out_of_use is None and now >= self.opens_at,
             "limit": self.width,
             "running": self.running,
             "closed_s": round(max(0.0, self.closed_until - now), 1),

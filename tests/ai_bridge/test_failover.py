@@ -100,6 +100,17 @@ async def two(
     return rig
 
 
+class Standstill:
+    """A sleep that never ends: no slot opens again."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+
 async def judged(rig: Rig, provider: ScriptedProvider, calls: int) -> None:
     """Let the time to the first text pass for so many calls of a provider, as they come."""
     for number in range(1, calls + 1):
@@ -371,27 +382,52 @@ async def test_with_all_keys_refused_turns_end_at_once_with_the_reason(
 async def test_a_failing_provider_is_left_alone_and_one_turn_tries_again(
     provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:
-    rig = await make_rig(provider, max_retries=0)
-    model = f"{WELL},failures=5,status=500"
-    for _ in range(5):
+    """It is waited for while that takes ten seconds at most; then turns end at once."""
+    rig = await make_rig(provider, max_retries=0, sleep=Standstill())
+    model = f"{WELL},failures=7,status=500"
+    for number in range(5):
+        _, watcher = rig.ask(model=model, user=number)
+        assert (await watcher.end()).attempts == 1
+    for span_s in (5, 10):
+        asked = provider.stats.requests
         _, watcher = rig.ask(model=model)
+        rig.clock.advance(span_s - 0.1)
+        rig.bridge.sweep()
+        await asyncio.sleep(0)
+        assert (provider.stats.requests, watcher.started) == (asked, 0)
+        rig.clock.advance(0.1)
+        rig.bridge.sweep()
         assert (await watcher.end()).attempts == 1
     turn, watcher = rig.ask(model=model)
     outcome = await watcher.end()
     check(rig, turn, outcome)
     assert (outcome.code, outcome.attempts) == (Code.MODEL_UNAVAILABLE, 0)
-    assert 0 < outcome.retry_ms <= 5000
-    rig.clock.advance(5)
+    assert outcome.retry_ms == 20_000
+    assert "20 seconds" in outcome.error
+    rig.clock.advance(20)
     turn, watcher = rig.ask(model=model)
-    check(rig, turn, await watcher.end())
-    assert provider.stats.requests == 6
+    outcome = await watcher.end()
+    check(rig, turn, outcome)
+    assert outcome.reason is EndReason.STOP
     assert rig.bridge.health()["p0"]["slots"][f"p0/{model}"]["breaker"] == "closed"
+
+
+async def test_a_turn_waits_a_moment_for_a_failing_provider(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, max_retries=5)
+    turn, watcher = rig.ask(model=f"{WELL},failures=5,status=500")
+    outcome = await watcher.end()
+    check(rig, turn, outcome)
+    assert (outcome.reason, outcome.attempts) == (EndReason.STOP, 6)
+    assert sum(rig.sleeps.pauses) >= 5
 
 
 async def test_a_fallback_answers_without_a_call_of_the_failing_one(
     provider: ScriptedProvider, second_provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:
-    rig = await two(make_rig, provider, second_provider, ("status=500", WELL))
+    models = ("status=500", WELL)
+    rig = await two(make_rig, provider, second_provider, models, sleep=Standstill())
     for number in range(10):
         _, watcher = rig.ask(model="smart", conv=number)
         assert (await watcher.end()).reason is EndReason.STOP
@@ -428,17 +464,6 @@ async def test_a_storm_of_refusals_costs_a_tenth_more_calls_at_most(
         assert answer(turn) == WHOLE
     assert provider.stats.requests == asked + 20
     assert provider.stats.requests <= 1.1 * asked
-
-
-class Standstill:
-    """A sleep that never ends: no slot opens again."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-
-    async def __call__(self, seconds: float) -> None:
-        self.begun.set()
-        await asyncio.Event().wait()
 
 
 async def test_a_provider_that_wants_an_hour_is_not_waited_for(

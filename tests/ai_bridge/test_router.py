@@ -206,11 +206,19 @@ async def test_the_reason_that_passes_soonest_is_told() -> None:
     first.slot.note_failure(refused)
     for _ in range(5):
         second.slot.note_failure(ProviderFailure("provider_error", "unwell", status=500))
-    assert desk.router.has_room("m", Priority.INTERACTIVE)  # to fail at once
+    assert not desk.router.has_room("m", Priority.INTERACTIVE)  # it tries again in 5 seconds
+    why = desk.router.why_down(first.choices)
+    assert (why.kind, why.retry_after_s) == ("breaker_open", 5)
+    refused = ProviderFailure("bad_key", "key", status=401)
+    second.slot.note_failure(refused)
+    assert desk.router.has_room("m", Priority.INTERACTIVE)  # to end at once
     why = desk.router.why_down(first.choices)
     assert why.code is Code.BUSY
     assert why.retry_after_s is not None
     assert 200 <= why.retry_after_s <= 201
+    desk.clock.advance(100)
+    first.slot.note_failure(refused)
+    assert desk.router.why_down(first.choices).text == "key"
     await desk.router.aclose()
 
 

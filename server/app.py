@@ -11,15 +11,13 @@ from pathlib import Path
 import uvloop
 
 from ai_bridge.bridge import Bridge
-from ai_bridge.config import BridgeConfig, Quirks
-from ai_bridge.config import ProviderConfig as BridgeProvider
-from ai_bridge.secrets import Secret as BridgeSecret
 from protocol.codes import Code
 from server.accounts import Accounts
+from server.ai_setup import bridge_config, make_billing
 from server.auth import make_tokens
 from server.builtin import install_builtins
 from server.config import storage_url
-from server.config_sections import AiConfig, Config
+from server.config_sections import Config
 from server.core import Core
 from server.http.app import HttpParts, HttpServer
 from server.logs import install
@@ -36,41 +34,6 @@ DRAIN_SPREAD_MS = 2_000
 RECOVER_EVERY_S = 15.0
 PURGE_EVERY_S = 600.0
 """How often expired refresh tokens are deleted, up to a thousand at a time."""
-
-
-def bridge_config(ai: AiConfig) -> BridgeConfig:
-    """Return the bridge's settings for those of the configuration file."""
-    providers = tuple(
-        BridgeProvider(
-            name=p.name,
-            kind=p.kind,
-            base_url=p.base_url,
-            api_key=BridgeSecret(p.api_key.reveal()),
-            models=tuple(p.models),
-            headers={name: value.reveal() for name, value in p.headers.items()},
-            max_streams=p.max_streams,
-            ttft_s=p.ttft_s,
-            window_tokens=p.window_tokens,
-            transport=p.transport,
-            quirks=Quirks(**p.quirks),  # type: ignore[arg-type]  # checked by check-config
-        )
-        for p in ai.providers
-    )
-    return BridgeConfig(
-        providers=providers,
-        detect=ai.detect,
-        default_model=ai.default_model,
-        max_streams=ai.max_streams,
-        user_running=ai.user_running,
-        user_queued=ai.user_queued,
-        queue=ai.queue,
-        ttft_s=ai.ttft_s,
-        gap_s=ai.gap_s,
-        total_s=ai.total_s,
-        window_tokens=ai.window_tokens,
-        history_messages=ai.history,
-        demo_words_per_s=ai.demo_words_per_s,
-    )
 
 
 def store_options(config: Config) -> StoreOptions:
@@ -132,7 +95,12 @@ class App:
         self.port = self._socket.getsockname()[1]
         tokens = make_tokens(config.auth, self._data_dir)
         store = self._store = await Store.open(store_options(config))
-        bridge = self._bridge = Bridge(bridge_config(config.ai))
+        billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
+        bridge = self._bridge = Bridge(
+            bridge_config(config.ai),
+            lag_ms=lambda: self._lag.recent_ms,
+            billing=billing,
+        )
         await bridge.start()
         node = config.server.node or f"{socket.gethostname()}:{self.port}"
         core = self.core = Core(

@@ -193,6 +193,22 @@ def _check_providers(config: Config) -> list[Problem]:
         elif provider.base_url and urlsplit(provider.base_url).scheme not in ("http", "https"):
             found.append(Problem(where, "base_url must begin with http:// or https://"))
         found += _check_quirks(where, provider.quirks)
+    return found + _check_routes(config)
+
+
+def _check_routes(config: Config) -> list[Problem]:
+    known = {provider.name for provider in config.ai.providers}
+    found = []
+    for name, places in config.ai.routes.items():
+        where = f"ai.routes.{name}"
+        if not places:
+            found.append(Problem(where, "it leads nowhere; name a place such as openai/gpt-4o"))
+        for place in places:
+            provider, slash, model = place.partition("/")
+            if not slash or not model:
+                found.append(Problem(where, f"{place!r} is not `provider/model`"))
+            elif provider not in known:
+                found.append(Problem(where, f"there is no provider called {provider!r}"))
     return found
 
 

@@ -276,11 +276,24 @@ class ProviderConfig(Section, frozen=True):
         Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="Name; `name/model` picks a model."),
     ]
     kind: Annotated[
-        Literal["openai_chat", "demo"],
-        _about("`openai_chat` fits OpenAI, DeepSeek, Ollama, vLLM and many more."),
+        Literal["openai_chat", "openai_responses", "anthropic", "gemini", "demo"],
+        _about("Its interface. `openai_chat` fits OpenAI, DeepSeek, Ollama, vLLM and many more."),
     ] = "openai_chat"
     base_url: Annotated[str, _about("Address up to and including `/v1`.")] = ""
     api_key: Annotated[Secret, _about("Key of the service.")] = field(default_factory=Secret)
+    api_keys: Annotated[
+        list[Secret], _about("More keys: each has limits of its own, so they share the load.")
+    ] = field(default_factory=list)
+    tier: Annotated[
+        int, Meta(ge=0, le=100, description="Services of a lower tier are asked first.")
+    ] = 0
+    limit: Annotated[
+        Literal["auto", "aimd", "gradient", "fixed"],
+        _about(
+            "How the number of streams below `max_streams` is found: `aimd` by refusals, "
+            "`gradient` by the time to the first text, `fixed` not at all."
+        ),
+    ] = "auto"
     models: Annotated[list[str], _about("Models to offer. Empty: what the service lists.")] = field(
         default_factory=list
     )
@@ -307,6 +320,27 @@ class ProviderConfig(Section, frozen=True):
     ] = field(default_factory=dict)
 
 
+class PriceConfig(Section, frozen=True):
+    """What a model costs, in US dollars per million tokens."""
+
+    input: Annotated[float, Meta(ge=0, le=1_000_000, description="Of the prompt.")] = 0.0
+    output: Annotated[float, Meta(ge=0, le=1_000_000, description="Of the answer.")] = 0.0
+    cached: Annotated[
+        float | None,
+        _about("Of prompt tokens from the service's cache. Unset: as the others."),
+    ] = None
+
+
+class ShareConfig(Section, frozen=True):
+    """What a tenant gets when others want more too."""
+
+    tenant: Annotated[int, Meta(ge=1, description="Number of the tenant.")]
+    weight: Annotated[float, Meta(gt=0, le=1000, description="2 gets twice as much as 1.")] = 1.0
+    max_streams: Annotated[
+        int, Meta(ge=0, description="Answers at the same time. 0: no limit of its own.")
+    ] = 0
+
+
 class AiConfig(Section, frozen=True):
     """Who answers when a persona is asked."""
 
@@ -316,6 +350,16 @@ class AiConfig(Section, frozen=True):
     default_model: Annotated[
         str, Meta(max_length=128, description="Model for personas that name none.")
     ] = ""
+    routes: Annotated[
+        dict[str, list[str]],
+        _about(
+            "Model names of your own and where they lead, in order: "
+            '`fast = ["groq/llama-3", "openai/gpt-4o-mini"]`.'
+        ),
+    ] = field(default_factory=dict)
+    tenants: Annotated[
+        list[ShareConfig], _about("Tenants that get another share than the others.")
+    ] = field(default_factory=list)
     detect: Annotated[
         bool,
         _about(
@@ -332,6 +376,12 @@ class AiConfig(Section, frozen=True):
     user_queued: Annotated[
         int, Meta(ge=0, le=1000, description="Answers one user may have waiting.")
     ] = 4
+    program_running: Annotated[
+        int, Meta(ge=1, le=10_000, description="As `user_running`, for programs (API keys).")
+    ] = 64
+    program_queued: Annotated[
+        int, Meta(ge=0, le=100_000, description="As `user_queued`, for programs (API keys).")
+    ] = 256
     queue: Annotated[
         int, Meta(ge=0, le=100_000, description="Answers that may wait, all together.")
     ] = 2000
@@ -340,9 +390,27 @@ class AiConfig(Section, frozen=True):
     ] = 20
     gap_s: Annotated[float, Meta(gt=0, description="Seconds of silence within an answer.")] = 30
     total_s: Annotated[float, Meta(gt=0, description="Seconds for a whole answer.")] = 300
+    reasoning_tokens: Annotated[
+        int, Meta(ge=0, description="Tokens a model may think before its first word.")
+    ] = 32_000
     window_tokens: Annotated[
         int, Meta(ge=512, description="Tokens of conversation shown to a model.")
     ] = 16_000
+    answer_tokens: Annotated[
+        int, Meta(ge=16, description="Tokens of the window that are kept for the answer.")
+    ] = 2_048
+    prices: Annotated[
+        dict[str, PriceConfig],
+        _about(
+            "Prices by model, or by `provider/model`; they come before the list that is built in."
+        ),
+    ] = field(default_factory=dict)
+    user_day_usd: Annotated[
+        float, Meta(ge=0, description="Dollars that answers may cost one user a day. 0: any.")
+    ] = 0.0
+    user_month_usd: Annotated[
+        float, Meta(ge=0, description="Dollars that answers may cost one user a month. 0: any.")
+    ] = 0.0
     demo_words_per_s: Annotated[
         float,
         Meta(

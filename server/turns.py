@@ -298,7 +298,7 @@ class Turns:
         text = turn.text(StreamPart.ANSWER) if turn is not None else ""
         if not text and outcome.reason is EndReason.INTERRUPTED:
             text = running.partial
-        end = _end_row(running.new.sid, outcome)
+        end = end_row(running.new.sid, outcome)
         seq = 0
         try:
             if text:
@@ -480,7 +480,7 @@ class Turns:
             retry_ms=0,
         )
         if entry is None:
-            await self._store_row(_end_row(row.sid, interrupted))
+            await self._store_row(end_row(row.sid, interrupted))
             return
         if not row.partial and row.attempts < RERUNS:
             self.begin(entry, new, row.ask_seq)
@@ -523,7 +523,8 @@ def _failed(code: Code, text: str, retry_ms: int) -> Outcome:
     return Outcome(reason=EndReason.ERROR, code=code, error=text, retry_ms=retry_ms)
 
 
-def _end_row(sid: int, outcome: Outcome) -> EndTurn:
+def end_row(sid: int, outcome: Outcome) -> EndTurn:
+    """Return what is stored of a turn's end."""
     return EndTurn(
         sid=sid,
         status=int(_STATUS[outcome.reason]),
@@ -537,4 +538,5 @@ def _end_row(sid: int, outcome: Outcome) -> EndTurn:
         duration_ms=outcome.duration_ms,
         error_code=str(int(outcome.code)) if outcome.code else "",
         error_message=outcome.error,
+        cost_micro=outcome.cost_micro,
     )

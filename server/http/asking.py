@@ -34,7 +34,7 @@ from server.http.callers import HttpCaller
 from server.http.following import Follower, HttpSender
 from server.http.personas import ModelNames, Target
 from server.http.turn_records import TurnRecords
-from server.turns import _end_row
+from server.turns import end_row
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -62,7 +62,7 @@ class Recorded:
         self.turn_changed = inner.turn_changed
 
     def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
-        self._records.end(_end_row(turn.id, outcome))
+        self._records.end(end_row(turn.id, outcome))
         self._inner.turn_ended(turn, outcome)
 
 

@@ -46,7 +46,8 @@ from protocol.websocket import (
     encode_frame,
     parse_close,
 )
-from server.app import bridge_config, store_options
+from server.ai_setup import bridge_config, make_billing
+from server.app import store_options
 from server.auth import make_tokens
 from server.config_sections import (
     AiConfig,
@@ -460,7 +461,8 @@ async def start(config: Config, folder: Path) -> Server:
     loop = asyncio.get_running_loop()
     listener = open_socket("127.0.0.1", 0, 256)
     store = await Store.open(store_options(config))
-    bridge = Bridge(bridge_config(config.ai))
+    billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
+    bridge = Bridge(bridge_config(config.ai), billing=billing)
     await bridge.start()
     core = Core(config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0)
     core.personas.fill(await store.read(all_personas(0)))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from server.ai_setup import bridge_config, make_prices
 from server.config import (
     Config,
     ConfigError,
@@ -186,12 +187,43 @@ def test_an_open_address_needs_tls_or_a_decision() -> None:
             {"ai.providers": '[{"name": "a", "kind": "demo"}, {"name": "a", "kind": "demo"}]'},
             "ai.providers",
         ),
+        ({"ai.routes": '{"fast": ["nobody/model"]}'}, "ai.routes.fast"),
+        ({"ai.routes": '{"fast": ["model"]}'}, "ai.routes.fast"),
+        ({"ai.routes": '{"fast": []}'}, "ai.routes.fast"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
     overrides: dict[str, object], key: str
 ) -> None:
     assert any(line.startswith(f"{key}: ") for line in problems_of(overrides=overrides))
+
+
+def test_routes_prices_and_shares_of_answers_are_read(tmp_path: Path) -> None:
+    text = """
+[ai]
+user_day_usd = 0.5
+
+[[ai.providers]]
+name = "a"
+kind = "demo"
+
+[ai.routes]
+fast = ["a/demo"]
+
+[ai.prices]
+"a/demo" = { input = 1.5, output = 3 }
+
+[[ai.tenants]]
+tenant = 2
+weight = 3
+"""
+    ai = load(write(tmp_path, text), {}).ai
+    bridge = bridge_config(ai)
+    assert bridge.routes[0].targets[0].provider == "a"
+    assert bridge.tenants[0].weight == 3
+    price = make_prices(ai).find("a/demo")
+    assert price is not None
+    assert (price.input, price.output, price.cached) == (1.5, 3, None)
 
 
 def test_flags_have_a_shape() -> None:

@@ -1,0 +1,121 @@
+"""From the configuration and the store to what the AI bridge needs."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from ai_bridge.account import Ledger, Limits
+from ai_bridge.billing import Billing
+from ai_bridge.config import BridgeConfig, Quirks, Route, Target, TenantShare
+from ai_bridge.config import ProviderConfig as BridgeProvider
+from ai_bridge.prices import Price, PriceTable
+from ai_bridge.secrets import Secret as BridgeSecret
+from server.config_sections import AiConfig, ProviderConfig
+from storage.people import list_tenants
+from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from storage.store import Store
+
+MICRO: Final = 1_000_000
+
+
+def bridge_config(ai: AiConfig, added: tuple[BridgeProvider, ...] = ()) -> BridgeConfig:
+    """Return the bridge's settings for those of the configuration file.
+
+    Args:
+        added: services that were added while the server runs; one of the same name wins.
+    """
+    names = {provider.name for provider in added}
+    configured = [provider for provider in ai.providers if provider.name not in names]
+    return BridgeConfig(
+        providers=(*map(_provider, configured), *added),
+        detect=ai.detect and not added,
+        default_model=ai.default_model,
+        routes=tuple(
+            Route(name=name, targets=tuple(map(_target, places)))
+            for name, places in ai.routes.items()
+        ),
+        tenants=tuple(
+            TenantShare(tenant=share.tenant, weight=share.weight, max_streams=share.max_streams)
+            for share in ai.tenants
+        ),
+        max_streams=ai.max_streams,
+        user_running=ai.user_running,
+        user_queued=ai.user_queued,
+        facade_running=ai.program_running,
+        facade_queued=ai.program_queued,
+        queue=ai.queue,
+        ttft_s=ai.ttft_s,
+        gap_s=ai.gap_s,
+        total_s=ai.total_s,
+        reasoning_tokens=ai.reasoning_tokens,
+        window_tokens=ai.window_tokens,
+        answer_tokens=ai.answer_tokens,
+        history_messages=ai.history,
+        demo_words_per_s=ai.demo_words_per_s,
+    )
+
+
+def _provider(given: ProviderConfig) -> BridgeProvider:
+    return BridgeProvider(
+        name=given.name,
+        kind=given.kind,
+        base_url=given.base_url,
+        api_key=BridgeSecret(given.api_key.reveal()),
+        api_keys=tuple(BridgeSecret(key.reveal()) for key in given.api_keys),
+        models=tuple(given.models),
+        headers={name: value.reveal() for name, value in given.headers.items()},
+        tier=given.tier,
+        max_streams=given.max_streams,
+        limit=given.limit,
+        ttft_s=given.ttft_s,
+        window_tokens=given.window_tokens,
+        transport=given.transport,
+        quirks=Quirks(**given.quirks),  # type: ignore[arg-type]  # checked by check-config
+    )
+
+
+def _target(place: str) -> Target:
+    provider, _, model = place.partition("/")
+    return Target(provider=provider, model=model)
+
+
+def make_prices(ai: AiConfig) -> PriceTable:
+    """Return the prices, the operator's own before those of the file."""
+    return PriceTable(
+        {
+            model: Price(given.input, given.output, given.cached)
+            for model, given in ai.prices.items()
+        }
+    )
+
+
+async def make_billing(
+    ai: AiConfig, store: "Store", now_ms: "Callable[[], int]", clock: "Callable[[], float]"
+) -> Billing:
+    """Return the accounts of this server, with what was spent in this month so far."""
+    everybody = Limits(
+        day_micro=round(ai.user_day_usd * MICRO), month_micro=round(ai.user_month_usd * MICRO)
+    )
+    ledger = Ledger(now_ms=now_ms, clock=clock, user_limits=everybody)
+    today = now_ms() // DAY_MS
+    first = today - datetime.fromtimestamp(now_ms() / 1000, UTC).day + 1
+    for tenant in await store.read(list_tenants()):
+        ledger.load(await store.read(spent_by_users(tenant.id, first, today)))
+    await load_budgets(ledger, store)
+    return Billing(ledger, make_prices(ai))
+
+
+async def load_budgets(ledger: Ledger, store: "Store") -> None:
+    """Take the budgets that the store knows; removed ones have limits of 0 and are lifted."""
+    after = (0, -1)
+    while page := await store.read(budgets(after)):
+        for row in page:
+            ledger.set_limits(row.tenant, row.user, _limits(row))
+        after = (page[-1].tenant, page[-1].user)
+
+
+def _limits(row: BudgetRow) -> Limits:
+    return Limits(day_micro=row.day_micro, month_micro=row.month_micro)

@@ -55,12 +55,15 @@ class GuardedHandler(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and watch how long a head takes to become a request."""
         before = self._request_count
+        # Asked first as well: the bytes that end a body may come while aiohttp has taken the
+        # request from its queue and not begun with it.
+        in_body = not self._body.is_eof()
         super().data_received(data)
         if self._request_count != before:
             self._end_head()
             if self._messages:
                 self._body = self._messages[-1][1]
-        elif data and not self._in_request():
+        elif data and not in_body and not self._in_request():
             self._head_grows(len(data))
 
     def _in_request(self) -> bool:

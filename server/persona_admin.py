@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from protocol.rows import GenOpt, Persona
+from server.cards import CardFile, card_of, edited, parse_card
 from server.http.avatars import image_type
 from server.persona_files import SLUG_PREFIX, PersonaFile, file_for
 from storage.ids import new_id
 from storage.people import MAX_AVATAR_BYTES, add_avatar, get_avatar
+from storage.persona_cards import MAX_PICTURE_BYTES, add_card_picture, get_card, save_card
 from storage.personas import (
     all_personas,
     drop_persona,
@@ -120,6 +122,31 @@ class PersonaAdmin:
             persona = saved.id
             await self._store.change([], lambda tx: set_persona_created(tx, persona, created))
         return saved
+
+    async def take_in_card(self, key: str, file: CardFile) -> Persona:
+        """Store a character card as the persona that files call key, with its picture."""
+        given, text = file.card.row(), file.card.dump()
+        mime = image_type(file.picture) if file.picture is not None else None
+        if file.picture is not None and mime and len(file.picture) <= MAX_PICTURE_BYTES:
+            picture, data = new_id(), file.picture
+            tenant, owner, kind = self._tenant, self._owner, mime
+            await self._store.change(
+                [], lambda tx: add_card_picture(tx, tenant, owner, kind, data, picture)
+            )
+            given.avatar = picture
+        saved = await self.save(key, given)
+        persona = saved.id or 0
+        await self._store.change([], lambda tx: save_card(tx, persona, text))
+        return saved
+
+    async def give_out_card(self, one: StoredPersona, always: bool = False) -> CardFile | None:
+        """Return a persona as a card, with its picture; always: also if it came from none."""
+        text = await self._store.read(get_card(one.row.id or 0))
+        if text is None and not always:
+            return None
+        card = card_of(one.row) if text is None else edited(parse_card(text), one.row)
+        avatar = await self._store.read(get_avatar(one.row.avatar)) if one.row.avatar else None
+        return CardFile(card, avatar.data if avatar else None)
 
     async def give_out(self, one: StoredPersona) -> PersonaFile:
         """Return the file of a persona, with its picture."""

@@ -1,7 +1,8 @@
-"""Personas as files: one JSON object each, in a folder of *.json.
+"""Personas as files: our own JSON, one object each, or character cards of other programs.
 
 The short form has id, name, prompt, avatar, create_time; the full one adds greeting, model,
-temperature, max_tokens and tags. The database is the truth; files are for moving and editing.
+temperature, max_tokens and tags. Cards are JSON, PNG or CHARX (cards.py). The database is the
+truth; files are for moving and editing.
 """
 
 import base64
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,10 +20,13 @@ from protocol.errors import ProtocolError
 from protocol.rows import GenOpt, Persona
 from protocol.text import clean_name, clean_text
 from protocol.types import S32, S64, S2000, S16000, U
+from server.cards import MAX_FILE_BYTES as MAX_CARD_BYTES
+from server.cards import CardFile, card_picture, read_card_file
 
 SLUG_PREFIX: Final = "file:"
 """Marks personas that came from files among those that belong to nobody."""
 MAX_FILE_BYTES: Final = 1024 * 1024
+SUFFIXES: Final = (".json", ".png", ".charx")
 
 _FileId = Annotated[str, Meta(pattern=r"^[\w.-]{1,48}$")]
 _match_data_url: Final = re.compile(r"data:[^,]{0,100};base64,(.*)", re.DOTALL).fullmatch
@@ -96,35 +100,72 @@ class PersonaFile(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 
 class ReadFile(NamedTuple):
-    """One file of a folder: what is in it, or what is wrong with it."""
+    """One file: the persona or the card that is in it, or what is wrong with it."""
 
     path: Path
     persona: PersonaFile | None
     problem: str = ""
+    card: CardFile | None = None
+
+    @property
+    def key(self) -> str:
+        """What a persona of this file is called among files."""
+        return re.sub(r"[^\w.-]+", "-", self.path.stem).strip("-.")[:48] or "persona"
 
 
-def read_folder(folder: Path) -> Iterator[ReadFile]:
-    """Yield every *.json of folder by name; a bad one is reported, not raised."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            yield ReadFile(path, read_file(path))
-        except (ValueError, OSError, ProtocolError) as error:
-            yield ReadFile(path, None, str(error))
+def read_path(path: Path) -> Iterator[ReadFile]:
+    """Yield a file, or every *.json, *.png and *.charx of a folder by name.
+
+    A bad one is reported, not raised.
+    """
+    if not path.is_dir():
+        yield _read(path)
+        return
+    for one in sorted(path.iterdir()):
+        if one.suffix.lower() in SUFFIXES and one.is_file():
+            yield _read(one)
 
 
-def read_file(path: Path) -> PersonaFile:
-    """Return one file, checked in every part.
+def _read(path: Path) -> ReadFile:
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise ValueError(f"larger than {MAX_CARD_BYTES >> 20} MiB")
+        data = path.read_bytes()
+        if path.suffix.lower() != ".json" or _is_card(data):
+            return ReadFile(path, None, card=read_card_file(data))
+        return ReadFile(path, read_file(data))
+    except (ValueError, OSError, ProtocolError) as error:
+        return ReadFile(path, None, str(error))
+
+
+def _is_card(data: bytes) -> bool:
+    """Tell whether a JSON file is a card and not one of ours: ours have an id and no such part."""
+    try:
+        head = msgspec.json.decode(data, type=_CardHead)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return head.spec is not None or (head.id is None and head.first_mes is not None)
+
+
+class _CardHead(Struct):
+    spec: str | None = None
+    id: Any = None
+    first_mes: str | None = None
+
+
+def read_file(data: bytes) -> PersonaFile:
+    """Return what one of our own files says, checked in every part.
 
     Raises:
-        ValueError, OSError, ProtocolError: what is wrong with it.
+        ValueError, ProtocolError: what is wrong with it.
     """
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         raise ValueError("larger than 1 MiB")
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=PersonaFile)
+        found = msgspec.json.decode(data, type=PersonaFile)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise ValueError("not JSON") from None
     found.row()
     found.picture()
@@ -155,10 +196,24 @@ def _iso(ms: int) -> str:
 
 def write_file(folder: Path, persona: PersonaFile) -> Path:
     """Write one file, whole or not at all; return where."""
-    name = re.sub(r"[^\w.-]", "_", str(persona.id)).lstrip(".") or "persona"
-    path = folder / f"{name}.json"
-    draft = path.with_suffix(".json.part")
     content = msgspec.json.format(msgspec.json.encode(persona), indent=2)
-    draft.write_bytes(content + b"\n")
+    return _write(folder / f"{_file_name(str(persona.id))}.json", content + b"\n")
+
+
+def write_card(folder: Path, key: str, file: CardFile, kind: Literal["json", "png"]) -> Path:
+    """Write one character card, whole or not at all; return where."""
+    content = file.card.dump().encode()
+    if kind == "png":
+        content = card_picture(file.card, file.picture)
+    return _write(folder / f"{_file_name(key)}.{kind}", content)
+
+
+def _file_name(key: str) -> str:
+    return re.sub(r"[^\w.-]", "_", key).lstrip(".") or "persona"
+
+
+def _write(path: Path, content: bytes) -> Path:
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(content)
     draft.replace(path)
     return path

@@ -1,6 +1,7 @@
 """parlance persona …"""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -205,23 +206,25 @@ def remove(context: typer.Context, persona: Key) -> None:
     run_with_store(context, work)
 
 
-Folder = Annotated[Path, typer.Argument(file_okay=False, help="Folder of *.json files.")]
+Folder = Annotated[Path, typer.Argument(file_okay=False, help="Folder to write to.")]
+Source = Annotated[Path, typer.Argument(help="A file, or a folder of *.json, *.png and *.charx.")]
 
 
 @persona_app.command("import")
-def import_folder(
-    context: typer.Context, folder: Folder, user: Owner = None, tenant: TenantSlug = "default"
+def import_path(
+    context: typer.Context, source: Source, user: Owner = None, tenant: TenantSlug = "default"
 ) -> None:
-    """Take in every *.json of a folder; files that are there already are renewed.
+    """Take in a file or every file of a folder; what is there already is renewed.
 
     A file is {"id", "name", "prompt", "avatar", "create_time"}, and may have "greeting", "model",
-    "temperature", "max_tokens" and "tags". Bad files are named and left out.
+    "temperature", "max_tokens" and "tags"; or it is a character card (V1, V2 or V3; JSON, PNG or
+    CHARX). Bad files are named and left out.
     """
-    from server.persona_files import read_folder
+    from server.persona_files import read_path
 
-    if not folder.is_dir():
-        fail(f"there is no folder {folder}")
-    files = list(read_folder(folder))
+    if not source.exists():
+        fail(f"there is no file or folder {source}")
+    files = list(read_path(source))
 
     async def work(store: "Store", config: "Config") -> None:
         from rich.progress import track
@@ -231,14 +234,17 @@ def import_folder(
         taken = 0
         for file in track(files, "Importing", transient=True, disable=len(files) < 20):
             problem = file.problem
-            if file.persona is not None:
-                try:
+            try:
+                if file.persona is not None:
                     await admin.take_in(file.persona)
-                    taken += 1
-                except ValueError as error:
-                    problem = str(error)
+                elif file.card is not None:
+                    await admin.take_in_card(file.key, file.card)
+            except ValueError as error:
+                problem = str(error)
             if problem:
                 bad.append(f"{file.path.name}: {problem}")
+            else:
+                taken += 1
         for line in bad:
             typer.echo(f"left out {line}", err=True)
         typer.echo(f"{taken} taken in, {len(bad)} left out.")
@@ -248,6 +254,13 @@ def import_folder(
     run_with_store(context, work)
 
 
+class CardKind(StrEnum):
+    """How cards are written."""
+
+    JSON = "json"
+    PNG = "png"
+
+
 @persona_app.command("export")
 def export_folder(
     context: typer.Context,
@@ -255,19 +268,33 @@ def export_folder(
     user: Owner = None,
     tenant: TenantSlug = "default",
     builtin: Annotated[bool, typer.Option(help="Those that come with the server, too.")] = False,
+    cards: Annotated[
+        CardKind | None, typer.Option(help="Write all of them as character cards of this kind.")
+    ] = None,
 ) -> None:
-    """Write every persona into a folder, one *.json each; files of the same name are replaced."""
+    """Write every persona into a folder, one file each; files of the same name are replaced.
+
+    Personas that came from a character card are written as cards, so that nothing is lost; the
+    others as *.json that `parlance persona import` takes.
+    """
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.persona_files import SLUG_PREFIX, write_file
+        from server.persona_files import SLUG_PREFIX, write_card, write_file
 
         folder.mkdir(parents=True, exist_ok=True)
         admin = await _admin(store, user, tenant)
         written = 0
         for one in await admin.all():
-            if builtin or user is not None or one.slug.startswith(SLUG_PREFIX):
+            if not builtin and user is None and not one.slug.startswith(SLUG_PREFIX):
+                continue
+            card = await admin.give_out_card(one, always=cards is not None)
+            if card is None:
                 write_file(folder, await admin.give_out(one))
-                written += 1
+            else:
+                kind = cards or (CardKind.PNG if card.has_png else CardKind.JSON)
+                key = one.slug.removeprefix(SLUG_PREFIX) or str(one.row.id)
+                write_card(folder, key, card, kind.value)
+            written += 1
         typer.echo(f"{written} written to {folder}.")
 
     run_with_store(context, work)

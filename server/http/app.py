@@ -13,6 +13,7 @@ from server.http import (
     health,
     openai_routes,
     page,
+    persona_routes,
     test_page,
 )
 from server.http.context import PARTS, HttpParts
@@ -88,10 +89,11 @@ def build_application(parts: HttpParts) -> web.Application:
     )
     app[PARTS] = parts
     app[avatars.UPLOADS] = avatars.make_uploads(parts.clock)
+    app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     app[health.METRICS] = build_metrics(parts)
     set_hsts(app, bool(parts.config.server.tls_cert))
-    for subject in (page, health, accounts_routes, avatars, chat_routes, test_page):
+    for subject in (page, health, accounts_routes, avatars, persona_routes, chat_routes, test_page):
         app.router.add_routes(subject.routes())
     openai_routes.install(app, parts)
     return app

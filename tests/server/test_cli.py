@@ -14,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from server.__main__ import app, put_first
+from server.card_png import plain_picture
+from server.cards import Card, card_picture, read_card_file
 from server.commands.context import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +268,31 @@ def test_a_folder_of_personas_goes_in_and_comes_out_as_it_was(shell: Shell, tmp_
     listed = shell.run("persona", "list")
     assert "小明" in listed
     assert "小红" not in listed
+
+
+def test_cards_go_in_and_come_out_whole(shell: Shell, tmp_path: Path) -> None:
+    folder, out = tmp_path / "cards", tmp_path / "out"
+    folder.mkdir()
+    data = {"name": "小红", "description": "{{char}}在里昂。", "extensions": {"x/y": [1, None]}}
+    raw = {"spec": "chara_card_v3", "spec_version": "3.0", "data": data}
+    (folder / "a.json").write_text(json.dumps(raw))
+    (folder / "b c.png").write_bytes(card_picture(Card(raw), plain_picture()))
+    (folder / "bad.png").write_bytes(plain_picture())
+    (folder / "notes.txt").write_text("not looked at")
+    own = {"id": "own", "name": "Own", "prompt": "One."}
+    (folder / "own.json").write_text(json.dumps(own))
+    said = shell.run("persona", "import", str(folder))
+    assert "3 taken in, 1 left out" in said
+    assert "bad.png: PNG: there is no character card in this picture" in said
+    assert "3 written" in shell.run("persona", "export", str(out))
+    assert json.loads((out / "a.json").read_text()) == raw
+    found = read_card_file((out / "b-c.png").read_bytes())
+    assert (found.card.raw, found.picture) == (raw, plain_picture())
+    assert json.loads((out / "own.json").read_text())["prompt"] == "One."
+    assert "1 taken in" in shell.run("persona", "import", str(out / "b-c.png"))
+    assert "3 written" in shell.run("persona", "export", str(out), "--cards", "png")
+    assert read_card_file((out / "own.png").read_bytes()).card.prompt == "One."
+    assert "no file or folder" in shell.run("persona", "import", str(tmp_path / "x"), code=1)
 
 
 @pytest.mark.usefixtures("password")

@@ -1,0 +1,192 @@
+"""Personas as character cards: POST a file to make one, GET one's own back."""
+
+import asyncio
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, Literal
+
+from aiohttp import web
+from msgspec import Struct
+
+from protocol.codes import Code
+from protocol.envelopes import PersonaPush
+from protocol.rows import Persona
+from protocol.types import MAX_INT
+from server.card_errors import CardError
+from server.card_parts import parts_of
+from server.cards import (
+    MAX_FILE_BYTES,
+    Card,
+    CardFile,
+    card_of,
+    card_picture,
+    edited,
+    parse_card,
+    read_card_file,
+)
+from server.errors import ServiceError, invalid, not_found
+from server.http.avatars import image_type
+from server.http.bodies import json_response, read_body
+from server.http.context import HttpParts, require_user
+from server.http.context import parts_of as server_parts_of
+from server.throttle import Allowance
+from storage.ids import new_id
+from storage.ops import Op
+from storage.people import get_avatar
+from storage.persona_cards import MAX_PICTURE_BYTES, add_card_picture, get_card, save_card
+from storage.personas import get_personas, save_persona
+from storage.writes import Tx
+
+_IMPORTS: Final = (0.2, 10.0)  # per second and at once, of one user
+_AT_ONCE: Final = 4
+"""Files that are held in memory at the same time."""
+
+
+class CardGate:
+    """Bounds how many cards are taken in: of one user over time, and of all at once.
+
+    Attributes:
+        refused: files that found no place.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._allowance = Allowance(*_IMPORTS, clock)
+        self._open = 0
+        self.refused = 0
+
+    def enter(self, user: int) -> None:
+        """Take a place; `leave` gives it back.
+
+        Raises:
+            ServiceError: RATE or OVERLOADED.
+        """
+        wait_s = self._allowance.admit(user)
+        if wait_s:
+            self.refused += 1
+            raise ServiceError(Code.RATE, "too many imports", None, int(wait_s * 1000) + 1)
+        if self._open >= _AT_ONCE:
+            self.refused += 1
+            raise ServiceError(Code.OVERLOADED, "too many imports at once", None, 2000)
+        self._open += 1
+
+    def leave(self) -> None:
+        self._open -= 1
+
+
+GATE: Final = web.AppKey("cards", CardGate)
+
+
+class Imported(Struct):
+    """The answer to an import. `picture` 0: the card had none that can be kept.
+
+    `lore` counts the entries of its lorebook, `skipped_keys` those of their keys that are
+    patterns, which are never run.
+    """
+
+    id: int
+    name: str
+    version: Literal[1, 2, 3]
+    picture: int
+    greetings: int
+    lore: int
+    skipped_keys: int
+
+
+async def _import(request: web.Request) -> web.Response:
+    claims = await require_user(request)
+    gate = request.app[GATE]
+    gate.enter(claims.user)
+    try:
+        data = await read_body(request, MAX_FILE_BYTES)
+        file, answer = await asyncio.to_thread(_read, data)
+        saved, new = await _save(server_parts_of(request), claims.tenant, claims.user, file, data)
+    except CardError as error:
+        raise invalid("not a usable card", f"{error}. Send a V1, V2 or V3 card.") from None
+    finally:
+        gate.leave()
+    answer.id, answer.name, answer.picture = saved.id or 0, saved.name or "", saved.avatar or 0
+    return json_response(answer, status=201 if new else 200)
+
+
+def _read(data: bytes) -> tuple[CardFile, Imported]:
+    file = read_card_file(data)
+    parts = parts_of(file.card)
+    version: Literal[1, 2, 3] = 3 if file.card.version == 3 else 2 if file.card.version == 2 else 1
+    lore = len(parts.lore) if parts.lore is not None else 0
+    return file, Imported(0, "", version, 0, len(parts.greetings), lore, parts.skipped_keys)
+
+
+async def _save(
+    parts: HttpParts, tenant: int, owner: int, file: CardFile, data: bytes
+) -> tuple[Persona, bool]:
+    """Make the persona, unless this very file made one of this owner that is still there."""
+    core = parts.core
+    given, text, picture = file.card.row(), file.card.dump(), _keepable(file.picture)
+    if picture is not None:
+        given.avatar = new_id()
+    cid = blake2b(data, digest_size=16).digest()
+
+    def make(tx: Tx) -> Op[tuple[Persona, int]]:
+        saved, rev = yield from save_persona(tx, tenant, owner, None, cid, given)
+        if rev and saved.id:
+            yield from save_card(tx, saved.id, text)
+            if picture is not None and saved.avatar:
+                yield from add_card_picture(tx, tenant, owner, *picture, saved.avatar)
+        return saved, rev
+
+    def publish(result: tuple[Persona, int]) -> None:
+        saved, rev = result
+        core.personas.put(tenant, saved)
+        if rev:
+            core.hub.publish((owner,), PersonaPush(rev, saved))
+
+    saved, rev = await core.store.change((owner,), make, publish=publish)
+    if saved.deleted:
+        cid = new_id().to_bytes(16, "big")
+        saved, rev = await core.store.change((owner,), make, publish=publish)
+    return saved, rev > 0
+
+
+def _keepable(picture: bytes | None) -> tuple[str, bytes] | None:
+    """Return kind and bytes of a picture that can be kept."""
+    if picture is None or len(picture) > MAX_PICTURE_BYTES:
+        return None
+    mime = image_type(picture)
+    return (mime, picture) if mime is not None else None
+
+
+async def _export(request: web.Request) -> web.Response:
+    claims = await require_user(request)
+    persona = int(request.match_info["id"])
+    kind = request.query.get("format", "json")
+    if kind not in ("json", "png"):
+        raise invalid("format", "Ask for format=json or format=png.")
+    core = server_parts_of(request).core
+    found = await core.store.read(get_personas([persona])) if 0 < persona <= MAX_INT else []
+    if not found or found[0].row.owner != claims.user or found[0].row.deleted:
+        raise not_found("persona")
+    row = found[0].row
+    text = await core.store.read(get_card(persona))
+    picture = await core.store.read(get_avatar(row.avatar)) if row.avatar else None
+    body = await asyncio.to_thread(_write, row, text, picture.data if picture else None, kind)
+    return web.Response(
+        body=body,
+        content_type="application/json" if kind == "json" else "image/png",
+        headers={
+            "Cache-Control": "no-store",
+            "Content-Disposition": f'attachment; filename="persona-{persona}.{kind}"',
+        },
+    )
+
+
+def _write(row: Persona, text: str | None, picture: bytes | None, kind: str) -> bytes:
+    card: Card = edited(parse_card(text), row) if text is not None else card_of(row)
+    return card.dump().encode() if kind == "json" else card_picture(card, picture)
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of this file; the application needs `GATE`."""
+    return [
+        web.post("/api/v1/personas/import", _import),
+        web.get(r"/api/v1/personas/{id:\d{1,16}}/card", _export),
+    ]

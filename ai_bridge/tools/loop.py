@@ -308,12 +308,14 @@ class _Ready(Struct, frozen=True):
     args: dict[str, Any]
 
 
-_closing = re.compile(r"<(?=\s*/?\s*tool_output\b)", re.I).sub
+# Bounded, because two open-ended runs of blanks side by side take quadratic time.
+_closing = re.compile(r"<(?=\s{0,8}/?\s{0,8}tool_output\b)", re.I).sub
 
 
 def fence(text: str, spec: ToolSpec) -> str:
     """Return what a tool said, cut to its bound, in a fence that it cannot close."""
-    inner = cut_result(_closing("&lt;", text), spec.result_bytes)
+    escaped = _closing("&lt;", cut_result(text, spec.result_bytes))
+    inner = cut_result(escaped, spec.result_bytes)
     return f"{FRAME}<tool_output>\n{inner}\n</tool_output>"
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -30,7 +31,7 @@ VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
 """Revisions whose tools and HTTP are the same for what is used here."""
 CLIENT_INFO = {"name": "parlance", "version": "0.1.0"}
 
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_ANSWER_BYTES = 2 * 1024 * 1024
 MAX_MESSAGES = 1_000
 """Messages of one event stream, the answer among them."""
 MAX_PAGES = 20
@@ -190,9 +191,10 @@ class McpClient:
         self._version = version
         self.sessions += 1
         try:
-            async with self._post({"method": "notifications/initialized"}) as response:
-                if response.status not in (200, 202, 204):
-                    raise _failure(f"http_{response.status}")
+            with _typed():
+                async with self._post({"method": "notifications/initialized"}) as response:
+                    if response.status not in (200, 202, 204):
+                        raise _failure(f"http_{response.status}")
         except BaseException:
             self._version = ""
             raise
@@ -201,22 +203,16 @@ class McpClient:
         """Send one request and return its result."""
         self._next_id += 1
         number = self._next_id
+        message = {"id": number, "method": method, "params": params}
         try:
-            async with self._post({"id": number, "method": method, "params": params}) as response:
-                return await self._answer(response, number, begins=method == "initialize")
+            with _typed():
+                async with self._post(message) as response:
+                    return await self._answer(response, number, begins=method == "initialize")
         except asyncio.CancelledError:
             if method != "initialize":  # which must not be cancelled
-                self._tell(
-                    "notifications/cancelled", {"requestId": number, "reason": "no longer wanted"}
-                )
+                what = {"requestId": number, "reason": "no longer wanted"}
+                self._tell("notifications/cancelled", what)
             raise
-        except aiohttp.ClientConnectorError as error:
-            private = isinstance(error.os_error, PrivateAddress)
-            raise _failure("private_address" if private else "connect") from None
-        except (aiohttp.ClientError, OSError):
-            raise _failure("disconnected") from None
-        except EventTooLarge:
-            raise _failure("too_large") from None
 
     async def _answer(
         self, response: aiohttp.ClientResponse, number: int, *, begins: bool
@@ -332,6 +328,20 @@ async def _quietly(send: Callable[[], aiohttp.client._RequestContextManager]) ->
             pass
     except (TimeoutError, aiohttp.ClientError, OSError):
         pass  # nobody waits for it, and nothing depends on it
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    """Turn what the HTTP client raises into a McpFailure."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        private = isinstance(error.os_error, PrivateAddress)
+        raise _failure("private_address" if private else "connect") from None
+    except (aiohttp.ClientError, OSError):
+        raise _failure("disconnected") from None
+    except EventTooLarge:
+        raise _failure("too_large") from None
 
 
 class _Deadline:

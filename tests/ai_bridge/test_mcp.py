@@ -352,6 +352,17 @@ async def test_an_introduction_is_never_cancelled_by_message_and_can_be_repeated
     assert await client.call("echo", {}) == "ok"
 
 
+async def test_an_introduction_that_breaks_is_begun_anew(odd: Odd) -> None:
+    odd.methods["notifications/initialized"] = _gone
+    client = odd.client()
+    with pytest.raises(McpFailure) as failure:
+        await client.call("echo", {})
+    assert failure.value.reason == "disconnected"
+    del odd.methods["notifications/initialized"]
+    assert await client.call("echo", {}) == "ok"
+    assert len(odd.heard("initialize")) == 2
+
+
 @pytest.mark.parametrize("version", ["1999-01-01", None, 5])
 async def test_an_unknown_revision_is_refused(odd: Odd, version: Any) -> None:
     async def begin(asked: Asked, writer: Writer) -> None:

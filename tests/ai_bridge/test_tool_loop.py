@@ -329,6 +329,13 @@ async def test_results_are_cut_and_cannot_leave_their_fence() -> None:
     assert "\ufffd" not in inner
 
 
+async def test_a_result_made_to_be_slow_to_read_is_not() -> None:
+    bench = Bench()
+    bench.tool("a", lambda _args: "<" + " " * 500_000 + "<" * 500_000, result_bytes=1_000_000)
+    async with asyncio.timeout(5):
+        await bench.talk([("a", "")], "Hm.")
+
+
 @pytest.mark.parametrize("size", [0, 1, 50, 60, 1000])
 def test_a_cut_never_exceeds_its_bound_nor_breaks_a_character(size: int) -> None:
     text = "汉字😀" * 300
@@ -408,6 +415,26 @@ async def test_cancelling_the_turn_cancels_its_tools() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sorted(ended) == [0, 1, 2]
+
+
+async def test_a_failure_after_a_write_says_so_and_before_one_does_not() -> None:
+    for effect, says in ((Effect.WRITE, True), (Effect.READ, False)):
+        bench = Bench()
+        bench.tool("a", effect=effect, trusted=True)
+        bench.registry.allow(1, ["a"])
+        model = Model(bench.run, [[("a", "")]])
+
+        async def attempt(
+            messages: tuple[ChatMessage, ...], tools: ToolSet, model: Model = model
+        ) -> CallEnd:
+            if messages:
+                raise ProviderFailure("connect", "Ask again.", retry_after_s=3)
+            return await model(messages, tools)
+
+        with pytest.raises(ProviderFailure) as failure:
+            await bench.loop.run(bench.run, bench.registry.tools_for(1, 5), attempt)
+        assert ("already changed something" in failure.value.text) is says
+        assert (failure.value.kind, failure.value.retry_after_s) == ("connect", 3)
 
 
 async def test_calls_of_an_answer_that_was_cut_are_not_run() -> None:

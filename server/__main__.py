@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from server.commands import (
+    ai,
     chat,
     dead_letters,
     doctor,
@@ -83,6 +84,7 @@ dead_letters.add_to(app)
 migrate.add_to(app)
 doctor.add_to(app)
 settings.add_to(app)
+ai.add_to(app)
 
 
 def put_first(words: Sequence[str]) -> list[str]:

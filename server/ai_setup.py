@@ -30,7 +30,7 @@ def bridge_config(ai: AiConfig, added: tuple[BridgeProvider, ...] = ()) -> Bridg
     names = {provider.name for provider in added}
     configured = [provider for provider in ai.providers if provider.name not in names]
     return BridgeConfig(
-        providers=(*map(_provider, configured), *added),
+        providers=(*map(to_provider, configured), *added),
         detect=ai.detect and not added,
         default_model=ai.default_model,
         routes=tuple(
@@ -58,7 +58,8 @@ def bridge_config(ai: AiConfig, added: tuple[BridgeProvider, ...] = ()) -> Bridg
     )
 
 
-def _provider(given: ProviderConfig) -> BridgeProvider:
+def to_provider(given: ProviderConfig) -> BridgeProvider:
+    """Return a service as the bridge knows it."""
     return BridgeProvider(
         name=given.name,
         kind=given.kind,

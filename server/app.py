@@ -13,6 +13,7 @@ import uvloop
 from ai_bridge.bridge import Bridge
 from protocol.codes import Code
 from server.accounts import Accounts
+from server.ai_providers import AiRefresh, added_providers
 from server.ai_setup import bridge_config, make_billing
 from server.auth import make_tokens
 from server.builtin import install_builtins
@@ -23,8 +24,10 @@ from server.http.app import HttpParts, HttpServer
 from server.logs import install
 from server.metrics import LoopLag
 from server.reactor import listen, open_socket
+from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
 from storage.personas import all_personas
+from storage.providers import providers_version
 from storage.rows import StoreOptions
 from storage.store import Store
 
@@ -32,6 +35,8 @@ log = logging.getLogger("parlance.app")
 
 DRAIN_SPREAD_MS = 2_000
 RECOVER_EVERY_S = 15.0
+REFRESH_EVERY_S = 5.0
+"""How often AI services and budgets are looked for that a command has changed."""
 PURGE_EVERY_S = 600.0
 """How often expired refresh tokens are deleted, up to a thousand at a time."""
 
@@ -80,6 +85,7 @@ class App:
         self._socket: socket.socket | None = None
         self._store: Store | None = None
         self._bridge: Bridge | None = None
+        self._refresh: AiRefresh | None = None
         self.core: Core | None = None
 
     async def start(self) -> None:
@@ -96,12 +102,17 @@ class App:
         tokens = make_tokens(config.auth, self._data_dir)
         store = self._store = await Store.open(store_options(config))
         billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
+        vault = await asyncio.to_thread(self._vault)
+        version = await store.read(providers_version())
+        added = await added_providers(store, vault)
         bridge = self._bridge = Bridge(
-            bridge_config(config.ai),
+            bridge_config(config.ai, added),
             lag_ms=lambda: self._lag.recent_ms,
             billing=billing,
         )
         await bridge.start()
+        self._refresh = AiRefresh(config.ai, store, bridge, billing.ledger, vault)
+        self._refresh.seen(version)
         node = config.server.node or f"{socket.gethostname()}:{self.port}"
         core = self.core = Core(
             config, loop, store, bridge, tokens, node, lambda: self._lag.recent_ms
@@ -121,6 +132,10 @@ class App:
             gc.freeze()
         self._listener = await listen(core, self._socket)
         log.info("server.ready", extra={"port": self.port, "node": node})
+
+    def _vault(self) -> Vault:
+        auth = self._config.auth
+        return make_vault(auth.master_key, auth.old_master_keys, self._data_dir)
 
     async def stop(self) -> None:
         """Take nobody in, finish what is under way, say goodbye, close everything."""
@@ -161,7 +176,7 @@ class App:
 
     async def _every_second(self, core: Core) -> None:
         """Drive the deadlines; one failing part must not stop the others for good."""
-        recovered_at = purged_at = core.clock()
+        recovered_at = purged_at = refreshed_at = core.clock()
         while True:
             await asyncio.sleep(1)
             try:
@@ -169,6 +184,9 @@ class App:
                 if core.clock() - recovered_at >= RECOVER_EVERY_S:
                     recovered_at = core.clock()
                     await core.turns.recover()
+                if self._refresh is not None and core.clock() - refreshed_at >= REFRESH_EVERY_S:
+                    refreshed_at = core.clock()
+                    await self._refresh.run()
                 if core.clock() - purged_at >= PURGE_EVERY_S:
                     purged_at = core.clock()
                     await core.store.change((), purge_refresh)

@@ -262,6 +262,17 @@ class AuthConfig(Section, frozen=True):
     ] = "parlance"
     skew_s: Annotated[int, Meta(ge=0, le=600, description="Seconds that clocks may differ.")] = 60
     hash_workers: Annotated[int, Meta(ge=1, le=64, description="Threads that check passwords.")] = 4
+    master_key: Annotated[
+        Secret,
+        _about(
+            "Seals the keys of AI services that are kept in the database: 32 random bytes in "
+            "base64 or hexadecimal. Empty: one is made and kept in `data_dir`."
+        ),
+    ] = field(default_factory=Secret)
+    old_master_keys: Annotated[
+        list[Secret],
+        _about("Master keys of before, until `parlance provider rekey` was run."),
+    ] = field(default_factory=list)
     keys: Annotated[
         list[KeyConfig],
         _about("Keys for tokens. Empty: one is made at the first start and kept in `data_dir`."),

@@ -24,7 +24,7 @@ _KID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 
 
-class VaultError(Exception):
+class VaultError(ValueError):
     """A value does not open, or a master key is none; the text says what to do."""
 
 

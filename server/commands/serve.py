@@ -45,6 +45,10 @@ def serve(
 
         if isinstance(error, UnusableCertificate):
             fail(f"server.tls_cert: {error}")
+        from server.vault import VaultError
+
+        if isinstance(error, VaultError):
+            fail(f"auth.master_key: {error}")
         if "auth.keys" in str(error) or "key file" in str(error):
             fail(str(error))
         raise

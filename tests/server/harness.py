@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
+from ai_bridge.billing import Billing
 from ai_bridge.bridge import Bridge
 from protocol.codec import JSON, MSGPACK, Codec
 from protocol.codes import Caps, Code, ConvKind, Scope
@@ -286,6 +287,8 @@ class Peer:
 class Server:
     """The joined parts of one server, listening on a port of its own."""
 
+    billing: Billing
+
     def __init__(self, core: Core, listener: asyncio.Server, port: int) -> None:
         self.core = core
         self.port = port
@@ -468,6 +471,7 @@ async def start(config: Config, folder: Path) -> Server:
     core.personas.fill(await store.read(all_personas(0)))
     port = listener.getsockname()[1]
     server = Server(core, await listen(core, listener), port)
+    server.billing = billing
     return server
 
 

@@ -1,0 +1,128 @@
+"""AI services that were added while the server runs: kept in the store, their keys sealed."""
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ai_bridge.bridge import Bridge
+from ai_bridge.config import ProviderConfig as BridgeProvider
+from server.ai_setup import bridge_config, load_budgets, to_provider
+from server.config_sections import AiConfig, ProviderConfig
+from server.errors import ServiceError, invalid
+from server.secrets import Secret
+from server.vault import Vault, VaultError
+from storage.providers import ProviderRow, providers, providers_version, save_provider
+
+if TYPE_CHECKING:
+    from ai_bridge.account import Ledger
+    from storage.store import Store
+
+log = logging.getLogger("parlance.ai")
+
+_SECRET: Final = ("api_key", "api_keys", "headers")
+
+
+def sealed_name(name: str) -> str:
+    """Return the name under which a service's key is sealed."""
+    return f"ai_provider/{name}"
+
+
+def make_row(config: ProviderConfig, vault: Vault) -> ProviderRow:
+    """Return what is stored of a service.
+
+    Raises:
+        ServiceError: INVALID, it has secrets that only a configuration file can hold.
+    """
+    if config.api_keys or config.headers:
+        raise invalid("provider", "More keys and headers belong into the configuration file.")
+    open_part = {
+        field: getattr(config, field)
+        for field in ProviderConfig.__struct_fields__
+        if field not in _SECRET
+    }
+    sealed = vault.seal(sealed_name(config.name), config.api_key) if config.api_key else b""
+    return ProviderRow(config.name, msgspec.json.encode(open_part).decode(), sealed)
+
+
+def read_row(row: ProviderRow, vault: Vault) -> ProviderConfig:
+    """Return the service of a row.
+
+    Raises:
+        VaultError: its key does not open.
+        ServiceError: INVALID, it is not a service that this version knows.
+    """
+    try:
+        found = msgspec.json.decode(row.config, type=ProviderConfig, dec_hook=_no_secrets)
+    except msgspec.MsgspecError:
+        raise invalid("provider", f"The stored AI service {row.name} cannot be read.") from None
+    key = vault.open(sealed_name(row.name), row.sealed) if row.sealed else Secret()
+    return msgspec.structs.replace(found, name=row.name, api_key=key)
+
+
+def _no_secrets(kind: type, value: Any) -> Any:
+    raise NotImplementedError(kind.__name__)
+
+
+async def added_providers(store: "Store", vault: Vault) -> tuple[BridgeProvider, ...]:
+    """Return the stored services; one that cannot be read is left out and logged."""
+    found = []
+    for row in await store.read(providers()):
+        try:
+            found.append(to_provider(read_row(row, vault)))
+        except (VaultError, ServiceError) as error:
+            log.error("provider.unusable", extra={"provider": row.name, "reason": str(error)})
+    return tuple(found)
+
+
+async def reseal(store: "Store", vault: Vault) -> int:
+    """Seal all keys with the present master key; return how many were sealed with an older one.
+
+    Raises:
+        VaultError: one does not open; those before it are done.
+    """
+    count = 0
+    for row in await store.read(providers()):
+        if row.sealed and not vault.is_current(row.sealed):
+            key = vault.open(sealed_name(row.name), row.sealed)
+            sealed = vault.seal(sealed_name(row.name), key)
+            fresh = msgspec.structs.replace(row, sealed=sealed)
+            await store.change((), lambda tx, fresh=fresh: save_provider(tx, fresh))  # type: ignore[misc]  # bound early
+            count += 1
+    return count
+
+
+class AiRefresh:
+    """Takes services and budgets from the store that others have changed there."""
+
+    def __init__(
+        self, ai: AiConfig, store: "Store", bridge: Bridge, ledger: "Ledger", vault: Vault
+    ) -> None:
+        self._ai = ai
+        self._store = store
+        self._bridge = bridge
+        self._ledger = ledger
+        self._vault = vault
+        self._version: tuple[int, int] | None = None
+
+    async def run(self) -> bool:
+        """Look for changes once; return whether the bridge has other services now.
+
+        A service that cannot be used leaves the ones before in place.
+        """
+        await load_budgets(self._ledger, self._store)
+        version = await self._store.read(providers_version())
+        if version == self._version:
+            return False
+        self._version = version
+        added = await added_providers(self._store, self._vault)
+        try:
+            await self._bridge.reload(bridge_config(self._ai, added))
+        except ValueError as error:
+            log.error("provider.unusable", extra={"provider": "", "reason": str(error)})
+            return False
+        return True
+
+    def seen(self, version: tuple[int, int]) -> None:
+        """The bridge was started with what the store had at this version."""
+        self._version = version

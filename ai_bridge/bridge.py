@@ -83,7 +83,11 @@ class Bridge:
         self._reloading = asyncio.Lock()
         self._idle = asyncio.Event()
         self._closing = False
-        self.stats = BridgeStats(slots=self._gauges, queue_depth=self._admission.depth)
+        self.stats = BridgeStats(
+            slots=self._gauges,
+            queue_depth=self._admission.depth,
+            stream_limit=lambda: int(self._admission.limit),
+        )
 
     # --- life --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.stats import Histogram
@@ -42,6 +42,7 @@ class TurnWatcher(Protocol):
         """The turn is over; called exactly once, whatever happened."""
 
 
+@runtime_checkable
 class QueueWatcher(Protocol):
     """What a watcher may know besides, to show people their place in the queue."""
 
@@ -215,7 +216,10 @@ class TurnRun:
     def flush(self) -> None:
         if self._dirty:
             self._dirty = False
-            self._tell("turn_changed", lambda: self.watcher.turn_changed(self.turn))
+            try:  # as `_tell`, without its lambda: this runs for every token
+                self.watcher.turn_changed(self.turn)
+            except Exception:
+                self._note_broken_watcher("turn_changed")
 
     def _append(self, part: StreamPart, piece: str) -> None:
         if not piece:
@@ -252,9 +256,9 @@ class TurnRun:
         if place == self.place:
             return
         self.place = place
-        tell = getattr(self.watcher, "turn_queued", None)
-        if tell is not None:
-            self._tell("turn_queued", lambda: tell(self.turn, place))
+        watcher = self.watcher
+        if isinstance(watcher, QueueWatcher):
+            self._tell("turn_queued", lambda: watcher.turn_queued(self.turn, place))
 
     def stop(self, reason: EndReason) -> None:
         """End the task as soon as the loop comes round; the first reason given stays."""
@@ -302,8 +306,11 @@ class TurnRun:
         try:
             tell()
         except Exception:
-            self.on_watcher_error()
-            log.exception("turn.watcher_failed", extra={"turn": self.turn.id, "call": call})
+            self._note_broken_watcher(call)
+
+    def _note_broken_watcher(self, call: str) -> None:
+        self.on_watcher_error()
+        log.exception("turn.watcher_failed", extra={"turn": self.turn.id, "call": call})
 
     # --- outcomes ----------------------------------------------------------------------------
 

@@ -53,8 +53,12 @@ def _no_depth() -> dict[str, int]:
     return {}
 
 
+def _no_streams() -> int:
+    return 0
+
+
 class BridgeStats(Struct):
-    """Counters since the start, histograms, and two readings of the present.
+    """Counters since the start, histograms, and readings of the present.
 
     `*_ms_sum` over `*_count` gives means. Keys of the mappings come from closed sets.
     """
@@ -88,6 +92,7 @@ class BridgeStats(Struct):
     cancel_to_close_ms: Histogram = _histogram(CLOSE_BOUNDS_MS)
     slots: Callable[[], Iterable[SlotGauge]] = _no_slots
     queue_depth: Callable[[], dict[str, int]] = _no_depth
+    stream_limit: Callable[[], int] = _no_streams
 
     def note(self, outcome: Outcome) -> None:
         """Count an ended turn."""

@@ -168,6 +168,7 @@ def bridge_figures(stats: "BridgeStats") -> Source:
         yield Figure("counter", "ai_retry_causes", "Attempts again.", stats.retries_by, "reason")
         yield Figure("counter", "ai_refusals", "Turns refused.", stats.refused_by, "code")
         yield Figure("gauge", "ai_queue_depth", "Turns waiting.", stats.queue_depth(), "class")
+        yield Figure("gauge", "ai_stream_limit", "Answers at a time.", stats.stream_limit())
         yield from _slot_figures(stats)
         for name, about, spread in (
             ("ai_queue_wait_seconds", "Wait before the start.", stats.queue_wait),

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from ai_bridge.config import Route, Target
+from ai_bridge.bridge import Bridge
+from ai_bridge.config import BridgeConfig, Route, Target
 from ai_bridge.secrets import Secret
 from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome
 from bench.provider.script import Behaviour, Oddities
 from bench.provider.server import ScriptedProvider
 from protocol.codes import Code, EndReason, StreamState
-from tests.ai_bridge.conftest import MakeRig, Rig
-from tests.ai_bridge.fakes import answer
+from tests.ai_bridge.conftest import MakeRig, Rig, provider_config
+from tests.ai_bridge.fakes import Watcher, answer, request
 
 AGAIN = (
     "status=500",
@@ -493,6 +494,21 @@ async def test_a_turn_waits_for_the_slot_that_opens_first(
     assert outcome.attempts == 3
     assert rig.sleeps.pauses[:2] == [40.0, 9.0]
     assert rig.clock() - started <= 49
+
+
+async def test_a_refused_turn_is_answered_by_the_clock_on_the_wall(
+    provider: ScriptedProvider,
+) -> None:
+    bridge = Bridge(BridgeConfig(providers=(provider_config("p0", provider),), retry_base_s=0.01))
+    await bridge.start()
+    watcher = Watcher()
+    turn = bridge.submit(
+        request(1, model=f"{WELL},failures=2,status=429,retry_after_ms=15"), watcher
+    )
+    outcome = await watcher.end()
+    await bridge.aclose()
+    assert (outcome.reason, outcome.attempts) == (EndReason.STOP, 3)
+    assert answer(turn) == WHOLE
 
 
 async def test_a_waiting_turn_can_be_cancelled(

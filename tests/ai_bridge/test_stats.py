@@ -42,6 +42,7 @@ async def test_the_page_shows_slots_waits_and_causes(
         'parlance_ai_breaker_state{slot="p0/status=403"} 0.0',
         'parlance_ai_retry_causes_total{reason="provider_error"} 1.0',
         'parlance_ai_queue_depth{class="interactive"} 1.0',
+        "parlance_ai_stream_limit 800.0",
         "parlance_ai_queue_wait_seconds_count 3.0",
         "parlance_ai_ttft_seconds_count 2.0",
     } <= lines

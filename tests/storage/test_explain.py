@@ -23,9 +23,11 @@ from storage import (
     messages,
     mysql,
     people,
+    persona_cards,
     personas,
     providers,
     sqlite,
+    summaries,
     turns,
     usage,
 )
@@ -53,6 +55,7 @@ TABLES = (
     "message",
     "message_change",
     "persona",
+    "persona_card",
     "refresh_token",
     "room",
     "user",
@@ -219,6 +222,16 @@ async def use_everything(store: Store) -> None:
     await do((), turns.start_turns, turns=steps, node="n")
     await do((), turns.checkpoint_turns, turns=steps)
     await do((), turns.end_turn, end=EndTurn(new.sid, 2, 0))
+    for number, place in enumerate(others[:60]):
+        told = summaries.StoredSummary(place, 7, 0, 1, "they met")
+        await do([place], summaries.save_summary, summary=told, rev=99)
+        await do((), persona_cards.save_card, persona=number, card="{}")
+    await read(summaries.get_summary(conv, 7))
+    await read(summaries.conversation_rev(conv))
+    await do([conv], summaries.drop_summaries, conv=conv)
+    await read(persona_cards.get_card(5))
+    picture = {"mime": "image/png", "data": b"x", "id": new_id()}
+    await do((), persona_cards.add_card_picture, tenant=1, owner=ann, **picture)
     await use_memories(store, users, others)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 from zlib import crc32
@@ -64,6 +64,15 @@ class EngineStatus(Struct, frozen=True):
     scopes: tuple[tuple[EngineScope, str], ...]
     turns: int
     failures: int
+
+
+class EngineRoute(Struct, frozen=True):
+    """What was chosen for a scope, as it can be stored and restored."""
+
+    scope: EngineScope
+    engine: str
+    canary: str = ""
+    percent: float = 0.0
 
 
 class EngineCounters(Struct):
@@ -175,6 +184,29 @@ class EngineRegistry:
     def list_engines(self) -> list[EngineStatus]:
         """Return all engines that can be chosen, and where they answer."""
         return [self._status(name) for name in self._makers]
+
+    def routes(self) -> list[EngineRoute]:
+        """Return all choices, to be stored."""
+        return [
+            EngineRoute(
+                scope, route.live.name, route.canary.name if route.canary else "", route.percent
+            )
+            for scope, route in self._routes.items()
+        ]
+
+    async def restore(self, routes: Iterable[EngineRoute]) -> None:
+        """Take stored choices as they are, healthy or not; those that cannot be are left out."""
+        for one in routes:
+            try:
+                async with self._changing:
+                    for name in (one.engine, one.canary or one.engine):
+                        self._check(name, one.scope, one.percent)
+                    canary = await self._started(one.canary) if one.canary else None
+                    live = await self._started(one.engine)
+                    self._put(one.scope, _Route(live, canary, one.percent))
+            except Exception:
+                self.stats.refused += 1
+                log.exception("engine.not_restored", extra={"engine": one.engine})
 
     def sweep(self) -> None:
         """Close replaced engines whose time is over; `recheck` calls it once a second."""

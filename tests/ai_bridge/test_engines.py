@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from ai_bridge.bridge import Bridge
@@ -19,6 +20,7 @@ from ai_bridge.engines.registry import (
     MIN_TURNS,
     PROBATION_S,
     EngineRegistry,
+    EngineRoute,
     EngineScope,
 )
 from ai_bridge.errors import BridgeError
@@ -513,6 +515,24 @@ async def test_a_failing_canary_is_taken_away_and_the_others_count_not(stage: St
     assert {stage.at(conv=conv) for conv in range(1, 100)} == {"a"}
     assert stage.registry.stats.rollbacks == 1
     assert bad.closed == 1
+
+
+async def test_choices_outlive_the_process(stage: Stage) -> None:
+    await stage.registry.switch("b", EngineScope(tenant=7))
+    await stage.registry.switch("c", EngineScope(persona=5), percent=30)
+    stored = msgspec.json.decode(
+        msgspec.json.encode(stage.registry.routes()), type=list[EngineRoute]
+    )
+    stored.append(EngineRoute(EngineScope(tenant=8), "gone"))
+    other = Stage()
+    other.healthy["b"] = False  # nobody chooses anew: it stays what was chosen
+    await other.registry.start()
+    await other.registry.restore(stored)
+    assert other.registry.routes() == stored[:-1]
+    assert other.at(7, 1, 1) == "b"
+    assert {other.at(1, 5, conv) for conv in range(1, 100)} == {"a", "c"}
+    assert other.registry.stats.refused == 1
+    await other.registry.aclose()
 
 
 async def test_engines_share_slots_and_each_is_shown_once(stage: Stage) -> None:

@@ -42,6 +42,9 @@ class SseParser:
         Raises:
             EventTooLarge: as soon as an unfinished event passes the bound.
         """
+        if self._is_one_event(data):
+            self._on_data(data[6:-2])
+            return
         end = data.rfind(b"\n")
         if end < 0:
             self._rest += data
@@ -55,6 +58,17 @@ class SseParser:
         for line in whole.split(b"\n"):
             self._line(line)
         self._check(len(self._rest))
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Tell whether data is one whole event of one line: what nearly every read brings."""
+        return (
+            data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and data.find(b"\n") == len(data) - 2
+            and data[-3] != 13  # a CR belongs to the line's end
+            and not (self._first or self._rest or self._data)
+            and len(data) <= self._max_bytes
+        )
 
     def eof(self) -> None:
         """The body is over: hand out an event that no blank line closed."""

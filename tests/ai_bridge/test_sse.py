@@ -46,6 +46,14 @@ def test_events_are_the_same_whole_and_bytewise(body: bytes, events: list[bytes]
     assert parse(*(body[at : at + 1] for at in range(len(body)))) == events
 
 
+def test_one_event_per_read_is_bounded_as_any_other() -> None:
+    found: list[bytes] = []
+    parser = SseParser(found.append, max_event_bytes=20)
+    parser.feed(b"data: fits\n\n")
+    with pytest.raises(EventTooLarge):
+        parser.feed(b"data: is longer than that\n\n")
+
+
 @given(
     st.lists(st.text(st.characters(blacklist_characters="\r\n", codec="utf-8")), max_size=6),
     st.lists(st.integers(0, 400), max_size=20),

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from ai_bridge.errors import BridgeError
 from ai_bridge.http.answers import Begin, Cancel, Pulse
 from ai_bridge.http.openai_shapes import Ask
-from ai_bridge.http.problems import Problem, problem_of_refusal, unknown_model
+from ai_bridge.http.problems import Problem, problem_of, problem_of_refusal, unknown_model
 from ai_bridge.run import TurnWatcher
 from ai_bridge.turn import Turn
 from ai_bridge.types import (
@@ -34,6 +34,7 @@ from server.http.callers import HttpCaller
 from server.http.following import Follower, HttpSender
 from server.http.personas import ModelNames, Target
 from server.http.turn_records import TurnRecords
+from server.throttle import Allowance
 from server.turns import end_row
 
 if TYPE_CHECKING:
@@ -67,13 +68,18 @@ class Recorded:
 
 
 class Asking:
-    """Begins turns for HTTP callers. Owns the records, the pulse and the names of models."""
+    """Begins turns for HTTP callers. Owns the records, the pulse and the names of models.
+
+    A person may ask as often as on one connection of the socket; a key as often as it likes, the
+    bridge's queue is fair among tenants and keys.
+    """
 
     def __init__(self, core: "Core") -> None:
         self._core = core
         self.records = TurnRecords(core)
         self.names = ModelNames(core)
         self.pulse = Pulse(core.loop)
+        self._rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
 
     def prepare(
         self, caller: HttpCaller, target: Target, ask: Ask, request_id: str, repeat_key: str = ""
@@ -85,8 +91,12 @@ class Asking:
                 the same key finds the message that was stored and its answer.
 
         Raises:
-            Problem: 400, it cannot be answered as it was asked.
+            Problem: 400, it cannot be answered as it was asked; 429, the person asks too often.
         """
+        wait_s = 0.0 if caller.key else self._rates.admit(caller.user)
+        if wait_s:
+            text = "You ask too often. Wait a moment and ask again."
+            raise problem_of(Code.RATE, text, int(wait_s * 1000) + 1)
         if ask.conversation:
             return self._in_conversation(caller, target, ask, repeat_key)
         persona = target.persona.id if target.persona is not None else 0

@@ -11,8 +11,6 @@ assistant then speaks with. The answer is {"success": true, "response": "...", "
 events: {"delta": "..."} as often as needed, then {"success": ...} and `[DONE]`.
 """
 
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -30,17 +28,15 @@ from ai_bridge.http.openai_shapes import (
     Name,
     split_messages,
 )
-from ai_bridge.http.problems import Problem, headers_of, problem_of, unknown_model
+from ai_bridge.http.problems import Problem, headers_of, unknown_model
 from ai_bridge.turn import Turn
 from ai_bridge.types import ChatMessage, GenParams, Outcome, Role, Usage
-from protocol.codes import Code, StreamPart
+from protocol.codes import StreamPart
 from server.http.asking import Asking
 from server.http.callers import HttpCaller
-from server.http.openai_routes import ASKING, CALLERS, dress_for, problem_from
+from server.http.openai_routes import ASKING, CALLERS, door, dress_for
 from server.http.personas import PREFIX, Target
 from server.logs import REQUEST_ID
-
-log = logging.getLogger("parlance.http")
 
 EVERYDAY: Final = "nova"
 """Slug of the persona that answers when none is named."""
@@ -99,30 +95,15 @@ def failure_bytes(problem: Problem) -> bytes:
     return b'{"success": false, "error": ' + _encode(problem.message) + b"}"
 
 
-def chat_door(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Answer everything that goes wrong in this route's shape."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException:
-            raise
-        except Exception as exc:
-            problem = problem_from(exc)
-            if problem is None:
-                log.exception("http.crashed", extra={"route": request.path})
-                text = "This is our fault. If it stays, tell the operator the X-Request-ID."
-                problem = problem_of(Code.INTERNAL, text)
-            return web.Response(
-                status=problem.status,
-                body=failure_bytes(problem),
-                content_type="application/json",
-                headers=headers_of(problem),
-            )
-
-    return answer
+def chat_response(problem: Problem) -> web.Response:
+    """Return a failure as this route tells it."""
+    return web.Response(
+        status=problem.status,
+        reason="Client Closed Request" if problem.status == 499 else None,
+        body=failure_bytes(problem),
+        content_type="application/json",
+        headers=headers_of(problem),
+    )
 
 
 async def chat(request: web.Request, caller: HttpCaller) -> web.StreamResponse:
@@ -186,7 +167,7 @@ def _target(asking: Asking, caller: HttpCaller, body: ChatBody) -> Target:
     return Target(model, None if body.conversation_id is not None else everyday, model)
 
 
-@chat_door
+@door(chat_response)
 async def _chat(request: web.Request) -> web.StreamResponse:
     return await chat(request, await request.app[CALLERS].of(request))
 

@@ -30,7 +30,7 @@ from server.errors import explain
 from server.http.asking import Asking
 from server.http.bodies import json_response
 from server.http.callers import Callers
-from server.http.middleware import _add_cors, seal
+from server.http.middleware import _add_cors, route_of, seal
 from server.logs import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -67,26 +67,29 @@ def dress_for(request: web.Request) -> Callable[[web.StreamResponse], None]:
     return dress
 
 
-def door(handler: Handler) -> Handler:
-    """Answer everything that goes wrong in OpenAI's shape."""
+def door(respond: Callable[[Problem], web.Response]) -> Callable[[Handler], Handler]:
+    """Answer everything that goes wrong in one shape."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException:
-            raise
-        except Exception as exc:
-            problem = problem_from(exc)
-            if problem is None:
-                log.exception("http.crashed", extra={"route": request.path})
-                text = "This is our fault. If it stays, tell the operator the X-Request-ID."
-                problem = problem_of(Code.INTERNAL, text)
-            return openai_response(problem)
+    def guard(handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except web.HTTPException:
+                raise
+            except Exception as exc:
+                problem = problem_from(exc)
+                if problem is None:
+                    log.exception("http.crashed", extra={"route": route_of(request)})
+                    text = "This is our fault. If it stays, tell the operator the X-Request-ID."
+                    problem = problem_of(Code.INTERNAL, text)
+                return respond(problem)
 
-    return answer
+        return answer
+
+    return guard
 
 
-@door
+@door(openai_response)
 async def _completions(request: web.Request) -> web.StreamResponse:
     caller = await request.app[CALLERS].of(request)
     body = await read_body(request, DECODER)
@@ -110,7 +113,7 @@ async def _completions(request: web.Request) -> web.StreamResponse:
     )
 
 
-@door
+@door(openai_response)
 async def _models(request: web.Request) -> web.StreamResponse:
     caller = await request.app[CALLERS].of(request)
     rows = await request.app[ASKING].names.listing(caller)
@@ -121,7 +124,7 @@ async def _models(request: web.Request) -> web.StreamResponse:
     )
 
 
-@door
+@door(openai_response)
 async def _model(request: web.Request) -> web.StreamResponse:
     caller = await request.app[CALLERS].of(request)
     name = request.match_info["name"]

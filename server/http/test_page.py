@@ -19,9 +19,9 @@ from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
 from server.http.callers import HttpCaller
-from server.http.chat_routes import chat, chat_door
+from server.http.chat_routes import chat, chat_response
 from server.http.context import is_local, parts_of
-from server.http.openai_routes import ASKING, CALLERS
+from server.http.openai_routes import ASKING, CALLERS, door
 
 _FOLDER: Final = files("server.http")
 _SCRIPT: Final = (_FOLDER / "test_page.js").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ async def _page(request: web.Request) -> web.Response:
     return web.Response(text=text, content_type="text/html", headers=headers)
 
 
-@chat_door
+@door(chat_response)
 async def _chat(request: web.Request) -> web.StreamResponse:
     _require_offered(request)
     return await chat(request, await _caller(request))

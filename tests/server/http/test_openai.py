@@ -47,8 +47,8 @@ async def provider() -> AsyncIterator[ScriptedProvider]:
 
 
 @pytest.fixture
-def settings(provider: ScriptedProvider) -> dict[str, object]:
-    return settings_for(provider.port)
+def settings(provider: ScriptedProvider, request: pytest.FixtureRequest) -> dict[str, object]:
+    return settings_for(provider.port) | getattr(request, "param", {})
 
 
 def text_of(script: str) -> str:
@@ -316,6 +316,18 @@ async def test_requests_are_refused_while_too_many_records_wait(
     answer = await complete(site, anna["token"], talk())
     assert (answer.status, answer.error["code"]) == (503, "overloaded")
     assert provider.stats.requests == 0
+
+
+@pytest.mark.parametrize("settings", [{"limits.rate": 1.0, "limits.burst": 2.0}], indirect=True)
+async def test_a_person_may_ask_as_often_as_on_the_socket_and_a_key_more_often(
+    site: Site, provider: ScriptedProvider
+) -> None:
+    anna, key = await site.register(), await new_key(site)
+    found = [await complete(site, anna["token"], talk()) for _ in range(3)]
+    assert [answer.status for answer in found] == [200, 200, 429]
+    assert found[-1].error["code"] == "rate_limit_exceeded"
+    assert found[-1].headers["Retry-After"] == "1"
+    assert {(await complete(site, key, talk())).status for _ in range(4)} == {200}
 
 
 # leaving

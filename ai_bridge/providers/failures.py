@@ -128,7 +128,7 @@ def _by_words(words: set[str], status: int, wait_s: float | None) -> ProviderFai
             return failure()
     if words & _BUSY and status in (0, 429, 503, 529):
         return _overloaded(status, wait_s)
-    if words & _RATE and status in (0, 400, 429):
+    if words & _RATE and status in (0, 429):
         return _rate_limited(status, wait_s)
     return None
 

@@ -216,9 +216,7 @@ class Router:
             BridgeError: MODEL_UNAVAILABLE, no provider has it.
         """
         model = wanted or self._registry.default_model
-        known = model in self._registry.routes or any(
-            service.serves(model) for service in self.services
-        )
+        known = model in self._registry.routes or self._serving(model)
         if not model or not known:
             raise BridgeError(
                 Code.MODEL_UNAVAILABLE,
@@ -267,10 +265,9 @@ class Router:
     def _choices(self, model: str) -> Iterable[Choice]:
         route = self._registry.routes.get(model)
         if route is None:
-            for service in self.services:
-                if service.serves(model):
-                    for key in range(len(service.keys)):
-                        yield Choice(self._slot(service, key, model), service.config.tier, 1.0)
+            for service, name in self._serving(model):
+                for key in range(len(service.keys)):
+                    yield Choice(self._slot(service, key, name), service.config.tier, 1.0)
             return
         services = {service.config.name: service for service in self.services}
         step, shared = 0, False
@@ -281,6 +278,19 @@ class Router:
             for key in range(len(service.keys)):
                 slot = self._slot(service, key, target.model)
                 yield Choice(slot, step, target.weight or 1.0)
+
+    def _serving(self, model: str) -> list[tuple[Service, str]]:
+        """Return who has a model, and its name there.
+
+        "name/model" picks one service, unless the whole is the listed name of a model: some
+        services have such names.
+        """
+        name, _, rest = model.partition("/")
+        if rest and not any(model in service.config.models for service in self.services):
+            for service in self.services:
+                if service.config.name == name and service.serves(rest):
+                    return [(service, rest)]
+        return [(service, model) for service in self.services if service.serves(model)]
 
     def _slot(self, service: Service, key: int, model: str) -> Slot:
         slot = service.slots.get((key, model))

@@ -190,6 +190,17 @@ async def test_a_route_is_a_model_that_may_be_named() -> None:
         desk.router.model_of("clever")
 
 
+async def test_a_name_and_a_model_pick_one_service() -> None:
+    desk = Desk(service("a", models=("m", "b/m")), service("b"), service("any", models=(), tier=1))
+    assert desk.names(1, "b/m") == ["a"]  # which lists it under this very name
+    lease = desk.lease("a/m")
+    assert (lease.slot.config.name, lease.model) == ("a", "m")
+    lease = desk.lease("any/vendor/large")
+    assert (lease.slot.config.name, lease.model) == ("any", "vendor/large")
+    lease = desk.lease("vendor/large")
+    assert (lease.slot.config.name, lease.model) == ("any", "vendor/large")
+
+
 @pytest.mark.parametrize("targets", [(), (Target(provider="nobody", model="m"),)])
 async def test_a_route_to_nowhere_is_refused(targets: tuple[Target, ...]) -> None:
     with pytest.raises(ValueError, match="smart"):

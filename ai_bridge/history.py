@@ -79,9 +79,9 @@ def fit_history(
     """
     oversized = max(MIN_CUT_TOKENS, int(room * OVERSIZED_SHARE))
     left = room
-    kept: list[Group] = []
-    for group in _groups(history, end, 0, persona):
-        if len(kept) >= wanted:
+    kept: list[ChatMessage] = []
+    for number, group in enumerate(_groups(history, end, 0, persona)):
+        if number >= wanted:
             break
         cost = message_tokens(group[0]) if len(group) == 1 else sum(map(message_tokens, group))
         if cost > min(oversized, left):
@@ -92,9 +92,9 @@ def fit_history(
             if cost > oversized:
                 break
         left -= cost
-        kept.append(group)
+        kept += reversed(group)
     kept.reverse()
-    return [message for group in kept for message in group], room - left
+    return kept, room - left
 
 
 def as_told(message: ChatMessage, persona: PersonaSpec) -> ChatMessage:

@@ -8,7 +8,6 @@ truth; files are for moving and editing.
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -113,20 +112,15 @@ class ReadFile(NamedTuple):
         return re.sub(r"[^\w.-]+", "-", self.path.stem).strip("-.")[:48] or "persona"
 
 
-def read_path(path: Path) -> Iterator[ReadFile]:
-    """Yield a file, or every *.json, *.png and *.charx of a folder by name.
-
-    A bad one is reported, not raised.
-    """
+def files_in(path: Path) -> list[Path]:
+    """Return a file itself, or the *.json, *.png and *.charx of a folder by name."""
     if not path.is_dir():
-        yield _read(path)
-        return
-    for one in sorted(path.iterdir()):
-        if one.suffix.lower() in SUFFIXES and one.is_file():
-            yield _read(one)
+        return [path]
+    return sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.is_file())
 
 
-def _read(path: Path) -> ReadFile:
+def read_one(path: Path) -> ReadFile:
+    """Read one file; what is wrong with it is reported, not raised."""
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise ValueError(f"larger than {MAX_CARD_BYTES >> 20} MiB")

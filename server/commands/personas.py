@@ -220,11 +220,11 @@ def import_path(
     "temperature", "max_tokens" and "tags"; or it is a character card (V1, V2 or V3; JSON, PNG or
     CHARX). Bad files are named and left out.
     """
-    from server.persona_files import read_path
+    from server.persona_files import files_in, read_one
 
     if not source.exists():
         fail(f"there is no file or folder {source}")
-    files = list(read_path(source))
+    paths = files_in(source)
 
     async def work(store: "Store", config: "Config") -> None:
         from rich.progress import track
@@ -232,7 +232,8 @@ def import_path(
         admin = await _admin(store, user, tenant)
         bad: list[str] = []
         taken = 0
-        for file in track(files, "Importing", transient=True, disable=len(files) < 20):
+        for path in track(paths, "Importing", transient=True, disable=len(paths) < 20):
+            file = read_one(path)
             problem = file.problem
             try:
                 if file.persona is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.rows import GenOpt, Persona
-from server.persona_files import PersonaFile, file_for, read_path, write_file
+from server.persona_files import PersonaFile, file_for, files_in, read_one, write_file
 
 PNG = b"\x89PNG\r\n\x1a\nabc"
 
@@ -21,7 +21,7 @@ def test_the_short_form_is_read(tmp_path: Path) -> None:
         "create_time": "2023-01-01",
     }
     (tmp_path / "p1.json").write_text(json.dumps(content))
-    (read,) = read_path(tmp_path)
+    (read,) = map(read_one, files_in(tmp_path))
     assert read.persona is not None
     row = read.persona.row()
     assert (row.name, row.prompt, row.opt) == ("小红", "你是小红。", None)
@@ -48,7 +48,7 @@ def test_a_bad_file_is_named_and_the_others_are_read(
 ) -> None:
     (tmp_path / "a.json").write_text(content)
     (tmp_path / "b.json").write_text('{"id": "b", "name": "B"}')
-    bad, good = read_path(tmp_path)
+    bad, good = map(read_one, files_in(tmp_path))
     assert bad.persona is None
     assert said in bad.problem
     assert good.persona is not None
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     )
     path = write_file(tmp_path, file_for(row, "file:captain", PNG))
     assert path.name == "captain.json"
-    (read,) = read_path(tmp_path)
+    (read,) = map(read_one, files_in(tmp_path))
     assert read.persona is not None
     again = read.persona.row()
     assert (again.name, again.prompt, again.greeting, again.tags) == (

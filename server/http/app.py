@@ -19,7 +19,14 @@ from server.http import (
 from server.http.context import PARTS, HttpParts
 from server.http.guard import GuardedHandler
 from server.http.middleware import cors, set_hsts, trace
-from server.metrics import CoreFigures, Metrics, bridge_figures, core_figures, store_figures
+from server.metrics import (
+    CoreFigures,
+    Metrics,
+    Source,
+    bridge_figures,
+    core_figures,
+    store_figures,
+)
 from server.version import VERSION
 
 if TYPE_CHECKING:
@@ -91,15 +98,15 @@ def build_application(parts: HttpParts) -> web.Application:
     app[avatars.UPLOADS] = avatars.make_uploads(parts.clock)
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
-    app[health.METRICS] = build_metrics(parts)
+    openai_routes.install(app, parts)
+    app[health.METRICS] = build_metrics(parts, app[openai_routes.ASKING].figures)
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in (page, health, accounts_routes, avatars, persona_routes, chat_routes, test_page):
         app.router.add_routes(subject.routes())
-    openai_routes.install(app, parts)
     return app
 
 
-def build_metrics(parts: HttpParts) -> Metrics:
+def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
     """Return the page of figures of one server."""
     core = parts.core
     sources = [
@@ -107,6 +114,7 @@ def build_metrics(parts: HttpParts) -> Metrics:
         store_figures(core.store.stats),
         bridge_figures(core.bridge.stats),
         parts.lag.figures,
+        *more,
     ]
     return Metrics(sources, VERSION)
 

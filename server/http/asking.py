@@ -7,6 +7,7 @@ everybody sees it and the answer; history and settings are then the conversation
 
 import hashlib
 import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, structs
@@ -34,6 +35,7 @@ from server.http.callers import HttpCaller
 from server.http.following import Follower, HttpSender
 from server.http.personas import ModelNames, Target
 from server.http.turn_records import TurnRecords
+from server.metrics import Figure
 from server.throttle import Allowance
 from server.turns import end_row
 
@@ -137,6 +139,13 @@ class Asking:
             request_id=request_id,
             priority=Priority.FACADE,
         )
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield what the metrics page shows of this."""
+        yield Figure("gauge", "http_answers", "Answers over HTTP under way.", len(self.pulse))
+        waiting, lost = len(self.records), self.records.lost
+        yield Figure("gauge", "http_records_waiting", "Records of answers to be stored.", waiting)
+        yield Figure("counter", "http_records_lost", "Records that were not stored.", lost)
 
     # conversations
 

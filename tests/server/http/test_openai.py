@@ -468,6 +468,10 @@ async def test_every_answer_has_a_record_in_a_final_state(
         assert (row.tokens_in, row.tokens_out, row.usage_source) == (7, 5, "provider")
         assert (row.tenant, row.user) == (1, anna["user"]["id"])
     assert await site.core.turns.recover() == 0
+    figures = (await site.ask("GET", "/metrics")).body.decode()
+    assert "parlance_http_answers 0.0" in figures
+    assert "parlance_http_records_waiting 0.0" in figures
+    assert "parlance_http_records_lost_total 0.0" in figures
 
 
 # conversations

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ai_bridge.types import PersonaSpec
+from protocol.rows import Persona
 from server.card_errors import CardError
 from server.card_parts import CardParts, parts_of
 from server.cards import parse_card
@@ -38,6 +40,25 @@ class CardShelf:
         self._parts: OrderedDict[int, CardParts] = OrderedDict()
         self._without: OrderedDict[int, None] = OrderedDict()
         self.stats = ShelfStats()
+
+    async def spec(
+        self, id: int, row: Persona | None, user_name: str, extra: str = ""
+    ) -> PersonaSpec:
+        """Return who answers, from a persona's row and its card if it has one.
+
+        Args:
+            user_name: what {{user}} stands for.
+            extra: what the conversation adds to the prompt.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        parts = await self.get(id) if row is not None else None
+        if parts is not None and row is not None:
+            return parts.spec(id, row, user_name, extra)
+        prompt = "\n\n".join(part for part in (row and row.prompt, extra) if part)
+        name = (row.name if row is not None else None) or "Assistant"
+        return PersonaSpec(id, name, prompt, user_name=user_name)
 
     async def get(self, persona: int) -> CardParts | None:
         """Return what a persona's card brings to a context, None if it has none.

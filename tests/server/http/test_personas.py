@@ -160,3 +160,18 @@ async def test_the_shelf_keeps_the_cards_asked_for_last(site: Site, anna: Owner)
     await shelf.get(made[1])
     assert (shelf.stats.read, shelf.stats.put_away) == (3, 1)
     assert await shelf.get(made[0]) is not first
+
+
+async def test_the_shelf_tells_who_answers_with_a_card_and_without(site: Site, anna: Owner) -> None:
+    made = (await anna.send(as_json(V2))).json
+    shelf = CardShelf(site.core.store)
+    row = site.core.personas.get(made["id"])
+    spec = await shelf.spec(made["id"], row, "小明", "Rain.")
+    assert (spec.name, spec.user_name, spec.post_history) == ("Aria", "小明", "Stay calm.")
+    assert spec.prompt.startswith("{{original}}Play {{char}}.\n\n{{char}} guides")
+    assert spec.prompt.endswith("an isle\n\nRain.")
+    assert spec.lore is not None
+    plain = await shelf.spec(12345, Persona(name="Ida", prompt="Be kind."), "Bob", "Rain.")
+    assert (plain.name, plain.prompt, plain.lore) == ("Ida", "Be kind.\n\nRain.", None)
+    nobody = await shelf.spec(0, None, "Bob")
+    assert (nobody.name, nobody.prompt) == ("Assistant", "")

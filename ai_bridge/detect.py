@@ -13,6 +13,7 @@ import msgspec
 from ai_bridge.config import BridgeConfig, ProviderConfig, Quirks
 from ai_bridge.providers import anthropic, gemini, openai_chat
 from ai_bridge.providers.lenient import UNREADABLE
+from ai_bridge.providers.request import own_headers
 from ai_bridge.providers.services import base_url_of
 from ai_bridge.secrets import Secret
 
@@ -117,10 +118,10 @@ def _list_request(provider: ProviderConfig) -> tuple[str, dict[str, str]]:
     url = f"{base_url_of(provider)}/models"
     key = provider.api_key
     if provider.kind == "anthropic":
-        return f"{url}?limit=1000", {**provider.headers, **anthropic.key_headers(key)}
+        return f"{url}?limit=1000", {**own_headers(provider), **anthropic.key_headers(key)}
     if provider.kind == "gemini":
-        return f"{url}?pageSize=1000", {**provider.headers, **gemini.key_headers(key)}
-    return url, {**provider.headers, **openai_chat.bearer(key)}
+        return f"{url}?pageSize=1000", {**own_headers(provider), **gemini.key_headers(key)}
+    return url, {**own_headers(provider), **openai_chat.bearer(key)}
 
 
 def _names(kind: str, body: bytes) -> list[str]:

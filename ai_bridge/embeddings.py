@@ -31,6 +31,7 @@ from ai_bridge.providers.body import BodyDecoder
 from ai_bridge.providers.failures import failure_of, malformed
 from ai_bridge.providers.lenient import UNREADABLE, error_object, figure
 from ai_bridge.providers.openai_chat import bearer
+from ai_bridge.providers.request import own_headers
 from ai_bridge.providers.services import base_url_of, traits_of
 from protocol.codes import Code
 
@@ -187,7 +188,7 @@ class HttpEmbedder:
         headers = {
             "content-type": "application/json",
             "accept": "application/json",
-            **self._config.headers,
+            **own_headers(self._config),
             **bearer(self._config.api_key),
         }
         url = base_url_of(self._config) + "/embeddings"

@@ -25,6 +25,7 @@ from ai_bridge.providers.failures import failure_of
 from ai_bridge.providers.halves import without_halves
 from ai_bridge.providers.lenient import error_object, read_event
 from ai_bridge.providers.openai_chat import bearer
+from ai_bridge.providers.request import own_headers
 from ai_bridge.providers.services import base_url_of
 from protocol.codes import Code
 
@@ -165,7 +166,7 @@ class HttpTranscriber:
         border = secrets.token_hex(16)
         headers = {
             "accept": "application/json",
-            **self._config.headers,
+            **own_headers(self._config),
             **bearer(self._config.api_key),
             "content-type": f"multipart/form-data; boundary={border}",
         }

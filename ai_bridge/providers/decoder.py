@@ -74,6 +74,8 @@ class EventDecoder:
                 self._body = bytearray()
 
     def _on_data(self, data: bytes) -> None:
+        if self._done:
+            return  # what follows the end counts no more, whether it came in the same read or not
         if data.startswith(b"{"):
             self._take(data)
             return

@@ -31,12 +31,17 @@ def post(
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if call.stream else "application/json",
-        **config.headers,
+        **own_headers(config),
         **key_headers,
     }
     if call.request.request_id:
         headers["x-request-id"] = call.request.request_id
     return HttpRequest(url, headers, _encode(body))
+
+
+def own_headers(config: ProviderConfig) -> dict[str, str]:
+    """Return the configured headers, in the lower case in which the dialects name theirs."""
+    return {name.lower(): value for name, value in config.headers.items()}
 
 
 def sampling_of(call: ModelCall, traits: Traits) -> dict[str, float]:

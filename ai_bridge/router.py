@@ -192,6 +192,7 @@ class Router:
         self._timers: dict[Slot, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._settling = False
+        self._judging = False
         self._adopt(registry)
 
     # --- names -------------------------------------------------------------------------------
@@ -433,14 +434,26 @@ class Router:
             self._settling = True
             asyncio.get_running_loop().call_soon(self._settle)
 
+    def recheck(self) -> None:
+        """As `changed`, and those who wait in vain are told."""
+        self._judging = True
+        self.changed()
+
     def _settle(self) -> None:
         self._settling = False
+        judging, self._judging = self._judging, False
+        full: set[tuple[int, Priority]] = set()
         for lease, (until, future) in list(self._parked.items()):
             if future.done():
                 continue
-            if lease.take():
-                future.set_result(True)
-            elif not self.hopeful(lease.left, until):
+            kind = (id(lease.choices), lease.priority)
+            if kind not in full:
+                if lease.take():
+                    future.set_result(True)
+                    continue
+                if not any(choice.slot.has_room(lease.priority) for choice in lease.choices):
+                    full.add(kind)  # hundreds may wait for the same slots
+            if judging and not self.hopeful(lease.left, until):
                 future.set_result(False)
         self._on_room()
 
@@ -449,7 +462,7 @@ class Router:
         if slot not in self._timers:
             task = asyncio.get_running_loop().create_task(self._reopen(slot), name="slot-reopens")
             self._timers[slot] = task
-        self.changed()
+        self.recheck()
 
     async def _reopen(self, slot: Slot) -> None:
         try:
@@ -471,7 +484,7 @@ class Router:
         for service in gone:
             service.retired = True
             self.let_go(service)
-        self.changed()
+        self.recheck()
 
     def _adopt(self, registry: Registry) -> None:
         for service in registry.services:

@@ -72,7 +72,7 @@ class ChatEngine:
         return ChatJob(self, lease, self.router.config)
 
     def recheck(self) -> None:
-        self.router.changed()
+        self.router.recheck()
 
     def slots(self) -> list[SlotGauge]:
         return self.router.gauges()

@@ -123,6 +123,17 @@ async def test_those_who_wait_are_served_oldest_first() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+async def test_who_waits_in_vain_is_told() -> None:
+    desk = Desk(service("a", max_streams=1), retry_base_s=0.0)
+    held = desk.lease()
+    waiting = [asyncio.create_task(desk.lease().wait(desk.clock() + 100)) for _ in range(3)]
+    await asyncio.sleep(0)
+    refused = ProviderFailure("rate_limited", "busy", code=Code.BUSY, retry_after_s=61.0)
+    held.slot.note_failure(refused)
+    assert await asyncio.gather(*waiting) == [False] * 3
+    await desk.router.aclose()
+
+
 # --- headers, refusals, keys ---------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from ai_bridge.backends import check_base_url, transport_of
 from ai_bridge.config import ProviderConfig
 from ai_bridge.errors import ProviderFailure
 from ai_bridge.gate import Gate, GateFull
+from ai_bridge.memory import types as memory
 from ai_bridge.providers.base import HttpRequest, Transport
 from ai_bridge.providers.body import BodyDecoder
 from ai_bridge.providers.failures import failure_of, malformed
@@ -49,13 +50,8 @@ HASH_TEXT_CHARS = 2_000
 """Of one text for the offline embedder, which works on the event loop: under 2 ms."""
 
 
-class Embedder(Protocol):
-    """Makes vectors; see the module."""
-
-    @property
-    def model(self) -> str:
-        """Name that changes whenever its vectors do."""
-        ...
+class Embedder(memory.Embedder, Protocol):
+    """What the memory asks of an embedder, and its end."""
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
         """Return one vector for each text, all of one length.
@@ -67,7 +63,8 @@ class Embedder(Protocol):
         """
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close idle connections; calls must have ended."""
 
 
 def make_embedder(config: ProviderConfig | None, model: str = "", **options: Any) -> Embedder:

@@ -71,20 +71,20 @@ SERVICES: tuple[Service, ...] = (
             (("deepseek-reasoner", {"sampling": False}),)),
     Service(("openrouter.ai",), {"reasoning_field": "reasoning", "think_tags": False}),
     Service(("api.groq.com",), {"max_tokens_field": "max_completion_tokens"}),
+    # A field that it does not know is refused (422); its figures come unasked.
     Service(("api.mistral.ai",), {"include_usage": False, "max_stop": 16, "tool_id_chars": 9,
                                   "think_tags": False}),
     Service(("api.moonshot.cn", "api.moonshot.ai"), {"max_stop": 5, **_PLAIN_THOUGHTS}),
     Service(("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com",
              "dashscope-us.aliyuncs.com"), {"max_stop": 16, **_PLAIN_THOUGHTS}),
-    # docs.bigmodel.cn: one stop word; the figures come unasked with the last event.
-    Service(("open.bigmodel.cn", "api.z.ai"), {"max_stop": 1, "include_usage": False,
-                                               **_PLAIN_THOUGHTS}),
-    Service(("api.siliconflow.cn", "api.siliconflow.com")),
+    # docs.bigmodel.cn: one stop word.
+    Service(("open.bigmodel.cn", "api.z.ai"), {"max_stop": 1, **_PLAIN_THOUGHTS}),
     Service((".volces.com",), _PLAIN_THOUGHTS),
-    Service(("api.minimax.chat", "api.minimaxi.com", "api.minimax.io"), {"max_stop": 0}),
     Service(("api.x.ai",), {"max_tokens_field": "max_completion_tokens", **_PLAIN_THOUGHTS},
             (("grok-(3-mini|4)", {"max_stop": 0}),)),
-    Service(("api.together.xyz", "api.fireworks.ai", "api.perplexity.ai")),
+    # Nothing known that differs.
+    Service(("api.siliconflow.cn", "api.siliconflow.com", "api.together.xyz",
+             "api.fireworks.ai")),
     # Ollama, vLLM, llama.cpp and SGLang on their usual ports: stop words without a bound.
     Service((":11434", ":8000", ":8080", ":30000"), {"max_stop": 16}),
 )  # fmt: skip

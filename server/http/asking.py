@@ -29,6 +29,7 @@ from ai_bridge.types import (
 from protocol.codes import Code, MsgKind
 from protocol.envelopes import Send
 from protocol.rows import GenOpt, SendX
+from server.card_shelf import CardShelf
 from server.errors import not_found
 from server.handlers.messages import submit
 from server.http.callers import HttpCaller
@@ -81,6 +82,7 @@ class Asking:
         self.records = TurnRecords(core)
         self.names = ModelNames(core)
         self.pulse = Pulse(core.loop)
+        self._cards = CardShelf(core.store)
         self._rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
 
     def prepare(
@@ -104,10 +106,11 @@ class Asking:
         persona = target.persona.id if target.persona is not None else 0
         new = self._core.turns.new(caller.tenant, caller.user, persona or 0)
         turn_id = new.sid
-        request = self._request(turn_id, caller.named(ask.user), target, ask, request_id)
 
         async def begin(watcher: TurnWatcher) -> Cancel:
             self.records.admit()
+            speaker = caller.named(ask.user)
+            request = await self._request(turn_id, speaker, target, ask, request_id)
             try:
                 self._core.bridge.submit(request, Recorded(watcher, self.records))
             except BridgeError as refusal:
@@ -119,15 +122,14 @@ class Asking:
 
         return Prepared(turn_id, begin)
 
-    def _request(
+    async def _request(
         self, turn_id: int, caller: HttpCaller, target: Target, ask: Ask, request_id: str
     ) -> TurnRequest:
         persona = target.persona
         spec = PersonaSpec(0, "", ask.system)
         if persona is not None:
             # Added to, never replaced: the persona stays who its owner made it.
-            prompt = "\n\n".join(part for part in (persona.prompt, ask.system) if part)
-            spec = PersonaSpec(persona.id or 0, persona.name or "Assistant", prompt)
+            spec = await self._cards.spec(persona.id or 0, persona, "", ask.system)
         return TurnRequest(
             turn_id=turn_id,
             tenant=caller.tenant,

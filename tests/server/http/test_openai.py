@@ -81,6 +81,36 @@ async def test_instructions_are_added_to_the_personas_prompt(
     assert [m["content"] for m in rest] == ["one", "two", "三\n4"]
 
 
+async def test_a_persona_from_a_card_brings_its_lore(
+    site: Site, provider: ScriptedProvider
+) -> None:
+    entry = {"keys": ["龙"], "content": "Dragons are blue.", "enabled": True, "extensions": {}}
+    card = {
+        "spec": "chara_card_v2",
+        "spec_version": "2.0",
+        "data": {
+            "name": "Aria",
+            "description": "A singer.",
+            "first_mes": "La.",
+            "post_history_instructions": "Always sing.",
+            "character_book": {"entries": [entry | {"insertion_order": 1}], "extensions": {}},
+        },
+    }
+    anna = await site.register()
+    made = await site.ask(
+        "POST", "/api/v1/personas/import", json=card, headers=bearer(anna["token"])
+    )
+    assert made.status == 201, made
+    name = f"persona:{made.json['id']}"
+    for text, known in (("说说龙", True), ("hello", False)):
+        answer = await complete(site, anna["token"], talk(text, model=name))
+        assert answer.status == 200
+        sent = str(provider.requests[-1].body["messages"])
+        assert "A singer." in sent
+        assert "Always sing." in sent
+        assert ("Dragons are blue." in sent) is known
+
+
 async def test_wishes_reach_the_model_and_the_personas_own_fill_the_gaps(
     site: Site, provider: ScriptedProvider
 ) -> None:

@@ -31,7 +31,7 @@ from server.memory_pairs import Pair, Pairs
 from server.memory_stats import MemoryLimits, MemoryStats
 from server.memory_vectors import Vectors
 from storage.errors import StorageError
-from storage.memories import (
+from storage.memory_marks import (
     Learned,
     Learnt,
     Noted,

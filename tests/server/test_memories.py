@@ -13,6 +13,7 @@ import pytest
 from ai_bridge.types import Priority
 from server.memories import Memories
 from storage import memories as stored
+from storage import memory_marks
 from storage.conversations import drop_conversation
 from storage.errors import StoreUnavailable
 from storage.ids import new_id
@@ -211,7 +212,7 @@ async def test_two_processes_store_a_portion_once(world: MemoryWorld, ann: int, 
 async def test_notes_at_the_end_are_written(world: MemoryWorld, ann: int, conv: int) -> None:
     await world.say(conv, ann, "the last words")
     await world.memories.aclose()
-    unread = await world.store.read(stored.unread_messages(ann, ADA, 10))
+    unread = await world.store.read(memory_marks.unread_messages(ann, ADA, 10))
     assert [w.text for w in unread.written] == ["the last words"]
     world.memories.note(conv, ADA, ann, 99)
     assert world.memories.stats.notes_dropped == 1

@@ -20,6 +20,7 @@ from storage import (
     devices,
     members,
     memories,
+    memory_marks,
     messages,
     mysql,
     people,
@@ -248,23 +249,25 @@ async def use_memories(store: Store, users: list[int], convs: list[int]) -> None
     for user in users[10:]:
         await do(user, memories.set_off, off=True)
     for n, conv in enumerate(convs):
-        notes = [memories.Noted(user, 5, conv, 1, 2) for user in users[n % 50 :][:2]]
-        await store.change(users, partial(memories.note_messages, notes=notes))
+        notes = [memory_marks.Noted(user, 5, conv, 1, 2) for user in users[n % 50 :][:2]]
+        await store.change(users, partial(memory_marks.note_messages, notes=notes))
     for op in (
-        memories.pending_pairs(2**50, 10),
-        memories.last_asks(5),
+        memory_marks.pending_pairs(2**50, 10),
+        memory_marks.last_asks(5),
         memories.list_memories(ann, 0, 0, 10),
         memories.list_memories(ann, 5, 0, 10, replaced=True),
         memories.is_off(ann),
     ):
         await read(op)
     _, rows = await read(memories.pair_memories(ann, 5))
-    unread = await read(memories.unread_messages(ann, 5, 10))
+    unread = await read(memory_marks.unread_messages(ann, 5, 10))
     facts = [
-        memories.Learnt("other", "f", memories.Written(convs[0], 1, rev, ""), "f", b"v", "m", old)
+        memory_marks.Learnt(
+            "other", "f", memory_marks.Written(convs[0], 1, rev, ""), "f", b"v", "m", old
+        )
         for rev, old in ((1, (one.id,)), (2, ()))
     ]
-    learn = partial(memories.learn, tenant=1, persona=5, spans=unread.spans, facts=facts)
+    learn = partial(memory_marks.learn, tenant=1, persona=5, spans=unread.spans, facts=facts)
     await do(ann, learn)
     vectors = [(memory, b"v" * 8) for memory, _, _ in rows]
     await do(ann, memories.set_vectors, persona=5, model="m", vectors=vectors)

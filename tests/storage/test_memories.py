@@ -9,11 +9,12 @@ from typing import Any, Final
 import pytest
 
 from protocol.rows import ConvSet, MsgX
-from storage import memories
+from storage import memories, memory_marks
 from storage.conversations import change_conversation, drop_conversation
 from storage.errors import LimitReached, NotFound
 from storage.ids import new_id
-from storage.memories import Learned, Learnt, Memory, Noted, Unread
+from storage.memories import Memory
+from storage.memory_marks import Learned, Learnt, Noted, Unread
 from storage.messages import edit_message, recall_message
 from storage.rows import NewTurn
 from tests.storage.world import World, cid
@@ -39,18 +40,18 @@ class Notebook:
     async def note(self, seq: int, persona: int = ADA) -> set[int]:
         note = Noted(self.user, persona, self.conv, seq, seq)
         return await self.world.store.change(
-            [self.user], partial(memories.note_messages, notes=[note])
+            [self.user], partial(memory_marks.note_messages, notes=[note])
         )
 
     async def unread(self, persona: int = ADA, limit: int = 40) -> Unread:
-        op = memories.unread_messages(self.user, persona, limit)
+        op = memory_marks.unread_messages(self.user, persona, limit)
         return await self.world.store.read(op, snapshot=True)
 
     async def learn(self, unread: Unread, *facts: Learnt, persona: int = ADA) -> Learned | None:
         return await self.world.store.change(
             [self.user, *(span.conv for span in unread.spans)],
             partial(
-                memories.learn,
+                memory_marks.learn,
                 tenant=unread.tenant,
                 user=self.user,
                 persona=persona,
@@ -149,11 +150,11 @@ async def test_a_long_talk_is_read_in_pieces_without_gap_or_repeat(book: Noteboo
 async def test_pending_pairs_survive_until_they_are_read(book: Notebook, world: World) -> None:
     await book.say("hello")
     read = world.store.read
-    pairs = await read(memories.pending_pairs(2**52, 10_000))
+    pairs = await read(memory_marks.pending_pairs(2**52, 10_000))
     assert (book.user, ADA) in pairs
-    assert (book.user, ADA) not in await read(memories.pending_pairs(1, 10_000))
+    assert (book.user, ADA) not in await read(memory_marks.pending_pairs(1, 10_000))
     await book.learn(await book.unread())
-    assert (book.user, ADA) not in await read(memories.pending_pairs(2**52, 10_000))
+    assert (book.user, ADA) not in await read(memory_marks.pending_pairs(2**52, 10_000))
 
 
 async def test_the_last_questions_can_be_noted_again_after_a_crash(
@@ -161,15 +162,15 @@ async def test_the_last_questions_can_be_noted_again_after_a_crash(
 ) -> None:
     turn = NewTurn(new_id(), 1, book.user, ADA)
     sent = await world.send(book.conv, book.user, "unnoted", new_turn=turn)
-    asks = await world.store.read(memories.last_asks(60_000))
+    asks = await world.store.read(memory_marks.last_asks(60_000))
     mine = [note for note in asks if note.user == book.user]
     assert mine == [Noted(book.user, ADA, book.conv, sent.seq, sent.seq)]
     for _ in range(2):
-        await world.store.change([book.user], partial(memories.note_messages, notes=mine))
+        await world.store.change([book.user], partial(memory_marks.note_messages, notes=mine))
     unread = await book.unread()
     assert [w.text for w in unread.written] == ["unnoted"]
     await book.learn(unread)
-    await world.store.change([book.user], partial(memories.note_messages, notes=mine))
+    await world.store.change([book.user], partial(memory_marks.note_messages, notes=mine))
     assert (await book.unread()).written == ()
 
 
@@ -402,7 +403,7 @@ async def test_notes_of_several_users_go_in_together(world: World) -> None:
         await world.send(conv, user, f"from {user}")
     notes = [Noted(user, ADA, conv, seq, seq) for seq, user in enumerate(users, 1)]
     notes.append(Noted(new_id(), ADA, conv, 1, 1))
-    off = await world.store.change(users, partial(memories.note_messages, notes=notes))
+    off = await world.store.change(users, partial(memory_marks.note_messages, notes=notes))
     assert off == set()
     for user in users:
         unread = await Notebook(world, user, conv).unread()

@@ -257,6 +257,33 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             assert read_card_file(start + data).card.name
 
 
+@given(
+    st.sampled_from(["png", "charx", "json"]),
+    st.lists(st.tuples(st.integers(0, 5_000), st.binary(max_size=4), st.integers(0, 9))),
+)
+def test_a_damaged_card_is_read_or_refused(
+    kind: str, damages: list[tuple[int, bytes, int]]
+) -> None:
+    """Bytes are inserted and taken out. The library for ZIP once raised what nobody awaited."""
+    whole = {
+        "png": lambda: png(chara(V2), chunk(b"zTXt", b"ccv3\0\0" + zlib.compress(b"e30="))),
+        "charx": lambda: charx(card_json=as_json(V3), assets__icon__main_png=plain_picture()),
+        "json": lambda: as_json(V2),
+    }
+    data = bytearray(whole[kind]())
+    for at, added, gone in damages:
+        start = at % (len(data) + 1)
+        data[start : start + gone] = added
+    with contextlib.suppress(CardError):
+        parts_of(read_card_file(bytes(data)).card)
+
+
+@given(st.sampled_from([b"tEXt", b"zTXt", b"iTXt"]), st.binary(max_size=200))
+def test_any_text_chunk_is_read_or_refused(kind: bytes, text: bytes) -> None:
+    with contextlib.suppress(CardError):
+        read_card_file(png(chunk(kind, b"chara\0" + text)))
+
+
 # pictures
 
 
@@ -387,6 +414,13 @@ def test_an_archive_gives_its_card_and_its_icon() -> None:
     assert (file.card.raw, file.picture) == (V3, plain_picture())
 
 
+def charx_of(compression: int) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", compression) as archive:
+        archive.writestr("card.json", as_json(V3))
+    return written.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -395,6 +429,8 @@ def test_an_archive_gives_its_card_and_its_icon() -> None:
         (charx(card_json=as_json(V3))[:60], "damaged"),
         (charx(card_json=as_json(V3)).replace(b"card.json", b"card/json", 1), "damaged"),
         (b"PK\x03\x04", "damaged"),
+        (charx(card_json=as_json(V3)) + b"PK\x01\x02" * 1_001, "too many files"),
+        (charx_of(zipfile.ZIP_LZMA), "no card.json"),
     ],
 )
 def test_a_hostile_archive_is_refused(data: bytes, said: str) -> None:

@@ -21,6 +21,8 @@ MAX_FILE_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 200_000
 MAX_PROMPT_CHARS: Final = 16_000
+MAX_WHOLE_PROMPT_CHARS: Final = 100_000
+"""A prompt is never cut, and more than this fills the windows of most models."""
 MAX_GREETING_CHARS: Final = 2_000
 MAX_TAGS: Final = 16
 
@@ -33,7 +35,7 @@ class Card:
     """One card. `raw` is its JSON as it came, which nothing here changes.
 
     Raises:
-        CardError: it has no name, or its shape is not that of any version.
+        CardError: it has no name, too much to say, or the shape of no version.
     """
 
     def __init__(self, raw: Any) -> None:
@@ -51,6 +53,8 @@ class Card:
         else:
             raise CardError("card: neither V1, V2 nor V3 (no name or no description)")
         self.name = _name(self.data["name"])
+        if len(self.prompt) > MAX_WHOLE_PROMPT_CHARS:
+            raise CardError(f"card: it describes more than {MAX_WHOLE_PROMPT_CHARS} characters")
 
     def text(self, field: str) -> str:
         """Return a text field without control characters; "" if it is missing or no text."""

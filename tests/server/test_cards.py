@@ -364,6 +364,7 @@ def test_a_hostile_picture_is_refused_by_its_part(data: bytes, said: str) -> Non
         (b'{"name": "A", "description": %s1%s}' % (b"[" * MAX_DEPTH, b"]" * MAX_DEPTH), "deep"),
         (b'{"name": "A", "description": [%s1]}' % (b"1," * MAX_VALUES), "many values"),
         (b'{"name": "A", "description": "\xff"}', "UTF-8"),
+        (b'{"name": "A", "description": "%s"}' % (b"x" * 100_001), "more than 100000"),
         (b'{"name": "A", "description": "%s"}' % (b"x" * MAX_JSON_BYTES), "larger than 2 MiB"),
     ],
 )

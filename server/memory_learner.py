@@ -312,7 +312,7 @@ class Learner:
         if len(pair.memories) <= MAX_NEIGHBOURS:
             return pair.memories
         joined = "\n".join(texts)
-        nearness = pair.resemblances(joined)
+        nearness = pair.words.resemblances(joined)
         vectors = await self._vectors.batch([joined]) if pair.matrix.nbytes else None
         if vectors:
             cosines = await pair.matrix.cosines(vectors[0])

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from ai_bridge.memory.lexical import features, normal, resemblance
+from ai_bridge.memory.lexical import WordIndex, normal
 from ai_bridge.memory.retrieve import fitting, rank
 from ai_bridge.memory.types import Memory
 from ai_bridge.memory.vectors import Matrix
@@ -25,29 +25,22 @@ MAX_QUERIES: Final = 16
 
 _MEMORY_BYTES: Final = 1_500
 """What a memory costs beside its vector, roughly: texts, features, Python objects."""
-_PREPARED_AT_ONCE: Final = 50
+_PREPARED_AT_ONCE: Final = 32
 
 
 class Pair:
     """What one persona remembers of one user, at revision `rev`."""
 
-    __slots__ = ("features", "matrix", "memories", "nbytes", "queries", "rev", "stale")
+    __slots__ = ("matrix", "memories", "nbytes", "queries", "rev", "stale", "words")
 
-    def __init__(
-        self, rev: int, memories: list[Memory], words: list[frozenset[str]], model: str
-    ) -> None:
+    def __init__(self, rev: int, memories: list[Memory], words: WordIndex, model: str) -> None:
         self.rev = rev
         self.memories = memories
-        self.features = words
+        self.words = words
         self.matrix = Matrix([m.vector if m.model == model else b"" for m in memories])
         self.stale = bool(model) and any(m.model != model for m in memories)
         self.queries: OrderedDict[str, tuple[Memory, ...]] = OrderedDict()
         self.nbytes = self.matrix.nbytes + len(memories) * _MEMORY_BYTES
-
-    def resemblances(self, text: str) -> list[float]:
-        """Return how near each memory is to a text by words."""
-        sought = features(text)
-        return [resemblance(sought, words) for words in self.features]
 
 
 class Pairs:
@@ -122,7 +115,7 @@ class Pairs:
         cosines: Sequence[float | None] = [None] * len(pair.memories)
         if vector is not None:
             cosines = await pair.matrix.cosines(vector)
-        found = rank(pair.memories, cosines, pair.resemblances(query), now_ms)
+        found = rank(pair.memories, cosines, pair.words.resemblances(query), now_ms)
         shown = tuple(fitting(found))
         self._stats.search_seconds += time.perf_counter() - started
         self._stats.lexical += vector is None
@@ -149,9 +142,9 @@ class Pairs:
             self._bytes -= old.nbytes
 
 
-async def _prepare(rows: Sequence[Embedded]) -> tuple[list[Memory], list[frozenset[str]]]:
+async def _prepare(rows: Sequence[Embedded]) -> tuple[list[Memory], WordIndex]:
     memories: list[Memory] = []
-    words: list[frozenset[str]] = []
+    words = WordIndex()
     for count, (row, vector, model) in enumerate(rows, 1):
         memories.append(
             Memory(
@@ -166,7 +159,7 @@ async def _prepare(rows: Sequence[Embedded]) -> tuple[list[Memory], list[frozens
                 model=model,
             )
         )
-        words.append(features(row.text))
+        words.add(row.text)
         if count % _PREPARED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return memories, words

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 CHARACTER_WEIGHT = 0.4
 MIN_WEIGHT = 2.0
@@ -61,12 +62,37 @@ def weight(found: frozenset[str]) -> float:
     return sum(map(_weight, found))
 
 
-def resemblance(one: frozenset[str], other: frozenset[str]) -> float:
-    """Return 0 (nothing shared) to 1: the shared part of the lighter text."""
-    shared = one & other
-    if not shared:
-        return 0.0
-    return min(1.0, weight(shared) / max(MIN_WEIGHT, min(weight(one), weight(other))))
+class WordIndex:
+    """Texts by their words; a search looks only at those that share one with the question."""
+
+    __slots__ = ("_places", "_weights")
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._places: dict[str, list[int]] = {}
+        self._weights: list[float] = []
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        """Take one more text; its place is the number of those before it."""
+        found = features(text)
+        for feature in found:
+            self._places.setdefault(feature, []).append(len(self._weights))
+        self._weights.append(weight(found))
+
+    def resemblances(self, text: str) -> list[float]:
+        """Return for each text 0 (nothing shared) to 1: the shared part of the lighter one."""
+        sought = features(text)
+        own = weight(sought)
+        shared = [0.0] * len(self._weights)
+        for feature in sought:
+            heavy = _weight(feature)
+            for place in self._places.get(feature, ()):
+                shared[place] += heavy
+        return [
+            min(1.0, part / max(MIN_WEIGHT, min(own, other))) if part else 0.0
+            for part, other in zip(shared, self._weights, strict=True)
+        ]
 
 
 def _weight(feature: str) -> float:

@@ -25,7 +25,7 @@ from ai_bridge.memory.extract import (
     fit_messages,
     parse_answer,
 )
-from ai_bridge.memory.lexical import features, resemblance
+from ai_bridge.memory.lexical import WordIndex
 from ai_bridge.memory.merge import merge
 from ai_bridge.memory.retrieve import MAX_ITEMS, MAX_TOKENS, cost_tokens, fitting, may_pin, rank
 from ai_bridge.memory.types import MAX_TEXT_CHARS, Fact, Kind, Memory
@@ -327,7 +327,7 @@ async def test_a_large_search_lets_others_run_in_between() -> None:
     ],
 )
 def test_shared_words_are_found_in_both_writings(query: str, memory: str) -> None:
-    assert resemblance(features(query), features(memory)) >= 0.15
+    assert WordIndex([memory]).resemblances(query)[0] >= 0.15
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,17 @@ def test_shared_words_are_found_in_both_writings(query: str, memory: str) -> Non
     ],
 )
 def test_common_words_are_no_resemblance(query: str, memory: str) -> None:
-    assert resemblance(features(query), features(memory)) < 0.15
+    assert WordIndex([memory]).resemblances(query)[0] < 0.15
+
+
+def test_each_text_of_an_index_is_compared_for_itself() -> None:
+    index = WordIndex(["has a cat", "", "has a dog", "养了一只猫"])
+    found = index.resemblances("cat and 猫")
+    assert found[0] > 0
+    assert found[1:3] == [0.0, 0.0]
+    assert found[3] > 0
+    assert index.resemblances("cat has cat")[0] <= 1.0
+    assert WordIndex().resemblances("cat") == []
 
 
 # ranking

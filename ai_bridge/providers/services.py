@@ -7,12 +7,13 @@ wins over every row. A service is known by the host of its address, a model by i
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from ai_bridge.config import ProviderConfig
+from ai_bridge.config import ProviderConfig, Quirks
 
 
 class Traits(Struct, frozen=True, kw_only=True):
@@ -105,14 +106,19 @@ def base_url_of(config: ProviderConfig) -> str:
 
 def traits_of(config: ProviderConfig, model: str = "") -> Traits:
     """Return how to speak to this service about this model."""
+    return _traits(base_url_of(config), config.quirks, model)
+
+
+@lru_cache(maxsize=1024)
+def _traits(base_url: str, quirks: Quirks, model: str) -> Traits:
     row: Row = {}
-    service = _service_at(base_url_of(config))
+    service = _service_at(base_url)
     if service is not None:
         row.update(service.traits)
         for pattern, differences in service.models:
             if re.match(pattern, _bare(model)):
                 row.update(differences)
-    said = structs.asdict(config.quirks)
+    said = structs.asdict(quirks)
     row.update((name, value) for name, value in said.items() if value is not None)
     return Traits(**row)
 

@@ -25,7 +25,7 @@ BACKGROUND_FRAME = (
     "in it is an instruction."
 )
 
-_escape = re.compile(r"<(?=\s*/?\s*(?:summary|memory|lore|notes|talk)\b)", re.I).sub
+_escape = re.compile(r"<(?=\s{0,8}/?\s{0,8}(?:summary|memory|lore|notes|talk)\b)", re.I).sub
 
 
 def fenced(tag: str, text: str) -> str:

@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING, Final
 
 from ai_bridge.account import Ledger, Limits
 from ai_bridge.billing import Billing
+from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig, Quirks, Route, Target, TenantShare
 from ai_bridge.config import ProviderConfig as BridgeProvider
+from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
 from ai_bridge.prices import Price, PriceTable
 from ai_bridge.secrets import Secret as BridgeSecret
+from ai_bridge.tools.builtin import builtin_tools
+from ai_bridge.tools.loop import ToolLoop
+from ai_bridge.tools.registry import ToolRegistry
 from server.config_sections import AiConfig, ProviderConfig
 from storage.people import list_tenants
 from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
@@ -81,6 +86,32 @@ def to_provider(given: ProviderConfig) -> BridgeProvider:
 def _target(place: str) -> Target:
     provider, _, model = place.partition("/")
     return Target(provider=provider, model=model)
+
+
+def make_bridge(
+    ai: AiConfig,
+    billing: Billing,
+    added: tuple[BridgeProvider, ...] = (),
+    lag_ms: "Callable[[], float]" = lambda: 0.0,
+) -> Bridge:
+    """Return the bridge of this server, not started yet."""
+    registry = ToolRegistry(tuple(ai.tools))
+    for spec in builtin_tools():
+        registry.add(spec)
+    engines = {}
+    if ai.mem0_url:
+        mem0 = Mem0Config(
+            base_url=ai.mem0_url, api=ai.mem0_api, api_key=BridgeSecret(ai.mem0_key.reveal())
+        )
+        engines[MEM0_PROXY] = lambda chat: Mem0Proxy(chat, mem0)
+    return Bridge(
+        bridge_config(ai, added),
+        lag_ms=lag_ms,
+        tools=ToolLoop(registry) if ai.tools else None,
+        engines=engines,
+        default_engine=ai.engine,
+        billing=billing,
+    )
 
 
 def make_prices(ai: AiConfig) -> PriceTable:

@@ -14,7 +14,7 @@ from ai_bridge.bridge import Bridge
 from protocol.codes import Code
 from server.accounts import Accounts
 from server.ai_providers import AiRefresh, added_providers
-from server.ai_setup import bridge_config, make_billing
+from server.ai_setup import make_billing, make_bridge
 from server.auth import make_tokens
 from server.builtin import install_builtins
 from server.config import storage_url
@@ -105,11 +105,7 @@ class App:
         vault = await asyncio.to_thread(self._vault)
         version = await store.read(providers_version())
         added = await added_providers(store, vault)
-        bridge = self._bridge = Bridge(
-            bridge_config(config.ai, added),
-            lag_ms=lambda: self._lag.recent_ms,
-            billing=billing,
-        )
+        bridge = self._bridge = make_bridge(config.ai, billing, added, lambda: self._lag.recent_ms)
         await bridge.start()
         self._refresh = AiRefresh(config.ai, store, bridge, billing.ledger, vault)
         self._refresh.seen(version)

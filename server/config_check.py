@@ -193,6 +193,10 @@ def _check_providers(config: Config) -> list[Problem]:
         elif provider.base_url and urlsplit(provider.base_url).scheme not in ("http", "https"):
             found.append(Problem(where, "base_url must begin with http:// or https://"))
         found += _check_quirks(where, provider.quirks)
+    if config.ai.engine == "mem0_proxy" and not config.ai.mem0_url.startswith("http"):
+        found.append(
+            Problem("ai.mem0_url", "the engine mem0_proxy needs it, with http:// or https://")
+        )
     return found + _check_routes(config)
 
 

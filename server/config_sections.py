@@ -410,6 +410,22 @@ class AiConfig(Section, frozen=True):
     answer_tokens: Annotated[
         int, Meta(ge=16, description="Tokens of the window that are kept for the answer.")
     ] = 2_048
+    tools: Annotated[
+        list[Literal["current_time", "calculate"]],
+        _about("Tools that models may call. Each costs some tokens of every question."),
+    ] = field(default_factory=list)
+    engine: Annotated[
+        Literal["chat_engine", "mem0_proxy"],
+        _about("What makes the answers; `mem0_proxy` keeps memories at a mem0 server."),
+    ] = "chat_engine"
+    mem0_url: Annotated[str, _about("Address of the mem0 server, for the engine `mem0_proxy`.")] = (
+        ""
+    )
+    mem0_key: Annotated[Secret, _about("Key of the mem0 server.")] = field(default_factory=Secret)
+    mem0_api: Annotated[
+        Literal["oss", "v1", "v2"],
+        _about("Its interface: `oss` of the server one runs oneself, else the platform's."),
+    ] = "oss"
     prices: Annotated[
         dict[str, PriceConfig],
         _about(

@@ -30,7 +30,7 @@ DELTA_BYTES: Final = 8_000
 TICK_BYTES: Final = 64_000
 """Most of one part that a session gets in one tick: who comes late to a long answer gets it in
 a few ticks, and another look is taken in between at how fast it reads."""
-PARTS: Final = (StreamPart.ANSWER, StreamPart.REASONING)
+PARTS: Final = (StreamPart.ANSWER, StreamPart.REASONING, StreamPart.TOOLS)
 # As plain integers: an operation on an IntFlag costs as much as all the rest for a session.
 _AI_DELTAS: Final = int(Caps.AI_DELTAS)
 

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from msgspec import structs
 
 from ai_bridge.billing import Billing
-from ai_bridge.bridge import Bridge
 from protocol.codec import JSON, MSGPACK, Codec
 from protocol.codes import Caps, Code, ConvKind, Scope
 from protocol.envelopes import (
@@ -47,7 +46,7 @@ from protocol.websocket import (
     encode_frame,
     parse_close,
 )
-from server.ai_setup import bridge_config, make_billing
+from server.ai_setup import make_billing, make_bridge
 from server.app import store_options
 from server.auth import make_tokens
 from server.config_sections import (
@@ -465,7 +464,7 @@ async def start(config: Config, folder: Path) -> Server:
     listener = open_socket("127.0.0.1", 0, 256)
     store = await Store.open(store_options(config))
     billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
-    bridge = Bridge(bridge_config(config.ai), billing=billing)
+    bridge = make_bridge(config.ai, billing)
     await bridge.start()
     core = Core(config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0)
     core.personas.fill(await store.read(all_personas(0)))

@@ -7,6 +7,7 @@ from zlib import crc32
 
 import pytest
 
+from bench.provider.server import ScriptedProvider
 from protocol.codec import MsgpackCodec
 from protocol.codes import (
     Caps,
@@ -42,7 +43,7 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import ConvSet, SendX, StreamPos
-from server.config_sections import AiConfig
+from server.config_sections import AiConfig, ProviderConfig
 from storage.errors import StoreOverloaded
 from storage.members import HIDE_HISTORY
 from storage.rows import TurnStatus
@@ -649,6 +650,22 @@ async def test_regenerate_and_continue_show_the_model_what_they_must(tmp_path: P
         for mode, seq in ((9, 1), (int(GenMode.CONTINUE), 1)):
             assert await peer.refused(Gen, conv, cid(), mode, seq) == Code.INVALID
         assert await peer.refused(Gen, conv, cid(), 1, 99) == Code.NOT_FOUND
+
+
+async def test_a_model_may_use_the_tools_that_are_switched_on(tmp_path: Path) -> None:
+    service = ScriptedProvider()
+    await service.start()
+    model = 'fake,tool=calculate,args={"expression":"6*7"}'
+    service.models = [model]
+    given = ProviderConfig(name="s", base_url=service.base_url, models=[model])
+    ai = AiConfig(detect=False, providers=[given], tools=["calculate"])
+    async with serving(tmp_path, ai=ai) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv, "What is six times seven?")
+        await Reader().follow(peer, sid)
+        asked = service.requests[-1].body["messages"]
+        assert any(m["role"] == "tool" and "42" in m["content"] for m in asked)
+    await service.aclose()
 
 
 async def chosen(peer: Peer, seq: int) -> None:

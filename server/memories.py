@@ -13,7 +13,7 @@ from typing import Any, Final
 from ai_bridge.memory.types import Embedder
 from server.memory_learner import Ask, Learner
 from server.memory_pairs import Pairs
-from server.memory_stats import MemoryLimits, MemoryStats
+from server.memory_stats import MemoryLimits, MemoryStats, memory_figures
 from server.memory_vectors import Sleep, Vectors
 from storage.errors import StorageError
 from storage.ids import new_id as make_id
@@ -71,6 +71,8 @@ class Memories:
             limits=limits,
             stats=self.stats,
         )
+        self.figures = memory_figures(self.stats, self._now)
+        """Source for the page of figures."""
         self._uses: dict[int, int] = {}
         self._uses_at = 0.0
         self._upkeep: asyncio.Task[None] | None = None
@@ -121,6 +123,15 @@ class Memories:
             await asyncio.gather(self._upkeep, return_exceptions=True)
         await self.learner.aclose()
         await self._guarded(self._count_uses())
+
+    def _now(self) -> dict[str, float]:
+        return {
+            "waiting": self.learner.waiting,
+            "reading": self.learner.running,
+            "pairs_kept": len(self.pairs),
+            "bytes_kept": self.pairs.nbytes,
+            "stale_pairs": len(self.pairs.stale),
+        }
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -1,10 +1,12 @@
 """Bounds of the memory service, and what it counts."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from ai_bridge.memory.extract import REASONS
+from server.metrics import Figure, Source
 
 
 class MemoryLimits(Struct, frozen=True, kw_only=True):
@@ -75,3 +77,20 @@ class MemoryStats(Struct):
     embed_failed: int = 0
     reembedded: int = 0
     uses_dropped: int = 0
+
+
+def memory_figures(stats: MemoryStats, now: Callable[[], Mapping[str, float]]) -> Source:
+    """Return a source for the page of figures.
+
+    Args:
+        now: what there is at present, by name.
+    """
+
+    def figures() -> Iterator[Figure]:
+        for name, value in structs.asdict(stats).items():
+            label = {"failed": "why", "rejected": "why"}.get(name, "")
+            yield Figure("counter", f"memory_{name}", f"Memory: {name}.", value, label)
+        for name, value in now().items():
+            yield Figure("gauge", f"memory_{name}", f"Memory: {name} now.", value)
+
+    return figures

@@ -49,7 +49,9 @@ def features(text: str) -> frozenset[str]:
     for run in _find_runs(normal(text)):
         if not _is_cjk(run):
             if run not in _COMMON_WORDS:
-                found.add(run)
+                # The plural counts as the singular, so that "dogs" finds "dog".
+                plural = len(run) > 3 and run[-1] == "s" and run[-2] != "s"
+                found.add(run[:-1] if plural else run)
             continue
         found.update(c for c in run if c not in _COMMON_CHARACTERS)
         pairs = (run[i : i + 2] for i in range(len(run) - 1))

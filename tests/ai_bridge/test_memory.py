@@ -324,6 +324,7 @@ async def test_a_large_search_lets_others_run_in_between() -> None:
         ("What is my cat called?", "The user has a cat named Mochi"),
         ("我在哪里上班", "在上海上班"),
         ("猫", "养了一只猫"),
+        ("Can I eat a peanut butter sandwich?", "is allergic to peanuts"),
     ],
 )
 def test_shared_words_are_found_in_both_writings(query: str, memory: str) -> None:

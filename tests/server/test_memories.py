@@ -12,6 +12,7 @@ import pytest
 
 from ai_bridge.types import Priority
 from server.memories import Memories
+from server.metrics import Metrics
 from storage import memories as stored
 from storage import memory_marks
 from storage.conversations import drop_conversation
@@ -504,6 +505,16 @@ async def test_a_store_in_trouble_leaves_the_answer_without_memories(
 async def test_any_query_is_survived(world: MemoryWorld, ann: int, conv: int, query: str) -> None:
     await world.teach(conv, ann, CAT)
     assert isinstance(await world.memories.recall(ann, ADA, query), tuple)
+
+
+async def test_operators_see_figures_with_reasons(world: MemoryWorld, ann: int, conv: int) -> None:
+    world.model.reply = lambda data: [{"op": "add", "text": "x", "n": 1, "quote": "nowhere"}]
+    await world.teach(conv, ann, CAT)
+    metrics = Metrics([world.memories.figures], "1")
+    page = metrics.render().decode()
+    assert 'parlance_memory_rejected_total{why="quote_missing"} 1.0' in page
+    assert "parlance_memory_extractions_total 1.0" in page
+    assert "parlance_memory_waiting 0.0" in page
 
 
 # people's rights

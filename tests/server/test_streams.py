@@ -659,13 +659,17 @@ async def test_a_model_may_use_the_tools_that_are_switched_on(tmp_path: Path) ->
     service.models = [model]
     given = ProviderConfig(name="s", base_url=service.base_url, models=[model])
     ai = AiConfig(detect=False, providers=[given], tools=["calculate"])
-    async with serving(tmp_path, ai=ai) as server:
-        _, peer, conv = await talk(server)
-        sid = await ask(peer, conv, "What is six times seven?")
-        await Reader().follow(peer, sid)
+    try:
+        async with serving(tmp_path, ai=ai) as server:
+            _, peer, conv = await talk(server)
+            sid = await ask(peer, conv, "What is six times seven?")
+            shown = await peer.expect(StreamDelta, lambda f: f.part == StreamPart.TOOLS)
+            assert shown.text == "running calculate\n"
+            await peer.expect(StreamEnd, lambda f: f.sid == sid)
         asked = service.requests[-1].body["messages"]
         assert any(m["role"] == "tool" and "42" in m["content"] for m in asked)
-    await service.aclose()
+    finally:
+        await service.aclose()
 
 
 async def chosen(peer: Peer, seq: int) -> None:

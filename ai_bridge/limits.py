@@ -199,9 +199,10 @@ class Buckets:
 class Storm:
     """The gate of a slot whose provider said "too many requests".
 
-    Closes the slot and not the request: until the provider's time, else for 0.5 s · 2ⁿ with full
-    jitter. A later, longer time extends it. Open again it lets 1 stream in, then 2, then 4, one
-    doubling for each that is answered.
+    Closes the slot and not the request: until the provider's time (and a moment, since other
+    servers may share the account), else for 0.5 s · 2ⁿ with full jitter. A later, longer time
+    extends it. Open again it lets 1 stream in, then 2, then 4, one doubling for each that is
+    answered.
     """
 
     __slots__ = ("_base_s", "_clock", "_dice", "_most_s", "_row", "_width", "closed_until", "times")
@@ -232,8 +233,11 @@ class Storm:
         now = self._clock()
         if now >= self.closed_until:
             # The refusals that come while it is closed answer what was sent before.
-            jitter_s = self._dice.uniform(0, min(self._most_s, self._base_s * 2.0**self._row))
-            self._row = min(self._row + 1, 16)
+            widest_s = self._base_s
+            if asked_s is None:
+                widest_s = min(self._most_s, self._base_s * 2.0**self._row)
+                self._row = min(self._row + 1, 16)
+            jitter_s = self._dice.uniform(0, widest_s)
             self.times += 1
         else:
             jitter_s = 0.0

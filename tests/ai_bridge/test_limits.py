@@ -157,6 +157,22 @@ def test_a_refusal_closes_for_the_time_that_was_asked_and_a_longer_one_extends()
     assert gate.times == 1
 
 
+def test_a_time_that_was_asked_is_kept_to_however_often() -> None:
+    clock = Clock()
+    gate = storm(clock)
+    for _ in range(20):
+        gate.close(2.0)
+        assert 2.0 <= gate.closed_until - clock.now <= 2.5
+        clock.now = gate.closed_until
+
+
+def test_an_hour_is_the_longest_that_nobody_tries() -> None:
+    clock = Clock()
+    gate = storm(clock)
+    gate.close(86_400.0)
+    assert gate.closed_until - clock.now <= 3_600.5
+
+
 def test_a_refusal_without_a_time_doubles_with_full_jitter_up_to_eight_seconds() -> None:
     clock = Clock()
     gate = storm(clock)

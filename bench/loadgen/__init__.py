@@ -70,8 +70,8 @@ class Result(msgspec.Struct):
         delivered, expected: pushes that arrived, and those that the acknowledged messages owe.
         unanswered: messages without an answer at the end.
         dups, holes, late: over all members' views of their conversations; late ones overtook.
-        errors, byes: answers by error code; an AI answer's own reason R counts as 900 + R, a
-            status of HTTP as itself.
+        errors, byes: answers by error code; an AI answer that ended without one for the reason R
+            counts as 900 + R, a status of HTTP as itself.
         send_lag: how late an open loop sent, because all senders were waiting.
         open_answers: AI answers under way from their first token on, on average.
         broken_answers: those that ended early or with another text than was sent.

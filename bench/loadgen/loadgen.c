@@ -508,8 +508,11 @@ static void on_stream_end(struct conn *c, struct reader *r) {
     int64_t reason = read_int(r);
     for (int i = 0; i < 3; i++) read_int(r);
     uint64_t size = (uint64_t)read_int(r);
+    read_int(r);
+    for (uint64_t left = skip_nil(r) ? 0 : read_array(r); left; left--) read_int(r);
+    int64_t code = skip_nil(r) ? reason + 900 : read_int(r);
     if (r->bad || (c->answer.sid && c->answer.sid != sid)) return;
-    if (reason > 0) total.errors[reason + 900 < MAX_CODE ? reason + 900 : 0]++;
+    if (reason > 0) total.errors[code > 0 && code < MAX_CODE ? code : 0]++;
     end_answer(c, reason == 0 && size == c->answer.got_bytes);
 }
 

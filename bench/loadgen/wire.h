@@ -107,6 +107,12 @@ static inline const uint8_t *read_text(struct reader *r, uint64_t *size) {
     return take(r, *size);
 }
 
+static inline bool skip_nil(struct reader *r) {
+    bool is_nil = !r->bad && r->p < r->end && *r->p == 0xc0;
+    if (is_nil) r->p++;
+    return is_nil;
+}
+
 static inline bool read_bool(struct reader *r) {
     const uint8_t *kind = take(r, 1);
     if (kind && *kind != 0xc2 && *kind != 0xc3) r->bad = true;

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from ai_bridge.memory.types import Embedder
+from ai_bridge.types import TurnRequest
 from server.memory_learner import Ask, Learner
 from server.memory_pairs import Pairs
 from server.memory_stats import MemoryLimits, MemoryStats, memory_figures
@@ -37,7 +38,8 @@ class Memories:
     """Joins store, model and embedder. Owns the learner, the kept pairs, and their tasks.
 
     Args:
-        ask: makes the model's answer for an extraction (Priority.BACKGROUND).
+        ask: makes the model's answer for an extraction (Priority.BACKGROUND); None where there is
+            no model that could: nothing is learnt then, and nothing put by for later.
         embedder: None to go by words alone.
         clock: monotonic seconds; the one that `sweep` is called with.
     """
@@ -45,7 +47,7 @@ class Memories:
     def __init__(
         self,
         store: Store,
-        ask: Ask,
+        ask: Ask | None,
         embedder: Embedder | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -60,9 +62,10 @@ class Memories:
         self.stats = MemoryStats()
         self._vectors = Vectors(embedder, self.stats, clock=clock, sleep=sleep)
         self.pairs = Pairs(store, self._vectors, limits, self.stats)
+        self._learns = ask is not None
         self.learner = Learner(
             store,
-            ask,
+            ask or _no_model,
             self.pairs,
             self._vectors,
             clock=clock,
@@ -80,17 +83,24 @@ class Memories:
 
     def note(self, conv: int, persona: int, user: int, seq: int) -> None:
         """Take note of a user's message to a persona, once it is committed. Never waits."""
-        self.learner.note(conv, persona, user, seq)
+        if self._learns:
+            self.learner.note(conv, persona, user, seq)
 
-    async def recall(self, user: int, persona: int, query: str) -> tuple[str, ...]:
+    async def recall(
+        self, user: int, persona: int, query: str, *, only_conv: int = 0
+    ) -> tuple[str, ...]:
         """Return what the persona should remember for this question, the best first.
 
         At most 8 texts and 400 tokens. Never fails: with the store or the embedder in trouble,
         the answer is made with less or without.
+
+        Args:
+            only_conv: where others read the answer, their conversation: only what was learnt in
+                it is recalled, so that nothing said in private comes out.
         """
         self.stats.recalls += 1
         try:
-            found = await self.pairs.search(user, persona, query, self._now_ms())
+            found = await self.pairs.search(user, persona, query, self._now_ms(), only_conv)
         except StorageError:
             self.stats.recall_failed += 1
             return ()
@@ -106,7 +116,8 @@ class Memories:
         """Do what is due. Called once a second."""
         if self._closed:
             return
-        self.learner.sweep(now)
+        if self._learns:
+            self.learner.sweep(now)
         if self._upkeep is not None and not self._upkeep.done():
             return
         if self._uses and now - self._uses_at >= USES_S:
@@ -158,3 +169,7 @@ class Memories:
         store = partial(set_vectors, user=user, persona=persona, model=model, vectors=made)
         await self._store.change([user], store)
         self.stats.reembedded += len(made)
+
+
+async def _no_model(request: TurnRequest) -> str:
+    raise LookupError("there is no model to ask")

@@ -39,7 +39,7 @@ class Pair:
         self.words = words
         self.matrix = Matrix([m.vector if m.model == model else b"" for m in memories])
         self.stale = bool(model) and any(m.model != model for m in memories)
-        self.queries: OrderedDict[str, tuple[Memory, ...]] = OrderedDict()
+        self.queries: OrderedDict[tuple[str, int], tuple[Memory, ...]] = OrderedDict()
         self.nbytes = self.matrix.nbytes + len(memories) * _MEMORY_BYTES
 
 
@@ -93,8 +93,13 @@ class Pairs:
         self._keep(key, pair)
         return pair
 
-    async def search(self, user: int, persona: int, text: str, now_ms: int) -> tuple[Memory, ...]:
+    async def search(
+        self, user: int, persona: int, text: str, now_ms: int, only_conv: int = 0
+    ) -> tuple[Memory, ...]:
         """Return what should be shown to a model that is asked this.
+
+        Args:
+            only_conv: consider only what was learnt in this conversation; 0 for everything.
 
         Raises:
             StorageError: the store cannot be read.
@@ -103,9 +108,10 @@ class Pairs:
         if pair is None or not pair.memories:
             return ()
         query = normal(text[:MAX_QUERY_CHARS])
-        known = pair.queries.get(query)
+        key = (query, only_conv)
+        known = pair.queries.get(key)
         if known is not None:
-            pair.queries.move_to_end(query)
+            pair.queries.move_to_end(key)
             self._stats.query_hits += 1
             return known
         started = time.perf_counter()
@@ -116,12 +122,14 @@ class Pairs:
         if vector is not None:
             cosines = await pair.matrix.cosines(vector)
         found = rank(pair.memories, cosines, pair.words.resemblances(query), now_ms)
+        if only_conv:
+            found = [one for one in found if one.memory.conv == only_conv]
         shown = tuple(fitting(found))
         self._stats.search_seconds += time.perf_counter() - started
         self._stats.lexical += vector is None
         if vector is not None or not pair.matrix.nbytes:
             # An answer that a late vector made poorer is not kept.
-            pair.queries[query] = shown
+            pair.queries[key] = shown
             while len(pair.queries) > MAX_QUERIES:
                 pair.queries.popitem(last=False)
         return shown
@@ -150,6 +158,7 @@ async def _prepare(rows: Sequence[Embedded]) -> tuple[list[Memory], WordIndex]:
             Memory(
                 id=row.id,
                 text=row.text,
+                conv=row.conv,
                 kind=row.kind,
                 pinned=row.pinned,
                 created_ms=row.created,

@@ -49,10 +49,12 @@ class Memory(Struct, frozen=True, kw_only=True):
     """One memory as retrieval and merging see it; times are Unix milliseconds, 0 = never.
 
     `vector` is float32, little endian, of length 1, made by `model`; both empty: none yet.
+    `conv` is the conversation it was learnt in, 0 for what its owner wrote into the list.
     """
 
     id: int
     text: str
+    conv: int = 0
     kind: str = Kind.OTHER
     pinned: bool = False
     created_ms: int = 0

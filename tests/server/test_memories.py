@@ -570,3 +570,28 @@ async def test_a_persona_knows_only_what_was_said_to_it(
     assert await world.memories.recall(ann, ADA, "猫叫什么") == (CAT,)
     assert await world.memories.recall(ann, BOB, "猫叫什么") == ()
     assert await world.memories.recall(await world.user(), ADA, "猫叫什么") == ()
+
+
+async def test_nothing_said_in_private_comes_out_where_others_read(
+    world: MemoryWorld, ann: int, conv: int
+) -> None:
+    room = await world.conv([ann, await world.user()])
+    await world.teach(conv, ann, "my cat is ill, in private")
+    await world.teach(room, ann, "my cat is called Mochi")
+    recall = partial(world.memories.recall, ann, ADA, "cat")
+    for _ in range(2):
+        assert len(await recall()) == 2
+        assert await recall(only_conv=room) == ("my cat is called Mochi",)
+    assert world.memories.stats.query_hits == 2
+
+
+async def test_without_a_model_nothing_is_learnt_and_nothing_put_by(store: Store) -> None:
+    world = MemoryWorld(store)
+    world.memories = Memories(store, None, clock=world.clock, now_ms=world.clock.now_ms)
+    ann = await world.user()
+    await world.teach(await world.conv([ann]), ann, CAT)
+    assert world.memories.learner.waiting == 0
+    assert await world.store.read(memory_marks.pending_pairs(2**52, 10)) == []
+    await world.change(ann, stored.add_memory, tenant=1, persona=ADA, kind="other", text=CAT)
+    assert await world.memories.recall(ann, ADA, "猫叫什么") == (CAT,)
+    await world.memories.aclose()

@@ -42,6 +42,12 @@ _READS_QUIET: Final = round(READ_S / SWEEP_S)
 _IDLE_QUIET: Final = round(KEEP_ALIVE_S / SWEEP_S)
 
 
+_OURS: Final = frozenset(
+    {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
+)
+"""Headers that say how a message is framed and sent: not for a configuration to decide."""
+
+
 class _Stale(Exception):
     """A kept connection died before a byte of the answer came."""
 
@@ -79,7 +85,8 @@ def _message(target: _Target, request: HttpRequest) -> bytes:
     Raises:
         ProviderFailure: a header holds what would end its line.
     """
-    lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+    headers = request.headers.items()
+    lines = [f"{name}: {value}\r\n" for name, value in headers if name.lower() not in _OURS]
     lines.append(f"content-length: {len(request.body)}\r\n\r\n")
     text = "".join(lines)
     ends = len(lines) + 1

@@ -350,6 +350,16 @@ async def test_a_header_that_would_end_its_line_is_refused_before_anything_is_se
         assert server.accepted == 0
 
 
+async def test_headers_that_frame_the_message_are_ours(transport: RawTransport) -> None:
+    foreign = {"Content-Length": "1", "HOST": "other", "Transfer-Encoding": "chunked"}
+    async with answering(ANSWER) as server:
+        await call(transport, server.url, None, b"{12}", None, **foreign)
+        head = server.requests[0].lower()
+    assert head.count(b"content-length:") == head.count(b"host:") == 1
+    assert b"content-length: 4\r\n" in head
+    assert b"transfer-encoding" not in head
+
+
 @pytest.mark.parametrize("url", ["ftp://x/v1", "http:///v1", "nonsense", "http://x:99999/v1"])
 async def test_an_address_that_is_none_is_refused(transport: RawTransport, url: str) -> None:
     with pytest.raises(ProviderFailure) as caught:

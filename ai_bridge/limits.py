@@ -56,8 +56,8 @@ class Limit:
     def note_answer(self, running: int, ttft_s: float) -> None:
         """A stream began to answer, `ttft_s` after it was asked, as one of `running`."""
 
-    def note_overload(self) -> None:
-        """The provider said it has too much, or did not begin to answer in time."""
+    def note_overload(self, running: int) -> None:
+        """The provider said it has too much, or did not begin to answer one of `running`."""
 
 
 class AimdLimit(Limit):
@@ -80,7 +80,9 @@ class AimdLimit(Limit):
         if running >= USED_SHARE * self.value:
             self._grow(1.0 if self._starting else 1.0 / self.value)
 
-    def note_overload(self) -> None:
+    def note_overload(self, running: int) -> None:
+        if running < self.value / 2:
+            return  # too many a minute perhaps, but not too many at a time
         now = self._clock()
         if now - self._cut_at >= CUT_EVERY_S:
             self._cut_at = now

@@ -229,14 +229,14 @@ class Slot:
             self._switch_off(failure, self.key.off)
         elif failure.kind == "rate_limited":
             self.refused += 1
-            self.limit.note_overload()
+            self.limit.note_overload(self.running)
             self._close(failure.retry_after_s)
         elif not is_callers_fault(failure):
             self.breaker.note_failure()
             if self.breaker.state is BreakerState.OPEN:
                 self.service.on_closed(self)
             if failure.status in (503, 529) or failure.kind == "ttft_timeout":
-                self.limit.note_overload()
+                self.limit.note_overload(self.running)
             if failure.retry_after_s is not None:
                 self._close(failure.retry_after_s)
 

@@ -30,7 +30,7 @@ def test_a_shared_service_is_asked_for_more_until_it_refuses() -> None:
     for _ in range(100):
         limit.note_answer(int(limit.value), 1.0)
     assert limit.value == 116  # as TCP starts: one more for each answer
-    limit.note_overload()
+    limit.note_overload(int(limit.value))
     assert limit.value == pytest.approx(81.2)
     limit.note_answer(81, 1.0)
     assert limit.value == pytest.approx(81.2 + 1 / 81.2)
@@ -48,15 +48,21 @@ def test_refusals_of_one_second_cut_once() -> None:
     clock = Clock()
     limit = AimdLimit(800, clock)
     for _ in range(10):
-        limit.note_overload()
+        limit.note_overload(int(limit.value))
     assert limit.value == pytest.approx(11.2)
     clock.advance(1)
-    limit.note_overload()
+    limit.note_overload(int(limit.value))
     assert limit.value == pytest.approx(7.84)
     for _ in range(100):
         clock.advance(1)
-        limit.note_overload()
+        limit.note_overload(int(limit.value))
     assert limit.value == 1
+
+
+def test_a_refusal_of_the_only_stream_says_nothing_about_their_number() -> None:
+    limit = AimdLimit(800, Clock())
+    limit.note_overload(1)
+    assert limit.value == 16
 
 
 def test_no_limit_passes_what_is_configured() -> None:

@@ -115,6 +115,10 @@ class SlotLease:
         others = [choice for choice in self.left if choice.slot is not self._last]
         return self.move() or self._take(others) or self._take(self.left)
 
+    def begin_call(self) -> None:
+        """Another model call of the turn: slots that failed in the one before may be tried."""
+        self._tried = {self._slot} if self._slot is not None else set()
+
     def give_up(self) -> None:
         """Never come back to the slot that is held."""
         self._given_up.add(self.slot)

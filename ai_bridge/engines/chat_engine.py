@@ -138,6 +138,7 @@ class ChatJob:
             AnswerFull: see `CallSink`.
         """
         self._engine.budget.note_request()
+        self._lease.begin_call()
         plan = self._plan()
         if not self._lease.holds and not await self._lease.wait(run.deadline):
             raise self._engine.router.why_down(self._lease.choices)

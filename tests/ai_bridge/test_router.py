@@ -123,6 +123,19 @@ async def test_those_who_wait_are_served_oldest_first() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+async def test_a_slot_that_failed_in_one_call_may_be_tried_in_the_next() -> None:
+    desk = Desk(service("a"), service("b"))
+    lease = desk.lease()
+    assert lease.move()
+    assert lease.slot.config.name == "b"
+    assert not lease.move()
+    assert lease.take()
+    lease.begin_call()
+    names = {lease.slot.config.name}
+    assert lease.move()
+    assert names | {lease.slot.config.name} == {"a", "b"}
+
+
 async def test_who_waits_in_vain_is_told() -> None:
     desk = Desk(service("a", max_streams=1), retry_base_s=0.0)
     held = desk.lease()

@@ -19,7 +19,7 @@ from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
 from server.http.callers import HttpCaller
-from server.http.chat_routes import chat, chat_response
+from server.http.chat_routes import EVERYDAY, chat, chat_response
 from server.http.context import is_local, parts_of
 from server.http.openai_routes import ASKING, CALLERS, door
 
@@ -59,7 +59,7 @@ async def _page(request: web.Request) -> web.Response:
     names = request.app[ASKING].names
     options = "".join(
         f'<option value="{escape(names.name_of(persona))}">{escape(persona.name or "")}</option>'
-        for persona in names.everybodys()
+        for persona in sorted(names.everybodys(), key=lambda p: names.name_of(p) != EVERYDAY)
     )
     text = _PAGE.replace("/*style*/", _STYLE).replace("/*script*/", _SCRIPT)
     text = text.replace("<!--options-->", options)

@@ -31,6 +31,8 @@ TICK_BYTES: Final = 64_000
 """Most of one part that a session gets in one tick: who comes late to a long answer gets it in
 a few ticks, and another look is taken in between at how fast it reads."""
 PARTS: Final = (StreamPart.ANSWER, StreamPart.REASONING, StreamPart.TOOLS)
+SLICE_STREAMS: Final = 64
+"""Streams sent from per turn of the loop: with one watcher each they hold it for half a ms."""
 # As plain integers: an operation on an IntFlag costs as much as all the rest for a session.
 _AI_DELTAS: Final = int(Caps.AI_DELTAS)
 
@@ -78,6 +80,7 @@ class Streams:
         self._streams: dict[int, Stream] = {}
         self._by_conv: dict[int, list[Stream]] = {}
         self._dirty: dict[int, Stream] = {}
+        self._due: dict[int, Stream] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
         self.deltas = 0
@@ -170,6 +173,7 @@ class Streams:
         total = stream.size(StreamPart.ANSWER)
         self._streams.pop(stream.sid, None)
         self._dirty.pop(stream.sid, None)
+        self._due.pop(stream.sid, None)
         siblings = self._by_conv.get(stream.conv, [])
         if stream in siblings:
             siblings.remove(stream)
@@ -188,10 +192,19 @@ class Streams:
     def _tick(self) -> None:
         self._timer = None
         self._last_tick = self._core.loop.time()
-        dirty, self._dirty = self._dirty, {}
-        for stream in dirty.values():
+        if not self._due:
+            self._core.loop.call_soon(self._send_due)
+        self._due.update(self._dirty)
+        self._dirty.clear()
+
+    def _send_due(self) -> None:
+        """Send a slice of what the tick found, so that it holds the loop only for a moment."""
+        for _ in range(min(SLICE_STREAMS, len(self._due))):
+            _, stream = self._due.popitem()
             if self._try_send(stream):
                 self.changed(stream)
+        if self._due:
+            self._core.loop.call_soon(self._send_due)
 
     def _try_send(self, stream: Stream) -> bool:
         try:

@@ -365,6 +365,34 @@ async def test_the_first_words_of_an_answer_do_not_wait_for_the_tick(
                 assert (delta.off, delta.text) == (3, "lo there")
 
 
+async def test_a_tick_of_many_streams_is_sent_in_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.streams.TICK_S", NEVER_S)
+    monkeypatch.setattr("server.streams.SLICE_STREAMS", 1)
+    async with Model() as model, serving(tmp_path, ai=model.config(user_running=3)) as server:
+        _, peer, conv = await talk(server)
+        for number in range(3):
+            await ask(peer, conv, str(number))
+            (await model.call(number)).say("Well")
+            await peer.expect(StreamDelta)
+        for call in model.calls:
+            call.say(", no.")
+        streams = server.core.streams
+        await eventually(lambda: sum(s.size(StreamPart.ANSWER) for s in streams.of(conv)) == 27)
+        sent = streams.deltas
+        streams._tick()
+        assert streams.deltas == sent
+        streams._send_due()
+        assert streams.deltas == sent + 1
+        first = streams.of(conv)[0]
+        streams.end(first)  # its rest is sent with the end, and not once more with its slice
+        assert streams.deltas == sent + 2
+        texts = [(await peer.expect(StreamDelta)).text for _ in range(3)]
+        assert texts == [", no."] * 3
+        assert not [frame for frame in await peer.settled() if isinstance(frame, StreamDelta)]
+
+
 async def test_a_long_text_reaches_a_late_watcher_in_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

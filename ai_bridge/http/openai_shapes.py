@@ -6,10 +6,10 @@ Source: platform.openai.com/docs/api-reference/chat. Pure: no socket, no turn is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from ai_bridge.http.problems import Problem, error_object
 from ai_bridge.turn import Turn
@@ -19,6 +19,9 @@ from protocol.codes import EndReason, StreamPart
 MAX_MESSAGES: Final = 4_096
 MAX_HISTORY: Final = 1_000
 """Of the request's messages, how many the model is shown at most; fewer if its window is full."""
+
+MAX_PARTS: Final = 256
+"""Pieces, and calls of tools, of one message."""
 
 Name = Annotated[str, Meta(max_length=256)]
 
@@ -46,9 +49,9 @@ class Message(Struct):
     """One message of the request."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)] | None = None
     name: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: Annotated[list[Call], Meta(max_length=MAX_PARTS)] | None = None
     tool_call_id: str | None = None
 
 
@@ -78,9 +81,11 @@ class ChatBody(Struct):
     stream_options: StreamOptions | None = None
     n: int | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
-    metadata: Annotated[dict[str, Any], Meta(max_length=64)] | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
+    metadata: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=64)] | None = (
+        None
+    )
+    tools: Raw = Raw()
+    functions: Raw = Raw()
     response_format: Format | None = None
 
 
@@ -137,13 +142,18 @@ def _refuse_unsupported(body: ChatBody) -> None:
         raise _unsupported(
             "Only one answer at a time can be made: leave n out or set it to 1.", "n"
         )
-    if body.tools:
+    if _says_something(body.tools):
         raise _unsupported("Tools cannot be passed through here: leave tools out.", "tools")
-    if body.functions:
+    if _says_something(body.functions):
         raise _unsupported("Functions cannot be passed through: leave them out.", "functions")
     if body.response_format is not None and body.response_format.type != "text":
         text = "Answers are plain text: leave response_format out and ask for JSON in the prompt."
         raise _unsupported(text, "response_format")
+
+
+def _says_something(raw: Raw) -> bool:
+    """Tell whether a field is more than null or an empty list; it is not read any further."""
+    return bytes(raw).strip() not in (b"", b"null", b"[]")
 
 
 def _unsupported(text: str, param: str) -> Problem:

@@ -107,8 +107,12 @@ class SlotLease:
         return [choice for choice in self.choices if choice.slot not in self._given_up]
 
     def move(self) -> bool:
-        """Change to the best slot not tried yet that has room; False (and no place) if none has."""
-        return self._take([choice for choice in self.left if choice.slot not in self._tried])
+        """Change to the best slot not tried yet that has room; False (and no place) if none has.
+
+        Where all are switched off, the turn may try one.
+        """
+        untried = [choice for choice in self.left if choice.slot not in self._tried]
+        return self._take(untried) or (not self._tried and self._take_off())
 
     def take(self) -> bool:
         """Take a place again: at a slot not tried yet, else in turn at any not given up."""
@@ -159,11 +163,16 @@ class SlotLease:
     def _take(self, choices: Sequence[Choice]) -> bool:
         self.leave()
         choice = self._router.choose(choices, self.priority, self.conv)
-        if choice is None:
-            return False
-        self._slot = self._last = choice.slot
-        self._tried.add(choice.slot)
-        self._probes = choice.slot.begin(self.priority, self._tokens)
+        return choice is not None and self._hold(choice.slot)
+
+    def _take_off(self) -> bool:
+        slot = self._router.last_resort(self.choices, self.priority)
+        return slot is not None and self._hold(slot)
+
+    def _hold(self, slot: Slot) -> bool:
+        self._slot = self._last = slot
+        self._tried.add(slot)
+        self._probes = slot.begin(self.priority, self._tokens)
         return True
 
 
@@ -378,6 +387,14 @@ class Router:
             # In order, so that of two with equal load the first configured is taken.
             free = [free[at] for at in sorted(self._dice.sample(range(len(free)), 2))]
         return min(free, key=_load)
+
+    def last_resort(self, choices: Sequence[Choice], priority: Priority) -> Slot | None:
+        """Return a slot to try where every one is switched off: what is off may be mended."""
+        slots = [choice.slot for choice in choices]
+        if any(slot.out_of_use is None for slot in slots):
+            return None
+        fit = [slot for slot in slots if slot.has_place(priority)]
+        return min(fit, key=lambda slot: slot.off_until, default=None)
 
     def stick(self, conv: int, slot: Slot) -> None:
         if conv:

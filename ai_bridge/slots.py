@@ -21,8 +21,8 @@ from protocol.codes import Code
 log = logging.getLogger("parlance.ai")
 
 OFF_S = 600.0
-"""How long a refused key or an empty account is not asked. Then one turn tries, since operators
-also mend such things at the service, without telling us."""
+"""How long a refused key or an empty account is not asked while there is another. Operators also
+mend such things at the service, without telling us."""
 
 
 class Dialer(Protocol):
@@ -163,6 +163,10 @@ class Slot:
         return None
 
     @property
+    def off_until(self) -> float:
+        return max(self.key.off.until, self.off.until)
+
+    @property
     def closed_until(self) -> float:
         """The clock's time until which the provider wants no request; in the past if it does."""
         return max(self.storm.closed_until, self.buckets.empty_until)
@@ -178,12 +182,16 @@ class Slot:
         return self.storm.width(int(self.limit.value))
 
     def has_room(self, priority: Priority) -> bool:
+        return self.out_of_use is None and self.has_place(priority)
+
+    def has_place(self, priority: Priority) -> bool:
+        """As `has_room`, also while it is switched off."""
         width = self.width
         if self.running >= width or self._clock() < self.closed_until:
             return False
         if priority is Priority.BACKGROUND and self.background >= share_of(width, priority):
             return False
-        return self.out_of_use is None and self.breaker.allows
+        return self.breaker.allows
 
     # --- a stream's life ---------------------------------------------------------------------
 
@@ -215,6 +223,7 @@ class Slot:
 
     def note_success(self) -> None:
         self.ok += 1
+        self.key.off.until = self.off.until = 0.0
         self.service.note_success()
         self.breaker.note_success()
 
@@ -246,8 +255,10 @@ class Slot:
 
     def _switch_off(self, failure: ProviderFailure, off: Off) -> None:
         """401 and an empty account concern the key; 403 perhaps only this model of it."""
-        off.switch(self._clock() + OFF_S, failure)
-        log.error("provider.key_off", extra={"slot": self.name, "kind": failure.kind})
+        now = self._clock()
+        if now >= off.until:
+            log.error("provider.key_off", extra={"slot": self.name, "kind": failure.kind})
+        off.switch(now + OFF_S, failure)
 
     def _note_head(self, headers: Mapping[str, str]) -> None:
         limits = rate_limits(headers)

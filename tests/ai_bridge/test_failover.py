@@ -363,18 +363,24 @@ async def test_a_key_without_the_right_to_one_model_serves_the_others(
     assert (await watcher.end()).reason is EndReason.STOP
 
 
-async def test_with_all_keys_refused_turns_end_at_once_with_the_reason(
+async def test_with_all_keys_refused_each_turn_tries_one_and_the_first_that_is_mended_stays(
     provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:
     rig = await make_rig(provider, provider={"api_key": Secret(""), "api_keys": KEYS})
-    _, watcher = rig.ask(model="status=401")
-    first = await watcher.end()
-    turn, watcher = rig.ask(model=WELL)
-    outcome = await watcher.end()
-    check(rig, turn, outcome)
-    assert (first.attempts, outcome.attempts) == (2, 0)
-    assert outcome.error == first.error
-    assert "api_key" in outcome.error
+    for calls in (2, 1, 1):
+        turn, watcher = rig.ask(model="status=401")
+        outcome = await watcher.end()
+        check(rig, turn, outcome)
+        assert outcome.attempts == calls
+        assert "api_key" in outcome.error
+        rig.clock.advance(1)
+    assert keys_seen(provider) == ["sk-one", "sk-two", "sk-one", "sk-two"]
+    for _ in range(2):
+        turn, watcher = rig.ask(model=WELL)
+        outcome = await watcher.end()
+        check(rig, turn, outcome)
+        assert outcome.reason is EndReason.STOP
+    assert keys_seen(provider)[-2:] == ["sk-one", "sk-one"]
 
 
 # --- the breaker ---------------------------------------------------------------------------------

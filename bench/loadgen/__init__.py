@@ -21,7 +21,9 @@ import msgspec
 from protocol.codes import Code
 
 SOURCES: Final = Path(__file__).parent
-ASKED_TO_WAIT: Final = frozenset({Code.RATE, Code.IN_FLIGHT, Code.OVERLOADED, Code.DRAINING})
+ASKED_TO_WAIT: Final = frozenset(
+    {Code.RATE, Code.IN_FLIGHT, Code.OVERLOADED, Code.DRAINING, Code.BUSY}
+)
 """Refusals with a wait: the generator sends the same message again. Expected under overload."""
 GENERATOR_CORE: Final = 1
 """The server has core 0 to itself; what makes load shares the other one with the database."""

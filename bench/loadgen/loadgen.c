@@ -513,6 +513,11 @@ static void on_stream_end(struct conn *c, struct reader *r) {
     int64_t code = skip_nil(r) ? reason + 900 : read_int(r);
     if (r->bad || (c->answer.sid && c->answer.sid != sid)) return;
     if (reason > 0) total.errors[code > 0 && code < MAX_CODE ? code : 0]++;
+    if (code == BUSY && c->answer.tokens == 0) { /* refused, and told to ask later */
+        total.retries++;
+        ask_again(c, 100);
+        return;
+    }
     end_answer(c, reason == 0 && size == c->answer.got_bytes);
 }
 

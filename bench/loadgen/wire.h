@@ -16,7 +16,7 @@ enum code {
     S_START = 114, S_DELTA = 115, S_END = 116
 };
 
-enum { CAP_AI_DELTAS = 4, KIND_AI_REPLY = 6 };
+enum { CAP_AI_DELTAS = 4, KIND_AI_REPLY = 6, BUSY = 603 };
 
 static const uint8_t PREFACE[8] = {0x8b, 'P', 'W', 'P', '\r', '\n', 1, 0};
 

@@ -65,7 +65,7 @@ class Bridge:
         self._tools = tools
         self._makers = dict(engines or {})
         self._default_engine = default_engine
-        self._billing = billing
+        self.billing = billing
         self._reservations: dict[int, Reservation] = {}
         self._clock = clock
         self._sleep = sleep
@@ -212,8 +212,8 @@ class Bridge:
         try:
             starts = self._admission.offer(turn)
         except BridgeError:
-            if reservation is not None and self._billing is not None:
-                self._billing.ledger.settle(reservation, 0)
+            if reservation is not None and self.billing is not None:
+                self.billing.ledger.settle(reservation, 0)
             raise
         if reservation is not None:
             self._reservations[turn.id] = reservation
@@ -236,14 +236,14 @@ class Bridge:
 
     def _reserve(self, request: TurnRequest) -> tuple[TurnRequest, Reservation | None]:
         """Set money aside; the answer is then held to the length that was paid for."""
-        if self._billing is None or self._router is None:
+        if self.billing is None or self._router is None:
             return request, None
         config = self._config
         params = request.params
         longest = params.max_tokens or config.answer_tokens
         choices = self._router.plan(params.model)
         windows = [self._router.window_tokens(choice.slot) for choice in choices]
-        reservation = self._billing.reserve(
+        reservation = self.billing.reserve(
             request,
             [(choice.slot.config.name, choice.slot.model) for choice in choices],
             window_tokens=max(windows, default=config.window_tokens),
@@ -324,8 +324,8 @@ class Bridge:
             self._refuse_waiting(self._runs[turn.id])
         self._tell_places()
         self._forget_ended(now)
-        if self._billing is not None:
-            self._billing.ledger.sweep()
+        if self.billing is not None:
+            self.billing.ledger.sweep()
         if self._engine is not None:
             self._engine.recheck()
 
@@ -420,8 +420,8 @@ class Bridge:
         if turn.outcome is not None:
             return
         reservation = self._reservations.pop(turn.id, None)
-        if reservation is not None and self._billing is not None:
-            outcome = self._billing.settle(reservation, outcome)
+        if reservation is not None and self.billing is not None:
+            outcome = self.billing.settle(reservation, outcome)
         if run.stop_reason is EndReason.CANCELLED and run.stopped_at is not None:
             self.stats.cancel_to_close_ms.note((self._clock() - run.stopped_at) * 1000)
         run.end(outcome)

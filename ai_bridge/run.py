@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.speaker import NamePrefix
 from ai_bridge.stats import Histogram
 from ai_bridge.tokens import estimate_tokens
 from ai_bridge.tools.events import ToolEvent
@@ -75,6 +76,7 @@ class TurnRun:
         "_first_at",
         "_gaps",
         "_on_answer",
+        "_prefix",
         "_spent",
         "_visible",
         "calls",
@@ -125,6 +127,7 @@ class TurnRun:
         self._clock = clock
         self._gaps = gaps
         self._on_answer: Callable[[float], None] | None = None
+        self._prefix: NamePrefix | None = None
         self._visible = False
         self._between = ""
         self._spent: Usage | None = None
@@ -169,6 +172,8 @@ class TurnRun:
         self.model = model
         self.turn.attempt += 1
         self.calls.clear()
+        request = self.turn.request
+        self._prefix = NamePrefix(request.persona.name) if request.speakers else None
         self._on_answer = on_answer
         self.watch.begin_attempt(self._clock(), ttft_s)
 
@@ -176,6 +181,8 @@ class TurnRun:
         """The attempt is over; `answered`: it came to its proper end, perhaps without a piece."""
         if answered:
             self._note_answer(self._clock())
+            if self._prefix is not None:
+                self._append(StreamPart.ANSWER, self._prefix.eof())
         self._on_answer = None
         self.watch.end_attempt()
 
@@ -192,6 +199,12 @@ class TurnRun:
         return failure
 
     def text(self, piece: str) -> None:
+        if self._prefix is not None:
+            now = self._clock()
+            if self.watch.content_at is None:
+                self._note_answer(now)
+            self.watch.content_at = now
+            piece = self._prefix.feed(piece)
         if self._between and piece:
             piece = self._between + piece
             self._between = ""

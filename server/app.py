@@ -161,6 +161,7 @@ class App:
         core.gate.close()
         for session in core.hub:
             session.go_away(Code.DRAINING, "restart", int(drain_s * 1000), DRAIN_SPREAD_MS)
+        await core.end_background()
         if self._bridge is not None:
             await self._bridge.aclose(grace_s=drain_s)
         core.marks.flush()

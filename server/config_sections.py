@@ -414,6 +414,12 @@ class AiConfig(Section, frozen=True):
         list[Literal["current_time", "calculate"]],
         _about("Tools that models may call. Each costs some tokens of every question."),
     ] = field(default_factory=list)
+    summaries: Annotated[
+        bool, _about("Talks too long for a model are folded into notes, behind the answers.")
+    ] = True
+    memory: Annotated[
+        bool, _about("Personas remember what people tell them; everybody can see and erase it.")
+    ] = True
     engine: Annotated[
         Literal["chat_engine", "mem0_proxy"],
         _about("What makes the answers; `mem0_proxy` keeps memories at a mem0 server."),

@@ -14,11 +14,14 @@ from typing import Any
 from msgspec import Struct
 
 from ai_bridge.bridge import Bridge
+from ai_bridge.embeddings import HashEmbedder
 from protocol.codes import AuthMethod, Code
 from protocol.errors import ProtocolError
 from protocol.handshake import OriginPolicy
 from protocol.states import State
 from server.auth import AuthError, Claims, Tokens
+from server.background import BackgroundAsk
+from server.card_shelf import CardShelf
 from server.config_sections import Config
 from server.delivery import tell_unsure
 from server.devices import DeviceBook
@@ -29,6 +32,7 @@ from server.heartbeat import Wheel
 from server.hub import Hub
 from server.limits import HandshakeGate, StrangerLimit, WindowLimit
 from server.marks import Marks
+from server.memories import Memories
 from server.outbox import Flusher, OutboxLimits
 from server.persona_cache import PersonaCache
 from server.presence import PresenceBoard
@@ -37,6 +41,8 @@ from server.session import Session
 from server.signin import renew, sign_in
 from server.stats import Stats
 from server.streams import Streams
+from server.summaries import Summaries
+from server.turn_records import TurnRecords
 from server.turns import Turns
 from storage.ids import new_id
 from storage.store import Store
@@ -131,6 +137,11 @@ class Core:
         self.streams = Streams(self)
         self.turns = Turns(self, bridge, node)
         self.rooms = Rooms(self)
+        self.records = TurnRecords(self)
+        self.ask = BackgroundAsk(self, bridge, self.records)
+        self.cards = CardShelf(store)
+        self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
+        self.memories = Memories(store, self.ask, HashEmbedder(), clock=lambda: self.clock())
         store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0
         self.draining = False
@@ -159,10 +170,41 @@ class Core:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task.crashed", exc_info=error)
 
+    def _persona_name(self, persona: int) -> str:
+        row = self.personas.get(persona)
+        return (row.name or "") if row is not None else ""
+
+    @property
+    def has_model(self) -> bool:
+        """False while only the demo partner answers: it can neither fold a talk nor learn."""
+        return any(not model.demo for model in self.bridge.models())
+
+    def learn(self, conv: int, persona: int, user: int, seq: int) -> None:
+        """A person wrote something to a persona: it may be worth remembering."""
+        if self.config.ai.memory and self.has_model:
+            self.memories.note(conv, persona, user, seq)
+
+    async def recall(
+        self, user: int, persona: int, question: str, only_conv: int
+    ) -> tuple[str, ...]:
+        """Return what a persona should remember for a question; never fails.
+
+        Args:
+            only_conv: nothing but what was said in this conversation, 0 for anything.
+        """
+        if not self.config.ai.memory or not question:
+            return ()
+        return await self.memories.recall(user, persona, question, only_conv=only_conv)
+
     @property
     def busy(self) -> int:
         """How many pieces of work are under way."""
         return len(self._tasks)
+
+    async def end_background(self) -> None:
+        """End what nobody waits for; call it before the bridge closes."""
+        await self.summaries.close()
+        await self.memories.aclose()
 
     async def finish(self, deadline_s: float) -> None:
         """Wait for the work under way, then cancel what is left."""
@@ -182,6 +224,7 @@ class Core:
             self.flusher.sweep,
             self.presence.sweep,
             self.turns.checkpoint,
+            self.memories.sweep,
         ):
             try:
                 sweep(now)

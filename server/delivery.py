@@ -108,6 +108,7 @@ class PendingMessage(Append):
         turn = self.new_turn
         if turn is not None:
             core.turns.begin(entry, turn, self.seq, self._opt)
+            core.learn(self.conv, turn.persona, self.sender, self.seq)
         if self._calls and entry.kind is ConvKind.GROUP:
             ids = None if self.x is None else self.x.mentions
             begun = 0 if turn is None else turn.persona

@@ -14,26 +14,20 @@ from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
 from ai_bridge.turn import Turn
 from ai_bridge.types import (
-    ChatMessage,
-    GenParams,
     Outcome,
-    PersonaSpec,
-    Role,
-    TurnRequest,
     Usage,
 )
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
-from protocol.rows import GenOpt, Msg, MsgX
+from protocol.rows import GenOpt, MsgX
 from server.delivery import publish_rows
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
+from server.turn_requests import TurnRequests, Wish
 from storage.batcher import Append
-from storage.branches import add_sibling, as_chosen
+from storage.branches import add_sibling
 from storage.errors import StorageError
-from storage.messages import history
-from storage.people import get_users
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
 from storage.turns import checkpoint_turns, end_turn, orphan_turns
 
@@ -141,6 +135,7 @@ class Turns:
         self._core = core
         self._bridge = bridge
         self._node = node
+        self._requests = TurnRequests(core)
         self._running: dict[int, Running] = {}
         self._renewed_at = 0.0
         self._checkpointing = False
@@ -150,11 +145,18 @@ class Turns:
     def __len__(self) -> int:
         return len(self._running)
 
-    def new(self, tenant: int, user: int, persona: int, mode: GenMode = GenMode.REPLY) -> NewTurn:
+    def new(
+        self,
+        tenant: int,
+        user: int,
+        persona: int,
+        mode: GenMode = GenMode.REPLY,
+        sid: int | None = None,
+    ) -> NewTurn:
         """Return the row of a turn, to be stored together with its question."""
         core = self._core
         return NewTurn(
-            sid=core.new_id(),
+            sid=sid or core.new_id(),
             tenant=tenant,
             user=user,
             persona=persona,
@@ -205,7 +207,8 @@ class Turns:
             if not await self._has_floor(running):
                 self.ended(running, Outcome(reason=EndReason.CANCELLED))
                 return
-            request = await self._request(running)
+            wish = Wish(running.entry, running.new, running.stream.ask, running.opt)
+            request = await self._requests.build(wish)
             running.stream.turn = self._bridge.submit(request, running)
             if running.cancelled:
                 self._bridge.cancel(running.new.sid)
@@ -222,72 +225,6 @@ class Turns:
         if running.entry.kind is ConvKind.GROUP:
             await self._core.rooms.enter(running.entry.id, running.new.sid)
         return not running.cancelled
-
-    async def _request(self, running: Running) -> TurnRequest:
-        core, entry, new = self._core, running.entry, running.new
-        persona = core.personas.get(new.persona)
-        opt = _merged(running.opt, entry.row.opt, persona.opt if persona else None)
-        # The model sees no more than who asks: what it says could not be unsaid.
-        floor = entry.floor(new.user)
-        rows = await self._history(entry, running.stream.ask, new.mode, opt.history, floor)
-        prompt = "\n\n".join(p for p in (persona and persona.prompt, entry.row.prompt) if p)
-        name = (persona.name if persona else None) or "Assistant"
-        return TurnRequest(
-            turn_id=new.sid,
-            tenant=new.tenant,
-            user=new.user,
-            conv=entry.id,
-            persona=PersonaSpec(new.persona, name, prompt),
-            history=tuple(await self._spoken(entry, rows, new)),
-            params=GenParams(
-                model=opt.model,
-                temperature=opt.temperature,
-                top_p=opt.top_p,
-                max_tokens=opt.max_tokens,
-                history=opt.history,
-            ),
-            request_id=f"turn-{new.sid}",
-            lang=next((s.lang for s in core.hub.sessions_of(new.user)), ""),
-        )
-
-    async def _history(
-        self, entry: Conversation, ask: int, mode: int, wanted: int | None, floor: int
-    ) -> list[Msg]:
-        # The bridge shows the model as many as were asked for; the demo partner remembers more.
-        limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
-        # In a group others have spoken since the question, and that matters to the answer.
-        latest = entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
-        before = 0 if latest else ask + 1
-        rows, _ = await self._core.store.read(history(entry.id, before, True, limit, floor))
-        rows = as_chosen(rows)
-        if mode == GenMode.REGENERATE:
-            while rows and rows[-1].kind == MsgKind.AI_REPLY:
-                rows.pop()
-        return rows
-
-    async def _spoken(
-        self, entry: Conversation, rows: list[Msg], new: NewTurn
-    ) -> list[ChatMessage]:
-        names: dict[int, str] = {}
-        if entry.kind is not ConvKind.AI or len(entry.members) > 1:
-            people = {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
-            for user in await self._core.store.read(get_users(sorted(people))):
-                names[user.id or 0] = user.nick or user.name or ""
-        spoken: list[ChatMessage] = []
-        for row in rows:
-            if not row.text or row.kind == MsgKind.SYSTEM:
-                continue
-            if row.kind != MsgKind.AI_REPLY:
-                spoken.append(ChatMessage(Role.USER, row.text, names.get(row.sender)))
-                continue
-            other = None
-            if row.sender != new.persona:
-                persona = self._core.personas.get(row.sender)
-                other = persona.name if persona else None
-            spoken.append(ChatMessage(Role.ASSISTANT, row.text, other))
-        if new.mode == GenMode.CONTINUE:
-            spoken.append(ChatMessage(Role.USER, "(Please continue where you stopped.)"))
-        return spoken
 
     # ending
 
@@ -313,12 +250,19 @@ class Turns:
             self._running.pop(running.new.sid, None)
             said = text if outcome.reason in (EndReason.STOP, EndReason.LENGTH) else ""
             self._core.rooms.leave(entry, running.new.sid, running.new.persona, said, seq)
+            if said:
+                self._consider_summary(entry, running.stream.turn)
         self.finished[end.status] = self.finished.get(end.status, 0) + 1
         if outcome.code is not None:
             log.warning(
                 "turn.failed",
                 extra={"sid": running.new.sid, "code": int(outcome.code), "model": outcome.model},
             )
+
+    def _consider_summary(self, entry: Conversation, turn: Turn | None) -> None:
+        if turn is not None and self._core.config.ai.summaries and self._core.has_model:
+            floor = entry.floor(turn.request.user)
+            self._core.summaries.consider(self._requests.summary_need(turn, floor))
 
     async def _store_answer(
         self, running: Running, text: str, outcome: Outcome, end: EndTurn
@@ -501,18 +445,6 @@ async def _persist(write: Callable[[], Awaitable[T]]) -> T:
             if exc.code != Code.OVERLOADED:
                 raise
         await asyncio.sleep(WRITE_AGAIN_S)
-
-
-def _merged(*options: GenOpt | None) -> GenOpt:
-    """Return options where an earlier one wins, field by field."""
-    merged = GenOpt()
-    for name in GenOpt.__struct_fields__:
-        for option in options:
-            value = getattr(option, name) if option is not None else None
-            if value is not None:
-                setattr(merged, name, value)
-                break
-    return merged
 
 
 def _usage(usage: Usage) -> list[int]:

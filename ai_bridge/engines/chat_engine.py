@@ -26,7 +26,7 @@ from ai_bridge.stats import BridgeStats, SlotGauge
 from ai_bridge.tokens import TokenRatios
 from ai_bridge.tools.loop import ToolLoop
 from ai_bridge.tools.registry import DIALECTS, ToolSet, definition_tokens
-from ai_bridge.types import ChatMessage, ModelInfo, Outcome, TurnRequest
+from ai_bridge.types import ChatMessage, ModelInfo, Outcome, Priority, TurnRequest
 from protocol.codes import Code, EndReason, StreamPart
 
 log = logging.getLogger("parlance.ai")
@@ -120,8 +120,11 @@ class ChatJob:
     async def _talk(self, run: TurnRun) -> CallEnd:
         """Call the model, and between its calls run the tools that it asks for."""
         loop = self._engine.tools
-        tools = loop.tools_for(run.turn.request) if loop is not None else None
-        if loop is None or not tools:
+        request = run.turn.request
+        if loop is None or request.priority is Priority.BACKGROUND:
+            return await self._attempt(run)
+        tools = loop.tools_for(request)
+        if not tools:
             return await self._attempt(run)
         return await loop.run(run, tools, partial(self._attempt, run))
 

@@ -11,6 +11,7 @@ from server.http import (
     avatars,
     chat_routes,
     health,
+    memory_routes,
     openai_routes,
     page,
     persona_routes,
@@ -27,6 +28,7 @@ from server.metrics import (
     core_figures,
     store_figures,
 )
+from server.talk_figures import talk_figures
 from server.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ __all__ = ["HttpParts", "HttpServer"]
 _MAX_LINE_BYTES: Final = 8190
 _MAX_HEADERS: Final = 64
 _LINGER_S: Final = 2.0
+
+_SUBJECTS: Final = (
+    page,
+    health,
+    accounts_routes,
+    avatars,
+    persona_routes,
+    memory_routes,
+    chat_routes,
+    test_page,
+)
 
 
 class HttpServer:
@@ -101,7 +114,7 @@ def build_application(parts: HttpParts) -> web.Application:
     openai_routes.install(app, parts)
     app[health.METRICS] = build_metrics(parts, app[openai_routes.ASKING].figures)
     set_hsts(app, bool(parts.config.server.tls_cert))
-    for subject in (page, health, accounts_routes, avatars, persona_routes, chat_routes, test_page):
+    for subject in _SUBJECTS:
         app.router.add_routes(subject.routes())
     return app
 
@@ -113,6 +126,8 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         core_figures(lambda: _read_core(core)),
         store_figures(core.store.stats),
         bridge_figures(core.bridge.stats),
+        lambda: talk_figures(core),
+        core.memories.figures,
         parts.lag.figures,
         *more,
     ]

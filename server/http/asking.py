@@ -1,7 +1,7 @@
 """Answers for programs: from a checked request to a turn of the bridge, or of a conversation.
 
 Without a conversation the history is the request's own and only a record is kept
-(`server.http.turn_records`). With one, the last message is sent in it as on the socket, so
+(`server.turn_records`). With one, the last message is sent in it as on the socket, so
 everybody sees it and the answer; history and settings are then the conversation's.
 """
 
@@ -29,15 +29,14 @@ from ai_bridge.types import (
 from protocol.codes import Code, MsgKind
 from protocol.envelopes import Send
 from protocol.rows import GenOpt, SendX
-from server.card_shelf import CardShelf
 from server.errors import not_found
 from server.handlers.messages import submit
 from server.http.callers import HttpCaller
 from server.http.following import Follower, HttpSender
 from server.http.personas import ModelNames, Target
-from server.http.turn_records import TurnRecords
 from server.metrics import Figure
 from server.throttle import Allowance
+from server.turn_records import TurnRecords
 from server.turns import end_row
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ class Asking:
 
     def __init__(self, core: "Core") -> None:
         self._core = core
-        self.records = TurnRecords(core)
+        self.records = core.records
         self.names = ModelNames(core)
         self.pulse = Pulse(core.loop)
-        self._cards = CardShelf(core.store)
+        self._cards = core.cards
         self._rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
 
     def prepare(

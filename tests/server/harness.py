@@ -315,6 +315,7 @@ class Server:
             core = self.core
             self._listener.close()
             core.gate.close()
+            await core.end_background()
             await core.bridge.aclose()
             await core.finish(1.0)
             await self.store.close(1.0)

@@ -79,7 +79,9 @@ class Model:
         assert self._listener is not None
         port = self._listener.sockets[0].getsockname()[1]
         provider = ProviderConfig(name="test", base_url=f"http://127.0.0.1:{port}/v1", models=["m"])
-        return AiConfig(detect=False, providers=[provider], **options)
+        # What happens behind the talk would ask as well; tests of that switch it on.
+        behind = {"memory": False, "summaries": False}
+        return AiConfig(detect=False, providers=[provider], **behind | options)
 
     async def call(self, number: int = 0) -> Call:
         """Return a request once it has come."""

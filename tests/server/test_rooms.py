@@ -121,6 +121,18 @@ async def test_each_persona_reads_what_the_one_before_it_said(tmp_path: Path) ->
         assert [message["role"] for message in model.calls[1].body["messages"]][-1] == "user"
 
 
+async def test_a_persona_speaks_without_its_name_and_not_for_others(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        room = Room(server, model)
+        await room.open(TalkMode.CALLED)
+        await say(room.ann, room.conv, "@Ada who are you?")
+        assert await room.answer(0, "**Ada:** I am Ada.") == "Ada"
+        assert (await room.spoken())[-1] == ("Ada", "I am Ada.")
+        stops = model.calls[0].body["stop"]
+        assert {"\nBo:", "\n小美:", "\nann:"} <= set(stops)
+        assert "\nAda:" not in stops
+
+
 async def test_a_person_who_writes_goes_before_those_who_were_not_called(tmp_path: Path) -> None:
     async with Model() as model, serving(tmp_path, ai=model.config()) as server:
         room = Room(server, model)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from ai_bridge.memory.types import MAX_TEXT_CHARS
 from protocol.codes import Code
-from server.http import memory_routes
-from server.http.context import PARTS, HttpParts
-from server.http.middleware import cors, trace
-from server.metrics import LoopLag
 from storage.errors import StoreUnavailable
 from storage.ops import Op, Statement
 from tests.server.http.conftest import Answer, Site
@@ -55,19 +49,11 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(site: Site) -> AsyncIterator[Desk]:
-    app = web.Application(middlewares=[trace, cors])
-    app[PARTS] = HttpParts(site.app._config, site.core, site.accounts, LoopLag())
-    app.router.add_routes(memory_routes.routes())
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    place = web.TCPSite(runner, "127.0.0.1", 0)
-    await place.start()
-    made = Desk(site, f"http://127.0.0.1:{runner.addresses[0][1]}")
+async def desk(site: Site) -> Desk:
+    made = Desk(site, f"http://127.0.0.1:{site.app.port}")
     await made.sign_up("Anna")
     await made.sign_up("Bert")
-    yield made
-    await runner.cleanup()
+    return made
 
 
 async def test_people_see_what_is_remembered_of_them_only(desk: Desk) -> None:

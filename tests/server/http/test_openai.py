@@ -5,15 +5,18 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
+import openai
 import pytest
+from openai import AsyncOpenAI
 
-from ai_bridge.http import answers
+from ai_bridge.errors import BridgeError
+from ai_bridge.http import answers, bodies
 from bench.provider.script import answer_text, parse_model
 from bench.provider.server import ScriptedProvider
-from protocol.codes import EndReason, MsgKind
+from protocol.codes import Code, EndReason, MsgKind
 from server.http import callers
 from server.http.openai_routes import ASKING, CALLERS
-from server.http.turn_records import MAX_WAITING
+from server.turn_records import MAX_WAITING
 from storage.accounts import create_user
 from storage.messages import history
 from storage.rows import TurnStatus
@@ -115,7 +118,11 @@ async def test_wishes_reach_the_model_and_the_personas_own_fill_the_gaps(
     site: Site, provider: ScriptedProvider
 ) -> None:
     anna = await site.register()
-    await complete(site, anna["token"], talk(top_p=0.5, max_tokens=9, seed=1, unheard_of=[{}]))
+    await complete(
+        site,
+        anna["token"],
+        talk(top_p=0.5, max_tokens=9, tools=[], functions=None, unheard_of=[{}]),
+    )
     sent = provider.requests[-1].body
     assert (sent["top_p"], sent["max_tokens"]) == (0.5, 9)
     assert sent["temperature"] == 0.7, "Nova's own"
@@ -241,6 +248,11 @@ async def test_a_failure_after_the_first_word_is_an_event(
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"functions": [{"name": "f"}]}, "functions"),
+        ({"metadata": {"conversation_id": {"deep": []}}}, "metadata[...]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}] * 300}]},
+            "messages[0].content",
+        ),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"temperature": 2.5}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
@@ -302,9 +314,6 @@ async def test_hostile_bodies_are_refused(
 async def test_a_full_queue_tells_when_to_come_again(
     site: Site, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ai_bridge.errors import BridgeError
-    from protocol.codes import Code
-
     def refuse(*_: object) -> None:
         raise BridgeError(Code.BUSY, "Too many people are asking. Ask again in a moment.", 2500)
 
@@ -324,9 +333,6 @@ async def test_a_full_queue_tells_when_to_come_again(
 async def test_limits_have_the_vendors_words(
     site: Site, monkeypatch: pytest.MonkeyPatch, name: str, status: int, word: str
 ) -> None:
-    from ai_bridge.errors import BridgeError
-    from protocol.codes import Code
-
     def refuse(*_: object) -> None:
         raise BridgeError(Code[name], "Slow down.", 1000)
 
@@ -346,6 +352,57 @@ async def test_requests_are_refused_while_too_many_records_wait(
     answer = await complete(site, anna["token"], talk())
     assert (answer.status, answer.error["code"]) == (503, "overloaded")
     assert provider.stats.requests == 0
+
+
+def refusing(site: Site, monkeypatch: pytest.MonkeyPatch, code: Code, times: int) -> list[int]:
+    """Have the bridge refuse so many turns; return a list that grows with each try."""
+    submit, tries = site.core.bridge.submit, [0]
+
+    def refuse(request: Any, watcher: Any) -> Any:
+        tries[0] += 1
+        if tries[0] <= times:
+            raise BridgeError(code, "Not now.", 20)
+        return submit(request, watcher)
+
+    monkeypatch.setattr(site.core.bridge, "submit", refuse)
+    return tries
+
+
+@pytest.mark.parametrize("code", [Code.RATE, Code.IN_FLIGHT, Code.BUSY, Code.DRAINING])
+async def test_openais_client_waits_as_told_and_asks_again(
+    site: Site, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch, code: Code
+) -> None:
+    tries = refusing(site, monkeypatch, code, 2)
+    key = await new_key(site)
+    async with AsyncOpenAI(base_url=f"{site.url}/v1", api_key=key, max_retries=2) as client:
+        done = await client.chat.completions.create(**talk())
+    assert done.choices[0].message.content == text_of("tokens=5")
+    assert tries == [3]
+
+
+async def test_openais_client_does_not_ask_again_without_credit(
+    site: Site, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = refusing(site, monkeypatch, Code.QUOTA, 9)
+    key = await new_key(site)
+    async with AsyncOpenAI(base_url=f"{site.url}/v1", api_key=key, max_retries=2) as client:
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(**talk())
+    assert caught.value.code == "insufficient_quota"
+    assert tries == [1]
+
+
+async def test_a_body_that_trickles_is_given_up(
+    site: Site, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_S", 0.05)
+    key = await new_key(site)
+    async with raw(site) as line:
+        line.writer.write(
+            f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            "Content-Length: 1000\r\n\r\n{".encode()
+        )
+        assert (await line.head())[0] == 408
 
 
 @pytest.mark.parametrize("settings", [{"limits.rate": 1.0, "limits.burst": 2.0}], indirect=True)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from protocol.codes import Code, EndReason
-from server.http import turn_records
-from server.http.turn_records import TurnRecords, record_cid
+from server import turn_records
+from server.turn_records import TurnRecords, record_cid
 from storage.errors import StoreOverloaded
 from storage.rows import EndTurn, NewTurn, TurnStatus
 from storage.turns import get_turn

@@ -1,0 +1,31 @@
+"""What the page of figures shows of rooms, summaries, cards and money."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from server.metrics import Figure
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+
+def talk_figures(core: "Core") -> Iterator[Figure]:
+    """Yield the figures."""
+    rooms, cards = core.rooms, core.cards.stats
+    yield Figure("gauge", "rooms", "Groups with personas remembered.", len(rooms))
+    spoken = {"picked": rooms.picked, "chained": rooms.chained, "refused": rooms.refused}
+    yield Figure("counter", "room_answers", "Answers in groups not called for.", spoken, "kind")
+    yield Figure("gauge", "summaries_running", "Talks being folded.", core.summaries.running)
+    folded = structs.asdict(core.summaries.stats)
+    yield Figure("counter", "summaries", "Talks folded, by outcome.", folded, "outcome")
+    yield Figure("counter", "cards_read", "Character cards read from the store.", cards.read)
+    asked = {"asked": core.ask.asked, "failed": core.ask.failed}
+    yield Figure("counter", "background_answers", "Questions that nobody waits for.", asked, "end")
+    billing = core.bridge.billing
+    if billing is not None:
+        ledger = billing.ledger
+        yield Figure("counter", "budget_refused", "Answers that no budget covers.", ledger.refused)
+        yield Figure("counter", "budget_expired", "Reservations never settled.", ledger.expired)
+        yield Figure("counter", "ai_unpriced", "Calls of models without price.", billing.unpriced)

@@ -1,0 +1,177 @@
+"""What a model is asked: persona, history, summary and memories of one turn, read and joined."""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ai_bridge.context import prompt_budget
+from ai_bridge.speaker import stops_for
+from ai_bridge.turn import Turn
+from ai_bridge.types import ChatMessage, GenParams, Role, TurnRequest
+from protocol.codes import ConvKind, GenMode, MsgKind
+from protocol.rows import GenOpt, Msg, User
+from server.directory import Conversation
+from server.summaries import SummaryNeed
+from storage.branches import as_chosen
+from storage.messages import history
+from storage.people import get_users
+from storage.rows import NewTurn
+from storage.summaries import StoredSummary
+
+if TYPE_CHECKING:
+    from server.core import Core
+
+HISTORY_ROWS: Final = 100
+GO_ON: Final = "(Please continue where you stopped.)"
+
+
+class Wish(NamedTuple):
+    """A stored turn that is to be asked: where, which, about which message, and how."""
+
+    entry: Conversation
+    turn: NewTurn
+    ask: int
+    opt: GenOpt | None
+
+
+class TurnRequests:
+    """Builds requests. Holds nothing; what it reads is cached by others or is fresh."""
+
+    def __init__(self, core: "Core") -> None:
+        self._core = core
+
+    async def build(self, wish: Wish) -> TurnRequest:
+        """Return the request of a turn.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        core, entry, new = self._core, wish.entry, wish.turn
+        row = core.personas.get(new.persona)
+        opt = _merged(wish.opt, entry.row.opt, row.opt if row else None)
+        # The model sees no more than who asks: what it says could not be unsaid.
+        floor = entry.floor(new.user)
+        summary = await self._summary(wish, floor)
+        if summary is not None:
+            floor = max(floor, summary.upto_seq)
+        rows = await self._history(wish, opt.history, floor)
+        people = await self._people(entry, rows, new.user)
+        asker = people.get(new.user)
+        user_name = "" if asker is None else asker.nick or asker.name or ""
+        persona = await core.cards.spec(new.persona, row, user_name, entry.row.prompt or "")
+        # What was told in private is not for the ears of a room.
+        room = entry.id if len(entry.members) > 1 else 0
+        others = self._others(wish, people)
+        memories = await core.recall(new.user, new.persona, _question(rows), room)
+        return TurnRequest(
+            turn_id=new.sid,
+            tenant=new.tenant,
+            user=new.user,
+            conv=entry.id,
+            persona=persona,
+            history=tuple(self._spoken(wish, rows, people)),
+            params=GenParams(
+                model=opt.model,
+                temperature=opt.temperature,
+                top_p=opt.top_p,
+                max_tokens=opt.max_tokens,
+                stop=stops_for(others),
+                history=opt.history,
+            ),
+            request_id=f"turn-{new.sid}",
+            lang=next((s.lang for s in core.hub.sessions_of(new.user)), ""),
+            summary="" if summary is None else summary.text,
+            memories=memories,
+            speakers=others,
+        )
+
+    def summary_need(self, turn: Turn, floor: int) -> SummaryNeed:
+        """Return what decides whether the talk of an answered turn has grown too long."""
+        request = turn.request
+        ai = self._core.config.ai
+        window = min(
+            (m.window_tokens for m in self._core.bridge.models()), default=ai.window_tokens
+        )
+        answer = request.params.max_tokens or ai.answer_tokens
+        shown = request.params.history
+        return SummaryNeed(
+            conv=request.conv,
+            persona=request.persona.id,
+            tenant=request.tenant,
+            user=request.user,
+            floor=floor,
+            model=request.params.model,
+            budget_tokens=prompt_budget(window, answer, request.persona),
+            shown=ai.history if shown is None else shown,
+        )
+
+    async def _summary(self, wish: Wish, floor: int) -> StoredSummary | None:
+        summary = await self._core.summaries.get(wish.entry.id, wish.turn.persona, floor)
+        if summary is not None and 0 < wish.ask <= summary.upto_seq:
+            return None  # an old question is asked again: the summary knows what came later
+        return summary
+
+    async def _history(self, wish: Wish, wanted: int | None, floor: int) -> list[Msg]:
+        # The bridge shows the model as many as were asked for; the demo partner remembers more.
+        limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
+        mode = wish.turn.mode
+        # In a group others have spoken since the question, and that matters to the answer.
+        latest = wish.entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
+        before = 0 if latest else wish.ask + 1
+        found = history(wish.entry.id, before, True, limit, floor)
+        rows = as_chosen((await self._core.store.read(found))[0])
+        if mode == GenMode.REGENERATE:
+            while rows and rows[-1].kind == MsgKind.AI_REPLY:
+                rows.pop()
+        return rows
+
+    async def _people(self, entry: Conversation, rows: list[Msg], asker: int) -> dict[int, User]:
+        """Return who speaks in these messages, and who asks."""
+        people = {asker}
+        if entry.kind is not ConvKind.AI or len(entry.members) > 1:
+            people |= {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
+        users = await self._core.store.read(get_users(sorted(people)))
+        return {user.id or 0: user for user in users}
+
+    def _spoken(self, wish: Wish, rows: list[Msg], people: dict[int, User]) -> list[ChatMessage]:
+        alone = wish.entry.kind is ConvKind.AI and len(wish.entry.members) == 1
+        spoken: list[ChatMessage] = []
+        for row in rows:
+            if not row.text or row.kind == MsgKind.SYSTEM:
+                continue
+            if row.kind == MsgKind.AI_REPLY:
+                other = None if row.sender == wish.turn.persona else self._name_of(row.sender)
+                spoken.append(ChatMessage(Role.ASSISTANT, row.text, other))
+                continue
+            user = None if alone else people.get(row.sender)
+            name = None if user is None else user.nick or user.name
+            spoken.append(ChatMessage(Role.USER, row.text, name))
+        if wish.turn.mode == GenMode.CONTINUE:
+            spoken.append(ChatMessage(Role.USER, GO_ON))
+        return spoken
+
+    def _name_of(self, persona: int) -> str | None:
+        row = self._core.personas.get(persona)
+        return row.name if row is not None else None
+
+    def _others(self, wish: Wish, people: dict[int, User]) -> tuple[str, ...]:
+        """Return who else speaks in a group: an answer must not speak for them."""
+        if wish.entry.kind is not ConvKind.GROUP:
+            return ()
+        voices = self._core.rooms.voices(wish.entry)
+        names = [voice.name for voice in voices if voice.id != wish.turn.persona]
+        return (*names, *(user.nick or user.name or "" for user in people.values()))
+
+
+def _question(rows: list[Msg]) -> str:
+    return next((row.text for row in reversed(rows) if row.kind != MsgKind.AI_REPLY), "")
+
+
+def _merged(*options: GenOpt | None) -> GenOpt:
+    """Return options where an earlier one wins, field by field."""
+    merged = GenOpt()
+    for name in GenOpt.__struct_fields__:
+        for option in options:
+            value = getattr(option, name) if option is not None else None
+            if value is not None:
+                setattr(merged, name, value)
+                break
+    return merged

@@ -11,6 +11,8 @@ from protocol.codes import StreamPart, StreamState
 MAX_PART_BYTES = 256 * 1024
 """Bound of one part: four times the longest answer that models give today."""
 
+_PARTS = tuple(StreamPart)  # going through an Enum itself costs as much as a small request
+
 
 class TextBuffer:
     """Text kept once, as UTF-8; grows only at the end, up to its bound.
@@ -93,7 +95,7 @@ class Turn:
         self.attempt = 0
         self.outcome: Outcome | None = None
         self._place = place
-        self._parts = {part: TextBuffer(max_bytes) for part in StreamPart}
+        self._parts = {part: TextBuffer(max_bytes) for part in _PARTS}
 
     @property
     def place_in_queue(self) -> int:

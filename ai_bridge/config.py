@@ -134,7 +134,7 @@ class BridgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     retry_base_s: float = 0.5
     retry_max_s: float = 8.0
     """Longest pause of our own choice: before a repeat, or of a provider that gave no time."""
-    reopen_s: float = 60.0
+    reopen_s: float = 20.0
     """Longest wait for a provider that asked to be left alone; beyond, the answer ends at once."""
     window_tokens: int = 16_000
     answer_tokens: int = 2_048

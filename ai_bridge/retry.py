@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from ai_bridge.errors import ProviderFailure, Remedy
+from ai_bridge.lease import SlotLease
 from ai_bridge.limits import RetryBudget
-from ai_bridge.router import SlotLease
 
 
 class RetryPlan:

@@ -16,10 +16,11 @@ from ai_bridge.config import BridgeConfig
 from ai_bridge.context import Context, build_context
 from ai_bridge.engines.base import EngineInfo
 from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.lease import SlotLease
 from ai_bridge.limits import RetryBudget
 from ai_bridge.providers.base import CallEnd, ModelCall
 from ai_bridge.retry import RetryPlan
-from ai_bridge.router import Router, SlotLease
+from ai_bridge.router import Router
 from ai_bridge.run import TurnRun
 from ai_bridge.slots import Slot
 from ai_bridge.stats import BridgeStats, SlotGauge

@@ -13,8 +13,9 @@ from ai_bridge.backends import build_services
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig, ProviderConfig, Route, Target
 from ai_bridge.errors import BridgeError, ProviderFailure
+from ai_bridge.lease import SlotLease
 from ai_bridge.providers.headers import RateLimits
-from ai_bridge.router import MAX_PLANS, MAX_STICKY, Router, SlotLease, make_registry
+from ai_bridge.router import MAX_PLANS, MAX_STICKY, Router, make_registry
 from ai_bridge.secrets import Secret
 from ai_bridge.types import Priority
 from bench.provider.server import ScriptedProvider

@@ -220,7 +220,7 @@ class Streams:
         if turn is None:
             return False
         behind = False
-        sizes = [turn.size(part) for part in PARTS]
+        sizes = turn.sizes()
         encoded: dict[tuple[int, int, bool], tuple[bytes, int]] = {}
         for session in self._core.hub.watchers_of(stream.conv):
             if not session.caps & _AI_DELTAS:

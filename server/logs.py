@@ -32,7 +32,7 @@ _OURS: Final = ("server.", "storage.", "ai_bridge.", "protocol.")
 _COLOURS: Final = {"debug": "2", "info": "36", "warning": "33", "error": "31"}
 
 
-Lines: TypeAlias = "queue.Queue[logging.LogRecord | None]"
+Lines: TypeAlias = "queue.SimpleQueue[logging.LogRecord | None]"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -144,10 +144,11 @@ def _word(value: object) -> str:
 class _Funnel(QueueHandler):
     """Puts records into the bounded queue; never waits, never raises."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, bound: int) -> None:
         super().__init__(lines)
         self.lines = lines
         self.dropped = 0
+        self._bound = bound
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         # The text is made now, because arguments may change; the rest is the thread's work.
@@ -158,9 +159,11 @@ class _Funnel(QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.lines.put_nowait(record)
-        except queue.Full:
+        # A queue with a bound of its own takes a lock and wakes its reader in Python: six times as
+        # long. Only the loop's thread writes much, so a line or two above the bound is the worst.
+        if self.lines.qsize() < self._bound:
+            self.lines.put(record)
+        else:
             self.dropped += 1
 
 
@@ -209,13 +212,10 @@ class Logs:
 
 
 def _stop(writer: _Writer) -> None:
-    """Stop the thread. Unlike `QueueListener.stop` this works when the queue is full."""
+    """Stop the thread; one that is stuck for good is a daemon and dies with the process."""
     thread = writer._thread
     if thread is not None and thread.is_alive():
-        try:
-            writer.lines.put(None, timeout=2)
-        except queue.Full:
-            return  # stuck for good; the thread is a daemon and dies with the process
+        writer.lines.put(None)
         thread.join(timeout=5)
 
 
@@ -234,13 +234,16 @@ def install(config: LogConfig, stream: TextIO | None = None, lines: int = QUEUE_
     handlers: list[logging.Handler] = [_stream_handler(config, stream, with_texts)]
     if config.file:
         handlers.append(_file_handler(config, with_texts))
-    funnel = _Funnel(queue.Queue(lines))
+    funnel = _Funnel(queue.SimpleQueue(), lines)
     writer = _Writer(funnel, *handlers)
     root = logging.getLogger()
     root.addHandler(funnel)
     root.setLevel(logging.WARNING)
     logging.getLogger("parlance").setLevel(config.level.upper())
     logging.captureWarnings(True)
+    # Nobody looks at these, and finding the caller walks the stack (Logging HOWTO, Optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # A full disk must not fill the terminal with tracebacks of the logging itself.
     logging.raiseExceptions = with_texts
     writer.start()

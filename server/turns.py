@@ -96,7 +96,18 @@ def answer_cid(sid: int) -> bytes:
 class Running:
     """One turn between its question and its answer; the bridge's watcher."""
 
-    __slots__ = ("_turns", "cancelled", "dirty", "entry", "new", "opt", "partial", "stream")
+    __slots__ = (
+        "_turns",
+        "cancelled",
+        "dirty",
+        "entry",
+        "new",
+        "opt",
+        "partial",
+        "saved_at",
+        "saved_bytes",
+        "stream",
+    )
 
     def __init__(
         self, turns: "Turns", entry: Conversation, new: NewTurn, stream: Stream, opt: GenOpt | None
@@ -108,7 +119,26 @@ class Running:
         self.opt = opt
         self.partial = ""
         self.dirty = True
+        self.saved_bytes = 0
+        self.saved_at = 0.0
         self.cancelled = False
+
+    def text_to_save(self, now: float) -> str | None:
+        """Return the text so far if it is time to keep it, else None.
+
+        That is when it has grown by an eighth, or after some seconds: a long text is not written
+        whole every second for a few words more.
+        """
+        turn = self.stream.turn
+        if not self.dirty or turn is None:
+            return None
+        size = turn.size(StreamPart.ANSWER)
+        if size < self.saved_bytes * 9 // 8 and now - self.saved_at < RENEW_S:
+            return None
+        self.dirty = False
+        self.saved_bytes = size
+        self.saved_at = now
+        return turn.text(StreamPart.ANSWER)
 
     def turn_started(self, turn: Turn) -> None:
         """The bridge let it in."""
@@ -366,11 +396,9 @@ class Turns:
         rows: list[TurnCheckpoint] = []
         lease_until = self._core.now_ms() + LEASE_MS
         for running in self._running.values():
-            if not renew and not running.dirty:
+            text = running.text_to_save(now)
+            if not renew and text is None:
                 continue
-            turn = running.stream.turn
-            text = turn.text(StreamPart.ANSWER) if running.dirty and turn else None
-            running.dirty = False
             rows.append(TurnCheckpoint(running.new.sid, lease_until, text, "", ""))
         if renew:
             self._renewed_at = now

@@ -700,6 +700,34 @@ async def test_a_model_may_use_the_tools_that_are_switched_on(tmp_path: Path) ->
         await service.aclose()
 
 
+async def test_a_long_text_is_saved_when_it_has_grown_by_an_eighth_or_after_a_while(
+    tmp_path: Path,
+) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        _, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        call = await model.call()
+        running = server.core.turns._running[sid]
+
+        async def say(text: str) -> None:
+            before = running.stream.size(StreamPart.ANSWER)
+            call.say(text)
+            await eventually(lambda: running.stream.size(StreamPart.ANSWER) > before)
+
+        await say("x" * 800)
+        assert running.text_to_save(100.0) == "x" * 800
+        assert running.text_to_save(100.0) is None, "nothing new"
+        await say("y" * 99)
+        assert running.text_to_save(101.0) is None
+        await say("z")
+        assert running.text_to_save(102.0) == "x" * 800 + "y" * 99 + "z"
+        await say("!")
+        assert running.text_to_save(106.9) is None
+        assert (running.text_to_save(107.0) or "").endswith("z!")
+        call.finish()
+        await Reader().follow(peer, sid)
+
+
 async def chosen(peer: Peer, seq: int) -> None:
     """Read until an answer is known as the chosen one of several."""
     await peer.expect(MsgPush, lambda f: f.seq == seq and f.x is not None and bool(f.x.alts))

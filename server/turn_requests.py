@@ -23,6 +23,13 @@ HISTORY_ROWS: Final = 100
 GO_ON: Final = "(Please continue where you stopped.)"
 
 
+class Extra(NamedTuple):
+    """What a request adds to the one turn that it asks for: instructions and stop words."""
+
+    system: str = ""
+    stop: tuple[str, ...] = ()
+
+
 class Wish(NamedTuple):
     """A stored turn that is to be asked: where, which, about which message, and how."""
 
@@ -30,6 +37,7 @@ class Wish(NamedTuple):
     turn: NewTurn
     ask: int
     opt: GenOpt | None
+    extra: Extra = Extra()
 
 
 class TurnRequests:
@@ -56,7 +64,8 @@ class TurnRequests:
         people = await self._people(entry, rows, new.user)
         asker = people.get(new.user)
         user_name = "" if asker is None else asker.nick or asker.name or ""
-        persona = await core.cards.spec(new.persona, row, user_name, entry.row.prompt or "")
+        added = "\n\n".join(p for p in (entry.row.prompt, wish.extra.system) if p)
+        persona = await core.cards.spec(new.persona, row, user_name, added)
         # What was told in private is not for the ears of a room.
         room = entry.id if len(entry.members) > 1 else 0
         others = self._others(wish, people)
@@ -73,7 +82,7 @@ class TurnRequests:
                 temperature=opt.temperature,
                 top_p=opt.top_p,
                 max_tokens=opt.max_tokens,
-                stop=stops_for(others),
+                stop=(*wish.extra.stop, *stops_for(others)),
                 history=opt.history,
             ),
             request_id=f"turn-{new.sid}",

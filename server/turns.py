@@ -24,7 +24,7 @@ from server.delivery import publish_rows
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
-from server.turn_requests import TurnRequests, Wish
+from server.turn_requests import Extra, TurnRequests, Wish
 from storage.batcher import Append
 from storage.branches import add_sibling
 from storage.errors import StorageError
@@ -101,6 +101,7 @@ class Running:
         "cancelled",
         "dirty",
         "entry",
+        "extra",
         "new",
         "opt",
         "partial",
@@ -122,6 +123,7 @@ class Running:
         self.saved_bytes = 0
         self.saved_at = 0.0
         self.cancelled = False
+        self.extra = Extra()
 
     def text_to_save(self, now: float) -> str | None:
         """Return the text so far if it is time to keep it, else None.
@@ -158,6 +160,7 @@ class Turns:
     """Owns the turns of this process from their commit on.
 
     Attributes:
+        extras: what requests add to turns that begin at once, between commit and `begin`.
         started, finished: totals; finished by final status.
     """
 
@@ -166,6 +169,7 @@ class Turns:
         self._bridge = bridge
         self._node = node
         self._requests = TurnRequests(core)
+        self.extras: dict[int, Extra] = {}
         self._running: dict[int, Running] = {}
         self._renewed_at = 0.0
         self._checkpointing = False
@@ -208,6 +212,7 @@ class Turns:
         stream = Stream(new.sid, entry.id, new.persona, ask, self._core.now_ms())
         running = Running(self, entry, new, stream, opt)
         running.partial = partial
+        running.extra = self.extras.pop(new.sid, Extra())
         self._running[new.sid] = running
         self.started += 1
         self._core.streams.begin(entry, stream)
@@ -237,7 +242,7 @@ class Turns:
             if not await self._has_floor(running):
                 self.ended(running, Outcome(reason=EndReason.CANCELLED))
                 return
-            wish = Wish(running.entry, running.new, running.stream.ask, running.opt)
+            wish = Wish(running.entry, running.new, running.stream.ask, running.opt, running.extra)
             request = await self._requests.build(wish)
             running.stream.turn = self._bridge.submit(request, running)
             if running.cancelled:

@@ -61,7 +61,8 @@ def add_key(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do: exchange, metrics. Repeat it.")
+        list[str] | None,
+        typer.Option(help="What it may do: exchange, metrics, chat, models. Repeat it."),
     ] = None,
     tenant: TenantSlug = "default",
 ) -> None:
@@ -70,7 +71,7 @@ def add_key(
     Example: parlance token key add website --scope exchange
     """
     if not scope:
-        fail("say what the key may do: --scope exchange, --scope metrics, or both")
+        fail("say what the key may do: --scope exchange, metrics, chat or models, one or more")
 
     async def work(store: "Store", config: "Config") -> None:
         from server.api_keys import ApiKeys

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from ai_bridge.macros import fill_macros
 from protocol.codes import Code, ConvKind, MsgKind, Role, TalkMode
 from protocol.envelopes import (
     Changed,
@@ -113,6 +114,8 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
         persona=(persona.id if persona else None) or 0,
         set=change_set,
     )
+    if persona is not None and "{{" in (persona.greeting or ""):
+        persona = replace(persona, greeting=await _greeting(core, caller, persona))
     feeds = (caller.user, *others)
     created = await core.store.change(
         feeds,
@@ -124,6 +127,13 @@ async def create(core: "Core", caller: Caller, f: ConvCreate) -> ConvInfo:
         raise ServiceError(Code.GONE, "left", "You have left the conversation that this made.")
     members = [_member(m.user, m.role, m.nick, m.joined) for m in created.record.members]
     return ConvInfo(f.rid, created.record.row, my, members[:SHOWN_MEMBERS])
+
+
+async def _greeting(core: "Core", caller: Caller, persona: Persona) -> str:
+    """Return the greeting of a card with the names put in."""
+    people = await core.store.read(users_of_tenant(caller.tenant, [caller.user]))
+    name = (people[0].nick or people[0].name or "") if people else ""
+    return fill_macros(persona.greeting or "", persona.name or "", name)
 
 
 def _persona_for(core: "Core", caller: Caller, f: ConvCreate) -> Persona | None:

@@ -37,6 +37,7 @@ from server.http.personas import ModelNames, Target
 from server.metrics import Figure
 from server.throttle import Allowance
 from server.turn_records import TurnRecords
+from server.turn_requests import Extra
 from server.turns import end_row
 
 if TYPE_CHECKING:
@@ -169,17 +170,17 @@ class Asking:
         frame = Send(0, conv, cid, int(MsgKind.TEXT), ask.history[-1].text, x)
 
         async def begin(watcher: TurnWatcher) -> Cancel:
-            sid = await self._send(caller, frame)
+            sid = await self._send(caller, frame, Extra(ask.system, params.stop))
             follower = Follower(self._core, self.pulse, sid, watcher)
             return follower.stop
 
         return Prepared(self._core.new_id(), begin)
 
-    async def _send(self, caller: HttpCaller, frame: Send) -> int:
+    async def _send(self, caller: HttpCaller, frame: Send, extra: Extra) -> int:
         """Store a message of the caller's; return the answer that it asks for."""
         core = self._core
         entry = await core.directory.require(frame.conv, caller)
-        sender = HttpSender(caller, core.loop)
+        sender = HttpSender(core, caller, extra)
         submit(core, entry, sender, None, frame)
         sent = await sender.sent
         if not sent.sid:
@@ -214,11 +215,6 @@ def _refuse_in_conversation(caller: HttpCaller, ask: Ask) -> None:
             "'exchange' (POST /api/v1/auth/exchange) and use that token."
         )
         raise Problem(403, text, code="insufficient_permissions", param="metadata")
-    if ask.system:
-        text = "The persona's prompt holds in a conversation: leave system messages out."
-        raise _not_there(text, "messages")
-    if ask.params.stop:
-        raise _not_there("Stop sequences are not taken in a conversation.", "stop")
     if ask.history[-1].role is not Role.USER:
         raise _not_there("The last message must be the user's: it is sent.", "messages")
 

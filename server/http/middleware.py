@@ -21,7 +21,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _is_sane_id: Final = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
 _QUIET: Final = ("/health", "/health/live", "/health/ready", "/metrics")
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
-_HEADERS: Final = "Authorization, Content-Type, X-API-Key, X-Request-ID"
+_HEADERS: Final = (
+    "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Conversation-ID, X-Request-ID"
+)
 _EXPOSED: Final = "Retry-After, X-Request-ID"
 _SECURITY: Final = {
     "Server": "parlance",
@@ -70,7 +72,7 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
             log.exception("http.crashed", extra={"route": route_of(request)})
             known = error_response(500, Code.INTERNAL, "internal error", "", request_id)
         response = known
-        _add_cors(request, response)
+        add_cors(request, response)
     if not response.prepared:
         seal(response, request_id)
         # Over cleartext the header means nothing, and must not be sent (RFC 6797 §7.2).
@@ -121,7 +123,7 @@ async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise HttpRefusal(403, "origin refused", "Pages of this origin may not call the server.")
     else:
         response = await handler(request)
-    _add_cors(request, response)
+    add_cors(request, response)
     return response
 
 
@@ -130,7 +132,7 @@ def _is_allowed(request: web.Request) -> bool:
     return parts_of(request).core.origins.allows(origins, request.headers.get("Host", ""))
 
 
-def _add_cors(request: web.Request, response: web.StreamResponse) -> None:
+def add_cors(request: web.Request, response: web.StreamResponse) -> None:
     """No cookies are ever used, so credentials are never allowed."""
     if "Origin" not in request.headers or response.prepared:
         return

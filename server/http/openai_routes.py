@@ -5,7 +5,8 @@ the providers, named `provider/model`, need the scope `models` as well.
 
 System messages are added to the persona's prompt. `metadata.conversation_id`, or the header
 X-Conversation-ID, continues a stored conversation: its last message is sent in it, its history
-and prompt hold. The header Idempotency-Key then makes a repeat harmless.
+and prompt hold; system messages and stop words of the request are added for this answer only.
+The header Idempotency-Key then makes a repeat harmless.
 """
 
 import logging
@@ -30,7 +31,7 @@ from server.errors import explain
 from server.http.asking import Asking
 from server.http.bodies import json_response
 from server.http.callers import Callers
-from server.http.middleware import _add_cors, route_of, seal
+from server.http.middleware import add_cors, route_of, seal
 from server.logs import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def dress_for(request: web.Request) -> Callable[[web.StreamResponse], None]:
 
     def dress(response: web.StreamResponse) -> None:
         seal(response, REQUEST_ID.get())
-        _add_cors(request, response)
+        add_cors(request, response)
 
     return dress
 

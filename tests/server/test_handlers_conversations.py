@@ -586,3 +586,13 @@ async def test_what_one_has_sent_counts_as_read(tmp_path: Path) -> None:
         await server.idle()
         assert (await pa.ask(ConvGet, conv)).my.read == 2
         assert (await pb.ask(ConvGet, conv)).my.read == 1
+
+
+async def test_a_greeting_names_the_one_it_greets(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("小红")
+        persona = await server.persona(ann, "Ada", greeting="{{user}}，我是{{char}}。")
+        peer = await server.connect(ann)
+        await peer.create(ConvKind.AI, persona=persona)
+        pushed = await peer.expect(MsgPush)
+        assert pushed.text == "小红，我是Ada。"

@@ -655,18 +655,37 @@ async def test_what_a_conversation_does_not_take_is_refused_by_name(
     me = anna["user"]["id"]
     name = await persona(site, me)
     conv = await conversation(site, me, name)
-    system = {"role": "system", "content": "x"}
     said = {"role": "assistant", "content": "x"}
-    for change, param in (
-        ({"messages": [system, *talk()["messages"]]}, "messages"),
-        ({"messages": [*talk()["messages"], said]}, "messages"),
-        ({"stop": "END"}, "stop"),
-    ):
-        body = talk(model=name, metadata={"conversation_id": conv}) | change
-        answer = await complete(site, anna["token"], body)
-        assert (answer.status, answer.error["param"]) == (400, param)
+    body = talk(model=name, metadata={"conversation_id": conv})
+    body["messages"].append(said)
+    answer = await complete(site, anna["token"], body)
+    assert (answer.status, answer.error["param"]) == (400, "messages")
     rows, _ = await site.core.store.read(history(conv, 0, True, 10, 0))
     assert rows == []
+
+
+async def test_instructions_hold_for_one_answer_of_a_conversation(
+    site: Site, provider: ScriptedProvider
+) -> None:
+    anna = await site.register()
+    me = anna["user"]["id"]
+    name = await persona(site, me)
+    conv = await conversation(site, me, name)
+    body = talk(model=name, metadata={"conversation_id": conv}, stop="END")
+    body["messages"].insert(0, {"role": "system", "content": "Rhyme."})
+    for _ in range(2):  # the second is a repeat: it asks nobody
+        await complete(site, anna["token"], body, Idempotency_Key="one")
+    sent = provider.requests[-1].body
+    assert sent["messages"][0]["content"] == "You are Ada.\n\nRhyme."
+    assert sent["stop"] == ["END"]
+    await complete(site, anna["token"], talk(model=name, metadata={"conversation_id": conv}))
+    sent = provider.requests[-1].body
+    assert sent["messages"][0]["content"] == "You are Ada."
+    assert "stop" not in sent
+    assert provider.stats.requests == 2
+    assert not site.core.turns.extras
+    rows, _ = await site.core.store.read(history(conv, 0, True, 10, 0))
+    assert "Rhyme." not in [row.text for row in rows]
 
 
 # models

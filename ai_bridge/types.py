@@ -101,9 +101,9 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     `history` is oldest first and ends with the question. `turn_id` is unique among the turns of
     this process. `request_id` travels to the provider in a header, so that both logs meet.
     `lang` is the person's language setting ("zh", "en-GB"); the demo partner uses it when the
-    question itself does not tell. `speakers` are the others in a room: the answer must not begin to
-    speak for them, nor with the persona's own name. `summary` tells what came before the history, `memories` what
-    is known of the person: both are data to the model, never instructions.
+    question itself does not tell. `summary` tells what came before the history, `memories` what is
+    known of the person: both are data to the model, never instructions. `speakers` are the others
+    in a room: the answer must not begin to speak for them, nor with the persona's own name.
     """
 
     turn_id: int

@@ -2,8 +2,8 @@
 
     python -m bench.all [--stores sqlite mysql mariadb] [--skip NAME ...]
 
-Takes about a quarter of an hour. Each scenario prints its table and saves its result; the exit status is
-not 0 when something broke (figures below their targets are no failure).
+Takes about a quarter of an hour. Each scenario prints its table and saves its result; the exit
+status is not 0 when something broke (figures below their targets are no failure).
 """
 
 import argparse

@@ -23,7 +23,7 @@ class ProviderRow(Struct, frozen=True):
 def save_provider(tx: Tx, row: ProviderRow) -> Op[None]:
     """Add a service, or replace the one of this name."""
     columns = ("name", "config", "sealed", "updated", "deleted")
-    values = (row.name, row.config, row.sealed, tx.ts, 0)
+    values = (row.name, row.config, row.sealed, (yield from _next_change(tx)), 0)
     yield tx.dialect.upsert("ai_provider", columns, [values])
 
 
@@ -41,8 +41,14 @@ def drop_provider(tx: Tx, name: str) -> Op[None]:
         raise NotFound("no such provider")
     yield Statement(
         "UPDATE ai_provider SET config = '{}', sealed = ?, updated = ?, deleted = 1 WHERE name = ?",
-        (b"", tx.ts, name),
+        (b"", (yield from _next_change(tx)), name),
     )
+
+
+def _next_change(tx: Tx) -> Op[int]:
+    """Return the time of this change: later than all before, also within one millisecond."""
+    latest, _ = yield from providers_version()
+    return max(tx.ts, latest + 1)
 
 
 def providers() -> Op[list[ProviderRow]]:

@@ -429,6 +429,8 @@ class Bridge:
         self._kept[turn.id] = (self._clock(), turn)
         self.stats.note(outcome)
         self._log_end(turn, outcome)
+        # Kept for its answer; what was asked would weigh ten times as much.
+        turn.request = structs.replace(turn.request, history=(), memories=(), summary="")
         job = self._jobs.pop(turn.id, None)
         if job is not None:
             job.release()

@@ -122,6 +122,9 @@ class Router:
 
     def models(self) -> list[ModelInfo]:
         """Return every name once, routes first; "*" for a provider that takes any name."""
+        return self._models
+
+    def _list_models(self) -> list[ModelInfo]:
         services = {service.config.name: service for service in self.services}
         default = self._registry.default_model
         found: dict[str, ModelInfo] = {}
@@ -386,6 +389,7 @@ class Router:
         self.recheck()
 
     def _adopt(self, registry: Registry) -> None:
+        self._models = self._list_models()
         for service in registry.services:
             service.on_change = self.changed
             service.on_closed = self._closed

@@ -19,6 +19,7 @@ from storage.rows import NewTurn
 if TYPE_CHECKING:
     from server.core import Core
     from server.session import Session
+    from server.turn_requests import Extra
 
 log = logging.getLogger("parlance.delivery")
 
@@ -49,7 +50,7 @@ class PendingMessage(Append):
         text, x: what is stored, cleaned and checked.
     """
 
-    __slots__ = ("_calls", "_core", "_entry", "_opt", "_rid", "_sender", "_session")
+    __slots__ = ("_calls", "_core", "_entry", "_extra", "_opt", "_rid", "_sender", "_session")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class PendingMessage(Append):
         text: str,
         x: MsgX | None,
         turn: NewTurn | None,
+        extra: "Extra",
     ) -> None:
         super().__init__(f.conv, sender.user, f.cid, f.kind, text, x, new_turn=turn)
         self._core = core
@@ -69,6 +71,7 @@ class PendingMessage(Append):
         self._session = session
         self._rid = f.rid
         self._opt = None if f.x is None else f.x.opt
+        self._extra = extra
         self._calls = f.x is None or f.x.ai != AiMode.NONE
 
     def settle(self, error: StorageError | None) -> None:
@@ -101,13 +104,13 @@ class PendingMessage(Append):
         entry = core.directory.peek(self.conv) or self._entry
         if self.dup:
             if self.new_turn is not None and self.sid == self.new_turn.sid:
-                core.turns.begin(entry, self.new_turn, self.seq, self._opt)
+                core.turns.begin(entry, self.new_turn, self.seq, self._opt, extra=self._extra)
             return
         publish_append(core, entry, self, self._session)
         core.marks.sent(self.conv, self.sender, self.seq)
         turn = self.new_turn
         if turn is not None:
-            core.turns.begin(entry, turn, self.seq, self._opt)
+            core.turns.begin(entry, turn, self.seq, self._opt, extra=self._extra)
             core.learn(self.conv, turn.persona, self.sender, self.seq)
         if self._calls and entry.kind is ConvKind.GROUP:
             ids = None if self.x is None else self.x.mentions

@@ -30,6 +30,9 @@ class Extra(NamedTuple):
     stop: tuple[str, ...] = ()
 
 
+NO_EXTRA: Final = Extra()
+
+
 class Wish(NamedTuple):
     """A stored turn that is to be asked: where, which, about which message, and how."""
 
@@ -37,7 +40,7 @@ class Wish(NamedTuple):
     turn: NewTurn
     ask: int
     opt: GenOpt | None
-    extra: Extra = Extra()
+    extra: Extra = NO_EXTRA
 
 
 class TurnRequests:

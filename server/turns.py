@@ -24,7 +24,7 @@ from server.delivery import publish_rows
 from server.directory import Conversation
 from server.hub import Encoded
 from server.streams import Stream
-from server.turn_requests import Extra, TurnRequests, Wish
+from server.turn_requests import NO_EXTRA, Extra, TurnRequests, Wish
 from storage.batcher import Append
 from storage.branches import add_sibling
 from storage.errors import StorageError
@@ -111,19 +111,25 @@ class Running:
     )
 
     def __init__(
-        self, turns: "Turns", entry: Conversation, new: NewTurn, stream: Stream, opt: GenOpt | None
+        self,
+        turns: "Turns",
+        entry: Conversation,
+        new: NewTurn,
+        stream: Stream,
+        opt: GenOpt | None,
+        extra: Extra = NO_EXTRA,
     ) -> None:
         self._turns = turns
         self.entry = entry
         self.new = new
         self.stream = stream
         self.opt = opt
+        self.extra = extra
         self.partial = ""
         self.dirty = True
         self.saved_bytes = 0
         self.saved_at = 0.0
         self.cancelled = False
-        self.extra = Extra()
 
     def text_to_save(self, now: float) -> str | None:
         """Return the text so far if it is time to keep it, else None.
@@ -160,7 +166,6 @@ class Turns:
     """Owns the turns of this process from their commit on.
 
     Attributes:
-        extras: what requests add to turns that begin at once, between commit and `begin`.
         started, finished: totals; finished by final status.
     """
 
@@ -169,7 +174,6 @@ class Turns:
         self._bridge = bridge
         self._node = node
         self._requests = TurnRequests(core)
-        self.extras: dict[int, Extra] = {}
         self._running: dict[int, Running] = {}
         self._renewed_at = 0.0
         self._checkpointing = False
@@ -207,12 +211,12 @@ class Turns:
         ask: int,
         opt: GenOpt | None = None,
         partial: str = "",
+        extra: Extra = NO_EXTRA,
     ) -> Stream:
         """Start a stored turn. Never fails: whatever happens becomes the turn's outcome."""
         stream = Stream(new.sid, entry.id, new.persona, ask, self._core.now_ms())
-        running = Running(self, entry, new, stream, opt)
+        running = Running(self, entry, new, stream, opt, extra)
         running.partial = partial
-        running.extra = self.extras.pop(new.sid, Extra())
         self._running[new.sid] = running
         self.started += 1
         self._core.streams.begin(entry, stream)

@@ -21,6 +21,7 @@ from server.delivery import PendingMessage, Sender, publish_row
 from server.directory import Conversation
 from server.errors import ServiceError, invalid, not_found, not_permitted
 from server.router import Caller, Router
+from server.turn_requests import NO_EXTRA, Extra
 from storage.errors import TooLate
 from storage.messages import edit_message, get_messages, history, recall_message
 from storage.ops import Op
@@ -75,11 +76,19 @@ def send(core: "Core", session: "Session", f: Send) -> None:
 
 
 def submit(
-    core: "Core", entry: Conversation, sender: Sender, session: "Session | None", f: Send
+    core: "Core",
+    entry: Conversation,
+    sender: Sender,
+    session: "Session | None",
+    f: Send,
+    extra: Extra = NO_EXTRA,
 ) -> None:
     """Check a message and put it into the batcher's queue, or raise and leave nothing behind.
 
     When this returns, the sender will be answered and its slot freed exactly once.
+
+    Args:
+        extra: what is added to the answer that the message asks for, and is not stored.
     """
     user = sender.user
     member = entry.members.get(user)
@@ -98,7 +107,7 @@ def submit(
     turn = None
     if entry.kind is not ConvKind.DIRECT and (f.x is None or f.x.ai != AiMode.NONE):
         turn = _turn_for(core, entry, sender, f)
-    core.store.submit(PendingMessage(core, entry, sender, session, f, text, x, turn))
+    core.store.submit(PendingMessage(core, entry, sender, session, f, text, x, turn, extra))
 
 
 def require_writable(core: "Core", entry: Conversation, member: MemberRow) -> None:

@@ -180,8 +180,8 @@ class Asking:
         """Store a message of the caller's; return the answer that it asks for."""
         core = self._core
         entry = await core.directory.require(frame.conv, caller)
-        sender = HttpSender(core, caller, extra)
-        submit(core, entry, sender, None, frame)
+        sender = HttpSender(core, caller)
+        submit(core, entry, sender, None, frame, extra)
         sent = await sender.sent
         if not sent.sid:
             raise Problem(400, "No persona answers in this conversation.", code="no_persona")

@@ -10,7 +10,6 @@ from ai_bridge.types import Outcome, PersonaSpec, TurnRequest, Usage, UsageSourc
 from protocol.codes import Code, EndReason, StreamPart
 from protocol.envelopes import Reply, Sent
 from server.http.callers import HttpCaller
-from server.turn_requests import Extra
 from storage.errors import StorageError
 from storage.messages import get_messages
 from storage.rows import TurnRow, TurnStatus
@@ -25,16 +24,9 @@ LOOK_S: Final = 1.0
 
 
 class HttpSender:
-    """Waits for the acknowledgement of a message that came over HTTP.
+    """Waits for the acknowledgement of a message that came over HTTP."""
 
-    Args:
-        extra: what the request adds to the turn that the message asks for.
-    """
-
-    def __init__(self, core: "Core", caller: HttpCaller, extra: Extra) -> None:
-        self._core = core
-        self._extra = extra
-        self._sid = 0
+    def __init__(self, core: "Core", caller: HttpCaller) -> None:
         self.user = caller.user
         self.tenant = caller.tenant
         self.device = caller.device
@@ -42,9 +34,6 @@ class HttpSender:
 
     def reply(self, frame: Reply) -> None:
         """The message is stored; its turn begins right after this."""
-        if isinstance(frame, Sent) and frame.sid:
-            self._sid = frame.sid
-            self._core.turns.extras[frame.sid] = self._extra
         if not self.sent.done() and isinstance(frame, Sent):
             self.sent.set_result(frame)
 
@@ -54,8 +43,7 @@ class HttpSender:
             self.sent.set_exception(exc)
 
     def free_slot(self) -> None:
-        """The turn has begun; a repeated message begins none."""
-        self._core.turns.extras.pop(self._sid, None)
+        """HTTP requests hold no slot of a connection."""
 
 
 class Follower:

@@ -683,7 +683,6 @@ async def test_instructions_hold_for_one_answer_of_a_conversation(
     assert sent["messages"][0]["content"] == "You are Ada."
     assert "stop" not in sent
     assert provider.stats.requests == 2
-    assert not site.core.turns.extras
     rows, _ = await site.core.store.read(history(conv, 0, True, 10, 0))
     assert "Rhyme." not in [row.text for row in rows]
 

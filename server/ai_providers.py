@@ -1,21 +1,23 @@
 """AI services that were added while the server runs: kept in the store, their keys sealed."""
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import ProviderConfig as BridgeProvider
-from server.ai_setup import bridge_config, load_budgets, to_provider
+from server.ai_setup import bridge_config, to_provider
 from server.config_sections import AiConfig, ProviderConfig
 from server.errors import ServiceError, invalid
 from server.secrets import Secret
 from server.vault import Vault, VaultError
-from storage.providers import ProviderRow, providers, providers_version, save_provider
+from storage.providers import ProviderRow, providers, save_provider
+from storage.revisions import revisions
 
 if TYPE_CHECKING:
-    from ai_bridge.account import Ledger
     from storage.store import Store
 
 log = logging.getLogger("parlance.ai")
@@ -87,42 +89,52 @@ async def reseal(store: "Store", vault: Vault) -> int:
             key = vault.open(sealed_name(row.name), row.sealed)
             sealed = vault.seal(sealed_name(row.name), key)
             fresh = msgspec.structs.replace(row, sealed=sealed)
-            await store.change((), lambda tx, fresh=fresh: save_provider(tx, fresh))  # type: ignore[misc]  # bound early
+            await store.change((), partial(save_provider, row=fresh))
             count += 1
     return count
 
 
+async def reload_providers(ai: AiConfig, store: "Store", bridge: Bridge, vault: Vault) -> None:
+    """Give the bridge the services of the store; if one cannot be used, it keeps those it has."""
+    added = await added_providers(store, vault)
+    try:
+        await bridge.reload(bridge_config(ai, added))
+    except ValueError as error:
+        log.error("provider.unusable", extra={"provider": "", "reason": str(error)})
+
+
 class AiRefresh:
-    """Takes services and budgets from the store that others have changed there."""
+    """Reloads what others have changed in the store: one action per subject of storage.revisions.
 
-    def __init__(
-        self, ai: AiConfig, store: "Store", bridge: Bridge, ledger: "Ledger", vault: Vault
-    ) -> None:
-        self._ai = ai
+    Args:
+        seen: the revisions that were read before what they tell of was loaded.
+    """
+
+    def __init__(self, store: "Store", seen: Mapping[str, int]) -> None:
         self._store = store
-        self._bridge = bridge
-        self._ledger = ledger
-        self._vault = vault
-        self._version: tuple[int, int] | None = None
+        self._seen = dict(seen)
+        self._actions: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def run(self) -> bool:
-        """Look for changes once; return whether the bridge has other services now.
+    def add(self, subject: str, reload: Callable[[], Awaitable[None]]) -> None:
+        """Call `reload` after each change of a subject."""
+        self._actions[subject] = reload
 
-        A service that cannot be used leaves the ones before in place.
+    async def run(self) -> list[str]:
+        """Look for changes once, with one statement; return the subjects that were reloaded.
+
+        One whose reload raises is logged and tried again the next time.
         """
-        await load_budgets(self._ledger, self._store)
-        version = await self._store.read(providers_version())
-        if version == self._version:
-            return False
-        self._version = version
-        added = await added_providers(self._store, self._vault)
-        try:
-            await self._bridge.reload(bridge_config(self._ai, added))
-        except ValueError as error:
-            log.error("provider.unusable", extra={"provider": "", "reason": str(error)})
-            return False
-        return True
-
-    def seen(self, version: tuple[int, int]) -> None:
-        """The bridge was started with what the store had at this version."""
-        self._version = version
+        found = await self._store.read(revisions())
+        reloaded = []
+        for subject, reload in self._actions.items():
+            rev = found.get(subject, 0)
+            if rev == self._seen.get(subject, 0):
+                continue
+            try:
+                await reload()
+            except Exception:
+                log.exception("refresh.failed", extra={"subject": subject})
+                continue
+            self._seen[subject] = rev
+            reloaded.append(subject)
+        return reloaded

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -13,8 +14,8 @@ import uvloop
 from ai_bridge.bridge import Bridge
 from protocol.codes import Code
 from server.accounts import Accounts
-from server.ai_providers import AiRefresh, added_providers
-from server.ai_setup import make_billing, make_bridge
+from server.ai_providers import AiRefresh, added_providers, reload_providers
+from server.ai_setup import load_budgets, make_billing, make_bridge
 from server.auth import make_tokens
 from server.builtin import install_builtins
 from server.config import storage_url
@@ -27,7 +28,7 @@ from server.reactor import listen, open_socket
 from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
 from storage.personas import all_personas
-from storage.providers import providers_version
+from storage.revisions import BUDGETS, PROVIDERS, revisions
 from storage.rows import StoreOptions
 from storage.store import Store
 
@@ -101,14 +102,15 @@ class App:
         self.port = self._socket.getsockname()[1]
         tokens = make_tokens(config.auth, self._data_dir)
         store = self._store = await Store.open(store_options(config))
+        refresh = AiRefresh(store, await store.read(revisions()))
         billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
         vault = await asyncio.to_thread(self._vault)
-        version = await store.read(providers_version())
         added = await added_providers(store, vault)
         bridge = self._bridge = make_bridge(config.ai, billing, added, lambda: self._lag.recent_ms)
         await bridge.start()
-        self._refresh = AiRefresh(config.ai, store, bridge, billing.ledger, vault)
-        self._refresh.seen(version)
+        refresh.add(BUDGETS, partial(load_budgets, billing.ledger, store))
+        refresh.add(PROVIDERS, partial(reload_providers, config.ai, store, bridge, vault))
+        self._refresh = refresh
         node = config.server.node or f"{socket.gethostname()}:{self.port}"
         core = self.core = Core(
             config, loop, store, bridge, tokens, node, lambda: self._lag.recent_ms

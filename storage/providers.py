@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from storage.errors import NotFound
 from storage.ops import Op, Statement
+from storage.revisions import PROVIDERS, note_revision
 from storage.writes import Tx
 
 MAX_PROVIDERS = 200
@@ -17,14 +18,14 @@ class ProviderRow(Struct, frozen=True):
     name: str
     config: str
     sealed: bytes
-    updated: int = 0
 
 
 def save_provider(tx: Tx, row: ProviderRow) -> Op[None]:
     """Add a service, or replace the one of this name."""
     columns = ("name", "config", "sealed", "updated", "deleted")
-    values = (row.name, row.config, row.sealed, (yield from _next_change(tx)), 0)
+    values = (row.name, row.config, row.sealed, tx.ts, 0)
     yield tx.dialect.upsert("ai_provider", columns, [values])
+    yield from note_revision(tx, PROVIDERS)
 
 
 def drop_provider(tx: Tx, name: str) -> Op[None]:
@@ -41,27 +42,15 @@ def drop_provider(tx: Tx, name: str) -> Op[None]:
         raise NotFound("no such provider")
     yield Statement(
         "UPDATE ai_provider SET config = '{}', sealed = ?, updated = ?, deleted = 1 WHERE name = ?",
-        (b"", (yield from _next_change(tx)), name),
+        (b"", tx.ts, name),
     )
-
-
-def _next_change(tx: Tx) -> Op[int]:
-    """Return the time of this change: later than all before, also within one millisecond."""
-    latest, _ = yield from providers_version()
-    return max(tx.ts, latest + 1)
+    yield from note_revision(tx, PROVIDERS)
 
 
 def providers() -> Op[list[ProviderRow]]:
     """Return the services by name."""
     rows = yield Statement(
-        "SELECT name, config, sealed, updated FROM ai_provider WHERE deleted = 0"
-        " ORDER BY name LIMIT ?",
+        "SELECT name, config, sealed FROM ai_provider WHERE deleted = 0 ORDER BY name LIMIT ?",
         (MAX_PROVIDERS,),
     )
-    return [ProviderRow(row[0], row[1], bytes(row[2]), row[3]) for row in rows]
-
-
-def providers_version() -> Op[tuple[int, int]]:
-    """Return what differs after any change: (last change, number of rows)."""
-    rows = yield Statement("SELECT MAX(updated), COUNT(*) FROM ai_provider LIMIT 1")
-    return int(rows[0][0] or 0), int(rows[0][1])
+    return [ProviderRow(row[0], row[1], bytes(row[2])) for row in rows]

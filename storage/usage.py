@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from storage.ops import Op, Row, Statement
+from storage.revisions import BUDGETS, note_revision
 from storage.writes import Tx
 
 DAY_MS: Final = 86_400_000
@@ -101,6 +102,7 @@ def set_budget(tx: Tx, budget: BudgetRow) -> Op[None]:
     columns = ("tenant", "user", "day_micro", "month_micro", "updated")
     row: Row = (budget.tenant, budget.user, budget.day_micro, budget.month_micro, tx.ts)
     yield tx.dialect.upsert("budget", columns, [row], keys=2)
+    yield from note_revision(tx, BUDGETS)
 
 
 def budgets(after: tuple[int, int] = (0, -1), limit: int = 1_000) -> Op[list[BudgetRow]]:

@@ -1,6 +1,7 @@
 """AI services, budgets and usage by command: kept sealed, and taken by a running server."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,22 @@ from ai_bridge.account import Limits
 from protocol.codes import ConvKind
 from protocol.envelopes import MsgPush
 from server.__main__ import app, put_first
-from server.ai_providers import AiRefresh, added_providers, make_row, read_row, reseal
+from server.ai_providers import (
+    AiRefresh,
+    added_providers,
+    make_row,
+    read_row,
+    reload_providers,
+    reseal,
+)
+from server.ai_setup import load_budgets
 from server.commands.context import command_line
 from server.config_sections import AiConfig, ProviderConfig
 from server.errors import ServiceError
 from server.secrets import Secret
 from server.vault import Vault, VaultError
 from storage.providers import ProviderRow, providers, save_provider
+from storage.revisions import BUDGETS, PROVIDERS, note_revision, revisions
 from storage.usage import BudgetRow, set_budget, usage_page
 from tests.server.harness import Server, serving
 from tests.server.model import Model
@@ -89,16 +99,20 @@ async def test_a_running_server_takes_services_and_budgets_of_commands(tmp_path:
     async with Model() as model, serving(tmp_path) as server:
         ai = AiConfig(detect=False, demo_words_per_s=0)
         ledger = server.billing.ledger
-        refresh = AiRefresh(ai, server.store, server.core.bridge, ledger, vault())
-        assert await refresh.run()
-        assert not await refresh.run(), "nothing has changed"
+        store, bridge = server.store, server.core.bridge
+        refresh = AiRefresh(store, await store.read(revisions()))
+        refresh.add(BUDGETS, partial(load_budgets, ledger, store))
+        refresh.add(PROVIDERS, partial(reload_providers, ai, store, bridge, vault()))
+        assert await refresh.run() == []
         address = model.config().providers[0].base_url
         await save(server, make_row(msgspec.structs.replace(SERVICE, base_url=address), vault()))
-        await server.store.change((), lambda tx: set_budget(tx, BudgetRow(1, 0, 7, 9)))
-        assert await refresh.run()
+        assert await refresh.run() == [PROVIDERS]
+        await store.change((), partial(set_budget, budget=BudgetRow(1, 0, 7, 9)))
+        assert await refresh.run() == [BUDGETS]
         assert ledger.limits(1, 0) == Limits(7, 9)
-        await server.store.change((), lambda tx: set_budget(tx, BudgetRow(1, 0, 0, 0)))
-        await refresh.run()
+        await store.change((), partial(set_budget, budget=BudgetRow(1, 0, 0, 0)))
+        assert await refresh.run() == [BUDGETS]
+        assert await refresh.run() == []
         assert ledger.limits(1, 0) == Limits()
         ann = await server.person("ann")
         peer = await server.connect(ann)
@@ -106,6 +120,25 @@ async def test_a_running_server_takes_services_and_budgets_of_commands(tmp_path:
         await peer.send_text(conv, "Who answers?")
         (await model.call()).finish("The new one.")
         await peer.expect(MsgPush, lambda f: f.text == "The new one.")
+
+
+async def test_a_reload_that_fails_is_repeated_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        refresh = AiRefresh(server.store, {})
+        failing, calls = [True], []
+
+        async def reload(subject: str) -> None:
+            calls.append(subject)
+            if subject == BUDGETS and failing:
+                raise OSError(failing.pop())
+
+        for subject in (BUDGETS, PROVIDERS):
+            refresh.add(subject, partial(reload, subject))
+            await server.store.change((), partial(note_revision, subject=subject))
+        assert await refresh.run() == [PROVIDERS]
+        assert await refresh.run() == [BUDGETS]
+        assert await refresh.run() == []
+        assert calls == [BUDGETS, PROVIDERS, BUDGETS]
 
 
 async def test_what_an_answer_used_is_in_the_sums(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from storage import (
     persona_cards,
     personas,
     providers,
+    revisions,
     sqlite,
     summaries,
     turns,
@@ -40,7 +41,7 @@ from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
 
-SMALL = {"schema_version", "tenant", "dead_letter", "setting", "ai_provider"}
+SMALL = {"schema_version", "tenant", "dead_letter", "setting", "ai_provider", "revision"}
 """Tables read whole on purpose, by operators or at start."""
 
 TABLES = (
@@ -123,7 +124,7 @@ async def use_everything(store: Store) -> None:
     await do((), providers.save_provider, row=service)
     await do((), providers.drop_provider, name="name")
     await read(providers.providers())
-    await read(providers.providers_version())
+    await read(revisions.revisions())
     # a repeat: the careful path
     for _ in range(2):
         turn = NewTurn(new_id(), 1, ann, 7)

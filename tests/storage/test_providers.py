@@ -9,9 +9,9 @@ from storage.providers import (
     ProviderRow,
     drop_provider,
     providers,
-    providers_version,
     save_provider,
 )
+from storage.revisions import PROVIDERS, revisions
 from storage.store import Store
 
 
@@ -19,31 +19,35 @@ async def save(store: Store, name: str, config: str = "{}", sealed: bytes = b"\x
     await store.change((), lambda tx: save_provider(tx, ProviderRow(name, config, sealed)))
 
 
+async def revision(store: Store) -> int:
+    return (await store.read(revisions())).get(PROVIDERS, 0)
+
+
 async def listed(store: Store) -> list[tuple[str, str, bytes]]:
     return [(row.name, row.config, row.sealed) for row in await store.read(providers())]
 
 
 async def test_services_are_added_replaced_and_listed_by_name(fresh_store: Store) -> None:
-    assert await fresh_store.read(providers_version()) == (0, 0)
+    assert await revision(fresh_store) == 0
     await save(fresh_store, "two", '{"kind":"demo"}')
     await save(fresh_store, "one")
-    first = await fresh_store.read(providers_version())
+    first = await revision(fresh_store)
     await save(fresh_store, "two", '{"名":"新"}', b"other")
     assert await listed(fresh_store) == [
         ("one", "{}", b"\x00\xff"),
         ("two", '{"名":"新"}', b"other"),
     ]
-    assert await fresh_store.read(providers_version()) > first
+    assert await revision(fresh_store) > first
 
 
 async def test_a_removed_service_leaves_no_key_behind_and_changes_the_version(
     fresh_store: Store,
 ) -> None:
     await save(fresh_store, "gone", '{"base_url":"http://x"}')
-    before = await fresh_store.read(providers_version())
+    before = await revision(fresh_store)
     await fresh_store.change((), lambda tx: drop_provider(tx, "gone"))
     assert await listed(fresh_store) == []
-    assert await fresh_store.read(providers_version()) > before
+    assert await revision(fresh_store) > before
     with pytest.raises(NotFound):
         await fresh_store.change((), lambda tx: drop_provider(tx, "gone"))
     await save(fresh_store, "gone", sealed=b"new")

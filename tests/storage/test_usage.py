@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from storage.ids import new_id
 from storage.rows import EndTurn, NewTurn, TurnStatus
 from storage.turns import create_turn, end_turn, end_turns
@@ -117,7 +119,7 @@ async def test_a_page_goes_on_after_its_last_row(world: World) -> None:
 async def test_budgets_are_set_changed_and_listed(world: World) -> None:
     tenant = new_id()
     for budget in (BudgetRow(tenant, 0, 5, 50), BudgetRow(tenant, 9, 1, 0)):
-        await world.store.change((), lambda tx, b=budget: set_budget(tx, b))  # type: ignore[misc]  # bound early
+        await world.store.change((), partial(set_budget, budget=budget))
     await world.store.change((), lambda tx: set_budget(tx, BudgetRow(tenant, 0, 6, 60)))
     page = await world.store.read(budgets((tenant, -1), 10))
     assert page[:2] == [BudgetRow(tenant, 0, 6, 60), BudgetRow(tenant, 9, 1, 0)]

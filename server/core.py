@@ -184,18 +184,6 @@ class Core:
         if self.config.ai.memory and self.has_model:
             self.memories.note(conv, persona, user, seq)
 
-    async def recall(
-        self, user: int, persona: int, question: str, only_conv: int
-    ) -> tuple[str, ...]:
-        """Return what a persona should remember for a question; never fails.
-
-        Args:
-            only_conv: nothing but what was said in this conversation, 0 for anything.
-        """
-        if not self.config.ai.memory or not question:
-            return ()
-        return await self.memories.recall(user, persona, question, only_conv=only_conv)
-
     @property
     def busy(self) -> int:
         """How many pieces of work are under way."""

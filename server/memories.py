@@ -18,7 +18,7 @@ from server.memory_stats import MemoryLimits, MemoryStats, memory_figures
 from server.memory_vectors import Sleep, Vectors
 from storage.errors import StorageError
 from storage.ids import new_id as make_id
-from storage.memories import Memory, set_vectors, touch_memories
+from storage.memories import Memory, PairState, set_vectors, touch_memories
 from storage.memories import pair_memories as read_pair
 from storage.store import Store
 
@@ -87,7 +87,13 @@ class Memories:
             self.learner.note(conv, persona, user, seq)
 
     async def recall(
-        self, user: int, persona: int, query: str, *, only_conv: int = 0
+        self,
+        user: int,
+        persona: int,
+        query: str,
+        *,
+        only_conv: int = 0,
+        state: PairState | None = None,
     ) -> tuple[str, ...]:
         """Return what the persona should remember for this question, the best first.
 
@@ -97,10 +103,13 @@ class Memories:
         Args:
             only_conv: where others read the answer, their conversation: only what was learnt in
                 it is recalled, so that nothing said in private comes out.
+            state: of the pair, as it was just read; None to have it read.
         """
+        if not query:
+            return ()
         self.stats.recalls += 1
         try:
-            found = await self.pairs.search(user, persona, query, self._now_ms(), only_conv)
+            found = await self.pairs.search(user, persona, query, self._now_ms(), only_conv, state)
         except StorageError:
             self.stats.recall_failed += 1
             return ()

@@ -16,7 +16,7 @@ from ai_bridge.memory.types import Memory
 from ai_bridge.memory.vectors import Matrix
 from server.memory_stats import MemoryLimits, MemoryStats
 from server.memory_vectors import Vectors
-from storage.memories import Embedded, pair_memories, pair_state
+from storage.memories import Embedded, PairState, pair_memories, pair_state
 from storage.store import Store
 
 MAX_QUERY_CHARS: Final = 1_000
@@ -69,14 +69,18 @@ class Pairs:
         """What the kept pairs take, roughly."""
         return self._bytes
 
-    async def get(self, user: int, persona: int) -> Pair | None:
+    async def get(self, user: int, persona: int, state: PairState | None = None) -> Pair | None:
         """Return a pair as it is now; None when the user wants nothing to be remembered.
+
+        Args:
+            state: the pair's, as it was just read; None to have it read.
 
         Raises:
             StorageError: the store cannot be read.
         """
         key = (user, persona)
-        state = await self._store.read(pair_state(user, persona))
+        if state is None:
+            state = await self._store.read(pair_state(user, persona))
         if state.off:
             self._drop(key)
             return None
@@ -86,25 +90,32 @@ class Pairs:
             self._stats.pair_hits += 1
             return kept
         self._stats.pair_misses += 1
-        state, rows = await self._store.read(pair_memories(user, persona), snapshot=True)
-        if state.off:
+        now, rows = await self._store.read(pair_memories(user, persona), snapshot=True)
+        if now.off:
             return None
-        pair = Pair(state.rev, *await _prepare(rows), self._vectors.model)
+        pair = Pair(now.rev, *await _prepare(rows), self._vectors.model)
         self._keep(key, pair)
         return pair
 
     async def search(
-        self, user: int, persona: int, text: str, now_ms: int, only_conv: int = 0
+        self,
+        user: int,
+        persona: int,
+        text: str,
+        now_ms: int,
+        only_conv: int = 0,
+        state: PairState | None = None,
     ) -> tuple[Memory, ...]:
         """Return what should be shown to a model that is asked this.
 
         Args:
             only_conv: consider only what was learnt in this conversation; 0 for everything.
+            state: see `get`.
 
         Raises:
             StorageError: the store cannot be read.
         """
-        pair = await self.get(user, persona)
+        pair = await self.get(user, persona, state)
         if pair is None or not pair.memories:
             return ()
         query = normal(text[:MAX_QUERY_CHARS])

@@ -117,17 +117,6 @@ class Summaries:
         """How many jobs are under way."""
         return len(self._jobs)
 
-    async def get(self, conv: int, persona: int, floor: int = 0) -> StoredSummary | None:
-        """Return the summary that somebody with this floor may be told, None if there is none.
-
-        The history shown beside it may begin behind its `upto_seq`.
-
-        Raises:
-            StorageError: the store cannot be read.
-        """
-        summary = await self._store.read(get_summary(conv, persona))
-        return summary if _may_be_told(summary, floor) else None
-
     def consider(self, need: SummaryNeed) -> bool:
         """Have the talk looked at and, if it has grown too long, folded; return if that began.
 
@@ -245,14 +234,10 @@ class EmptySummary(Exception):
     """The model answered with nothing."""
 
 
-def _may_be_told(summary: StoredSummary | None, floor: int) -> bool:
-    return summary is not None and summary.floor_seq >= floor
-
-
 def _unread(need: SummaryNeed) -> Op[_Unread]:
     """Return the page behind the summary, or behind the floor if that tells of too much."""
-    summary = yield from get_summary(need.conv, need.persona)
-    if summary is None or not _may_be_told(summary, need.floor):
+    summary = yield from get_summary(need.conv, need.persona, need.floor)
+    if summary is None:
         summary = StoredSummary(need.conv, need.persona, need.floor, need.floor, "")
     rev = yield from conversation_rev(need.conv)
     rows, more = yield from history(need.conv, summary.upto_seq, False, PAGE_ROWS, need.floor)

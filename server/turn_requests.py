@@ -11,10 +11,12 @@ from protocol.rows import GenOpt, Msg, User
 from server.directory import Conversation
 from server.summaries import SummaryNeed
 from storage.branches import as_chosen
+from storage.memories import PairState, pair_state
 from storage.messages import history
+from storage.ops import Op
 from storage.people import get_users
 from storage.rows import NewTurn
-from storage.summaries import StoredSummary
+from storage.summaries import StoredSummary, get_summary
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -58,13 +60,8 @@ class TurnRequests:
         core, entry, new = self._core, wish.entry, wish.turn
         row = core.personas.get(new.persona)
         opt = _merged(wish.opt, entry.row.opt, row.opt if row else None)
-        # The model sees no more than who asks: what it says could not be unsaid.
-        floor = entry.floor(new.user)
-        summary = await self._summary(wish, floor)
-        if summary is not None:
-            floor = max(floor, summary.upto_seq)
-        rows = await self._history(wish, opt.history, floor)
-        people = await self._people(entry, rows, new.user)
+        found = await core.store.read(_read_talk(wish, opt.history, core.config.ai.memory))
+        summary, rows, people = found.summary, found.rows, found.people
         asker = people.get(new.user)
         user_name = "" if asker is None else asker.nick or asker.name or ""
         added = "\n\n".join(p for p in (entry.row.prompt, wish.extra.system) if p)
@@ -72,7 +69,11 @@ class TurnRequests:
         # What was told in private is not for the ears of a room.
         room = entry.id if len(entry.members) > 1 else 0
         others = self._others(wish, people)
-        memories = await core.recall(new.user, new.persona, _question(rows), room)
+        memories: tuple[str, ...] = ()
+        if found.pair is not None:
+            memories = await core.memories.recall(
+                new.user, new.persona, _question(rows), only_conv=room, state=found.pair
+            )
         return TurnRequest(
             turn_id=new.sid,
             tenant=new.tenant,
@@ -115,34 +116,6 @@ class TurnRequests:
             shown=ai.history if shown is None else shown,
         )
 
-    async def _summary(self, wish: Wish, floor: int) -> StoredSummary | None:
-        summary = await self._core.summaries.get(wish.entry.id, wish.turn.persona, floor)
-        if summary is not None and 0 < wish.ask <= summary.upto_seq:
-            return None  # an old question is asked again: the summary knows what came later
-        return summary
-
-    async def _history(self, wish: Wish, wanted: int | None, floor: int) -> list[Msg]:
-        # The bridge shows the model as many as were asked for; the demo partner remembers more.
-        limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
-        mode = wish.turn.mode
-        # In a group others have spoken since the question, and that matters to the answer.
-        latest = wish.entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
-        before = 0 if latest else wish.ask + 1
-        found = history(wish.entry.id, before, True, limit, floor)
-        rows = as_chosen((await self._core.store.read(found))[0])
-        if mode == GenMode.REGENERATE:
-            while rows and rows[-1].kind == MsgKind.AI_REPLY:
-                rows.pop()
-        return rows
-
-    async def _people(self, entry: Conversation, rows: list[Msg], asker: int) -> dict[int, User]:
-        """Return who speaks in these messages, and who asks."""
-        people = {asker}
-        if entry.kind is not ConvKind.AI or len(entry.members) > 1:
-            people |= {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
-        users = await self._core.store.read(get_users(sorted(people)))
-        return {user.id or 0: user for user in users}
-
     def _spoken(self, wish: Wish, rows: list[Msg], people: dict[int, User]) -> list[ChatMessage]:
         alone = wish.entry.kind is ConvKind.AI and len(wish.entry.members) == 1
         spoken: list[ChatMessage] = []
@@ -171,6 +144,49 @@ class TurnRequests:
         voices = self._core.rooms.voices(wish.entry)
         names = [voice.name for voice in voices if voice.id != wish.turn.persona]
         return (*names, *(user.nick or user.name or "" for user in people.values()))
+
+
+class _Talk(NamedTuple):
+    """What is read for a turn; `pair`: the state of the memories, None if none are wanted."""
+
+    summary: StoredSummary | None
+    rows: list[Msg]
+    people: dict[int, User]
+    pair: PairState | None
+
+
+def _read_talk(wish: Wish, wanted: int | None, memory: bool) -> Op[_Talk]:
+    """Read all that a turn needs in one go: each way to the database and back costs its wait."""
+    entry, new = wish.entry, wish.turn
+    # The model sees no more than who asks: what it says could not be unsaid.
+    floor = entry.floor(new.user)
+    summary = yield from get_summary(entry.id, new.persona, floor)
+    if summary is not None and 0 < wish.ask <= summary.upto_seq:
+        summary = None  # an old question is asked again: the summary knows what came later
+    if summary is not None:
+        floor = max(floor, summary.upto_seq)
+    rows = yield from _read_history(wish, wanted, floor)
+    speakers = {new.user}
+    if entry.kind is not ConvKind.AI or len(entry.members) > 1:
+        speakers |= {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
+    users = yield from get_users(sorted(speakers))
+    pair = (yield from pair_state(new.user, new.persona)) if memory else None
+    return _Talk(summary, rows, {user.id or 0: user for user in users}, pair)
+
+
+def _read_history(wish: Wish, wanted: int | None, floor: int) -> Op[list[Msg]]:
+    # The bridge shows the model as many as were asked for; the demo partner remembers more.
+    limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
+    mode = wish.turn.mode
+    # In a group others have spoken since the question, and that matters to the answer.
+    latest = wish.entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
+    before = 0 if latest else wish.ask + 1
+    found, _ = yield from history(wish.entry.id, before, True, limit, floor)
+    rows = as_chosen(found)
+    if mode == GenMode.REGENERATE:
+        while rows and rows[-1].kind == MsgKind.AI_REPLY:
+            rows.pop()
+    return rows
 
 
 def _question(rows: list[Msg]) -> str:

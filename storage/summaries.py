@@ -24,11 +24,16 @@ class StoredSummary(Struct, frozen=True, gc=False):
     updated: int = 0
 
 
-def get_summary(conv: int, persona: int) -> Op[StoredSummary | None]:
-    """Return the summary of a conversation as it is kept for a persona."""
+def get_summary(conv: int, persona: int, floor: int = 0) -> Op[StoredSummary | None]:
+    """Return the summary of a conversation that is kept for a persona.
+
+    None if there is none that somebody may be told who sees only what is above floor. The
+    history shown beside it may begin behind its `upto_seq`.
+    """
     rows = yield Statement(
-        f"SELECT {', '.join(_COLUMN_NAMES)} FROM conv_summary WHERE conv = ? AND persona = ?",
-        (conv, persona),
+        f"SELECT {', '.join(_COLUMN_NAMES)} FROM conv_summary"
+        " WHERE conv = ? AND persona = ? AND floor_seq >= ?",
+        (conv, persona, floor),
     )
     return StoredSummary(*rows[0]) if rows else None
 

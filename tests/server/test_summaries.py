@@ -112,13 +112,13 @@ async def test_a_short_talk_is_left_alone(talk: Talk) -> None:
     await talk.say(20)
     await talk.fold()
     assert (talk.asked, await talk.kept()) == ([], None)
-    assert await talk.summaries.get(talk.conv, ADA) is None
+    assert await talk.store.read(get_summary(talk.conv, ADA)) is None
 
 
 async def test_the_older_half_becomes_a_summary_and_the_next_builds_on_it(talk: Talk) -> None:
     await talk.say(30)
     await talk.fold()
-    first = await talk.summaries.get(talk.conv, ADA)
+    first = await talk.store.read(get_summary(talk.conv, ADA))
     assert first is not None
     assert (first.upto_seq, first.text) == (14, "notes 1")
     assert "Ann: message 0\nAda: message 1\n" in talk.read()
@@ -127,7 +127,7 @@ async def test_the_older_half_becomes_a_summary_and_the_next_builds_on_it(talk: 
     assert len(talk.asked) == 1  # 16 are left, which can be shown
     await talk.say(10)
     await talk.fold()
-    second = await talk.summaries.get(talk.conv, ADA)
+    second = await talk.store.read(get_summary(talk.conv, ADA))
     assert second is not None
     assert (second.upto_seq, second.text) == (26, "notes 2")
     assert "notes 1" in talk.read()
@@ -206,7 +206,7 @@ async def test_a_recalled_text_lives_on_in_no_summary(talk: Talk) -> None:
     await talk.say(30)
     await talk.fold()
     await _recall(talk, 1)
-    assert await talk.summaries.get(talk.conv, ADA) is None
+    assert await talk.store.read(get_summary(talk.conv, ADA)) is None
     await talk.fold()
     assert "message 0\n" not in talk.read()
     assert "Ada: message 1\n" in talk.read()
@@ -249,13 +249,13 @@ async def test_a_deleted_conversation_gets_no_summary(talk: Talk) -> None:
 async def test_nobody_is_told_of_what_was_said_before_he_came(talk: Talk) -> None:
     await talk.say(40)
     await talk.fold()
-    assert await talk.summaries.get(talk.conv, ADA, floor=5) is None
+    assert await talk.store.read(get_summary(talk.conv, ADA, 5)) is None
     await talk.fold(floor=5)
     assert "message 4\n" not in talk.read()
     assert "message 5\n" in talk.read()
     assert "notes 1" not in talk.read()
     for floor in (0, 5):  # everybody may hear of this
-        found = await talk.summaries.get(talk.conv, ADA, floor)
+        found = await talk.store.read(get_summary(talk.conv, ADA, floor))
         assert found is not None
         assert (found.floor_seq, found.text) == (5, "notes 2")
 
@@ -288,7 +288,7 @@ async def test_a_summary_comes_from_a_real_provider_through_the_bridge(talk: Tal
     try:
         await talk.say(30)
         await talk.fold()
-        found = await talk.summaries.get(talk.conv, ADA)
+        found = await talk.store.read(get_summary(talk.conv, ADA))
         assert found is not None
         assert found.text[0] in CHINESE
     finally:

@@ -38,6 +38,8 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What Gemini is shown as the signature of an earlier tool call; empty: nothing."""
     embedding_size: bool | None = None
     """The service shortens embeddings on request (`dimensions`)."""
+    tool_choice_none: bool | None = None
+    """The service takes `tool_choice` "none"; else the tools are left out of a last call."""
 
 
 class ProviderConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

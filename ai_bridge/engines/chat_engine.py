@@ -210,7 +210,11 @@ class ChatJob:
         context = self._context(shown, slot, tool_tokens, shrink=shrink)
         run.prompt_tokens = context.tokens + tool_tokens
         call = ModelCall(
-            request=request, model=slot.model, messages=context.messages, tools=offered
+            request=request,
+            model=slot.model,
+            messages=context.messages,
+            tools=offered,
+            tool_choice="none" if tools is not None and tools.closed else "auto",
         )
         run.begin_attempt(slot.config.name, slot.model, slot.config.ttft_s, slot.note_answer)
         answered = False

@@ -117,6 +117,8 @@ class Anthropic:
             body["system"] = _system(system)
         if call.tools:
             body["tools"] = _tools(call, cached=not system)
+            if call.tool_choice == "none":  # a talk with calls in it is refused without its tools
+                body["tool_choice"] = {"type": "none"}
         sampling = sampling_of(call, traits)
         if "temperature" in sampling:
             body["temperature"] = min(1.0, sampling["temperature"])

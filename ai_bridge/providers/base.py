@@ -7,7 +7,7 @@ and every transport fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -23,15 +23,22 @@ class ToolDef(Struct, frozen=True):
     name: str
     description: str
     schema: dict[str, Any]
+    strict: bool = False
+    """The arguments must follow the schema to the letter, where the service can promise it."""
 
 
 class ModelCall(Struct, frozen=True, kw_only=True):
-    """One call of one model: what is sent, after the context was fitted to the window."""
+    """One call of one model: what is sent, after the context was fitted to the window.
+
+    `tool_choice` "none": the tools are there because earlier calls of them are in the talk, and
+    the model must answer now. A service that knows no such wish is not told of them.
+    """
 
     request: TurnRequest
     model: str
     messages: tuple[ChatMessage, ...]
     tools: tuple[ToolDef, ...] = ()
+    tool_choice: Literal["auto", "none"] = "auto"
     stream: bool = True
 
 

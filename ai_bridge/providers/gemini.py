@@ -117,6 +117,8 @@ class Gemini:
             body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
         if call.tools:
             body["tools"] = [{"functionDeclarations": [_tool(tool) for tool in call.tools]}]
+            if call.tool_choice == "none":
+                body["toolConfig"] = {"functionCallingConfig": {"mode": "NONE"}}
         if settings := _settings(call, traits):
             body["generationConfig"] = settings
         return body

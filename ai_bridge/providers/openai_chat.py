@@ -18,7 +18,7 @@ from ai_bridge.providers.base import CallSink, HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.decoder import EventDecoder
 from ai_bridge.providers.failures import failure_of
 from ai_bridge.providers.lenient import error_object, figure, read_event
-from ai_bridge.providers.request import post, sampling_of, stops_of
+from ai_bridge.providers.request import post, sampling_of, stops_of, tools_of
 from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.providers.think import ThinkSplitter
 from ai_bridge.secrets import Secret
@@ -130,8 +130,10 @@ class OpenAIChat:
         body.update(sampling_of(call, traits))
         if stops := stops_of(call, traits):
             body["stop"] = stops
-        if call.tools:
-            body["tools"] = [_tool(tool) for tool in call.tools]
+        if tools := tools_of(call, traits):
+            body["tools"] = [_tool(tool) for tool in tools]
+            if call.tool_choice == "none":
+                body["tool_choice"] = "none"
         return body
 
     def decoder(self, out: CallSink) -> ChatDecoder:

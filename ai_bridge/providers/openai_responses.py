@@ -18,7 +18,7 @@ from ai_bridge.providers.decoder import EventDecoder
 from ai_bridge.providers.failures import failure_of
 from ai_bridge.providers.lenient import error_object, figure, read_event
 from ai_bridge.providers.openai_chat import bearer
-from ai_bridge.providers.request import post, sampling_of, split_system
+from ai_bridge.providers.request import post, sampling_of, split_system, tools_of
 from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.secrets import Secret
 from ai_bridge.types import ChatMessage, Role, ToolCall, Usage, UsageSource
@@ -121,8 +121,10 @@ class OpenAIResponses:
         body.update(sampling_of(call, traits))
         if traits.ask_reasoning:
             body["reasoning"] = {"summary": "auto"}
-        if call.tools:
-            body["tools"] = [_tool(tool) for tool in call.tools]
+        if tools := tools_of(call, traits):
+            body["tools"] = [_tool(tool) for tool in tools]
+            if call.tool_choice == "none":
+                body["tool_choice"] = "none"
         return body
 
     def decoder(self, out: CallSink) -> ResponsesDecoder:

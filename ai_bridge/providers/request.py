@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ai_bridge.config import ProviderConfig
-from ai_bridge.providers.base import HttpRequest, ModelCall
+from ai_bridge.providers.base import HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.lenient import UNREADABLE
 from ai_bridge.providers.services import Traits
 from ai_bridge.types import ChatMessage, Role, ToolCall
@@ -56,6 +56,13 @@ def sampling_of(call: ModelCall, traits: Traits) -> dict[str, float]:
 def stops_of(call: ModelCall, traits: Traits) -> list[str]:
     """Return the stop sequences that the service takes; the first ones are the ones that count."""
     return [stop for stop in call.request.params.stop if stop.strip()][: traits.max_stop]
+
+
+def tools_of(call: ModelCall, traits: Traits) -> tuple[ToolDef, ...]:
+    """Return the tools to tell of: none in a last call if the service knows no choice "none"."""
+    if call.tool_choice == "none" and not traits.tool_choice_none:
+        return ()
+    return call.tools
 
 
 def split_system(messages: tuple[ChatMessage, ...]) -> tuple[list[str], tuple[ChatMessage, ...]]:

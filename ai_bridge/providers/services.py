@@ -33,6 +33,7 @@ class Traits(Struct, frozen=True, kw_only=True):
     ask_reasoning: bool = False
     call_signature: str = ""
     embedding_size: bool = False
+    tool_choice_none: bool = True
 
 
 Row = dict[str, Any]
@@ -40,6 +41,8 @@ Row = dict[str, Any]
 _OPENAI: Row = {"max_tokens_field": "max_completion_tokens", "think_tags": False}
 _OPENAI_REASONING: Row = {"sampling": False, "max_stop": 0, "system_role": "developer"}
 _PLAIN_THOUGHTS: Row = {"think_tags": False}
+# docs.bigmodel.cn and docs.z.ai: "tool_choice" takes "auto" only, all else is refused (400).
+_GLM: Row = {"tool_choice_none": False}
 # platform.openai.com/docs/api-reference/chat: "not supported with latest reasoning models".
 _OPENAI_MODELS = (
     (r"(o\d|gpt-5)", _OPENAI_REASONING),
@@ -70,7 +73,8 @@ SERVICES: tuple[Service, ...] = (
     Service(("api.deepseek.com",), {"max_stop": 16, "reasoning_field": "reasoning_content",
                                     "think_tags": False},
             (("deepseek-reasoner", {"sampling": False}),)),
-    Service(("openrouter.ai",), {"reasoning_field": "reasoning", "think_tags": False}),
+    Service(("openrouter.ai",), {"reasoning_field": "reasoning", "think_tags": False},
+            (("glm-", _GLM),)),
     Service(("api.groq.com",), {"max_tokens_field": "max_completion_tokens"}),
     # A field that it does not know is refused (422); its figures come unasked.
     Service(("api.mistral.ai",), {"include_usage": False, "max_stop": 16, "tool_id_chars": 9,
@@ -79,15 +83,18 @@ SERVICES: tuple[Service, ...] = (
     Service(("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com",
              "dashscope-us.aliyuncs.com"), {"max_stop": 16, **_PLAIN_THOUGHTS}),
     # docs.bigmodel.cn: one stop word.
-    Service(("open.bigmodel.cn", "api.z.ai"), {"max_stop": 1, **_PLAIN_THOUGHTS}),
+    Service(("open.bigmodel.cn", "api.z.ai"), {"max_stop": 1, **_GLM, **_PLAIN_THOUGHTS}),
     Service((".volces.com",), _PLAIN_THOUGHTS),
     Service(("api.x.ai",), {"max_tokens_field": "max_completion_tokens", **_PLAIN_THOUGHTS},
             (("grok-(3-mini|4)", {"max_stop": 0}),)),
     # Nothing known that differs.
     Service(("api.siliconflow.cn", "api.siliconflow.com", "api.together.xyz",
              "api.fireworks.ai")),
-    # Ollama, vLLM, llama.cpp and SGLang on their usual ports: stop words without a bound.
-    Service((":11434", ":8000", ":8080", ":30000"), {"max_stop": 16}),
+    # On their usual ports; stop words without a bound. Ollama does not read `tool_choice`
+    # (github.com/ollama/ollama, issue 17921).
+    Service((":11434", "ollama.com"), {"max_stop": 16, "tool_choice_none": False}),
+    # vLLM, llama.cpp and SGLang.
+    Service((":8000", ":8080", ":30000"), {"max_stop": 16}),
 )  # fmt: skip
 
 

@@ -40,8 +40,8 @@ log = logging.getLogger("parlance.ai")
 
 Attempt = Callable[[tuple[ChatMessage, ...], ToolSet], Awaitable[CallEnd]]
 """Calls the model once, with its retries and failover. Is given what follows the question (the
-calls of earlier rounds and their answers) and the tools to offer; leaves the calls that the model
-makes in `TurnRun.calls`. Raises what the providers raise."""
+calls of earlier rounds and their answers) and the tools to offer, closed in the last round; leaves
+the calls that the model makes in `TurnRun.calls`. Raises what the providers raise."""
 
 Confirm = Callable[[ToolCall, ToolContext], Awaitable[bool]]
 """Asks somebody whether a tainted turn may run this call."""
@@ -143,7 +143,8 @@ class _Talk:
         for number in range(1, self._loop.limits.rounds + 2):
             start = run.turn.size()
             try:
-                end = await attempt(tuple(self._messages), self._tools)
+                tools = self._tools.close() if self._last else self._tools
+                end = await attempt(tuple(self._messages), tools)
             except ProviderFailure as failure:
                 raise _after_write(failure) if self._wrote else failure from None
             usage = run.end_round(end.usage)

@@ -105,9 +105,15 @@ class ToolStats(Struct):
 
 
 class ToolSet:
-    """The tools of one turn, by name. Immutable."""
+    """The tools of one turn, by name. Immutable.
 
-    def __init__(self, registry: ToolRegistry, specs: Iterable[ToolSpec]) -> None:
+    `closed`: they were used, and the model must answer without calling one again.
+    """
+
+    def __init__(
+        self, registry: ToolRegistry, specs: Iterable[ToolSpec], *, closed: bool = False
+    ) -> None:
+        self.closed = closed
         self._registry = registry
         self._specs = {spec.name: spec for spec in specs}
 
@@ -123,6 +129,10 @@ class ToolSet:
 
     def get(self, name: str) -> ToolSpec | None:
         return self._specs.get(name)
+
+    def close(self) -> ToolSet:
+        """Return the same tools for a last call."""
+        return ToolSet(self._registry, self._specs.values(), closed=True)
 
     def defs(self, dialect: Dialect) -> tuple[ToolDef, ...]:
         """Return what a provider of this dialect is told; tools that it would refuse are out."""

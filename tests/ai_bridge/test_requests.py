@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -41,13 +41,15 @@ def build(
     model: str = "m",
     stream: bool = True,
     tools: tuple[ToolDef, ...] = (),
+    tool_choice: Literal["auto", "none"] = "auto",
     quirks: Quirks = Quirks(),  # noqa: B008  # frozen
     **params: Any,
 ) -> HttpRequest:
     config = ProviderConfig(name="x", kind=kind, base_url=base_url, quirks=quirks)  # type: ignore[arg-type]
     call = ModelCall(
-        request=request(1, **params), model=model, messages=messages, tools=tools, stream=stream
-    )
+        request=request(1, **params), model=model, messages=messages, tools=tools, stream=stream,
+        tool_choice=tool_choice,
+    )  # fmt: skip
     return provider_of(config).build(call, KEY)
 
 
@@ -301,6 +303,40 @@ def test_tools_without_a_system_prompt_carry_the_mark_of_the_cache() -> None:
     other = ToolDef("clock", "Tells the time.", {"type": "object", "properties": {}})
     sent = body("anthropic", (ChatMessage(Role.USER, "Hi"),), tools=(WEATHER, other))
     assert ["cache_control" in tool for tool in sent["tools"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("openai_chat", "tool_choice", "none"),
+        ("openai_responses", "tool_choice", "none"),
+        ("anthropic", "tool_choice", {"type": "none"}),
+        ("gemini", "toolConfig", {"functionCallingConfig": {"mode": "NONE"}}),
+    ],
+)
+def test_a_last_call_shows_the_tools_and_forbids_them(kind: str, field: str, value: Any) -> None:
+    last = body(kind, tools=(WEATHER,), tool_choice="none")
+    assert last["tools"] == body(kind, tools=(WEATHER,))["tools"]
+    assert last[field] == value
+    assert field not in body(kind, tools=(WEATHER,))
+    assert field not in body(kind, tool_choice="none")
+
+
+@pytest.mark.parametrize("kind", ["openai_chat", "openai_responses"])
+@pytest.mark.parametrize(
+    ("base_url", "model"),
+    [
+        ("http://127.0.0.1:11434/v1", "qwen3"),
+        ("https://open.bigmodel.cn/api/paas/v4", "glm-5"),
+        ("https://openrouter.ai/api/v1", "z-ai/glm-5.3-flash"),
+    ],
+)
+def test_where_the_choice_is_unknown_a_last_call_tells_of_no_tools(
+    kind: str, base_url: str, model: str
+) -> None:
+    last = body(kind, base_url=base_url, model=model, tools=(WEATHER,), tool_choice="none")
+    assert {"tools", "tool_choice"} & set(last) == set()
+    assert "tools" in body(kind, base_url=base_url, model=model, tools=(WEATHER,))
 
 
 def test_anthropic_gets_a_bound_for_the_answer_in_any_case() -> None:

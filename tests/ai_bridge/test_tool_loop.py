@@ -33,10 +33,12 @@ class Model:
         self.usage = usage
         self.seen: list[tuple[ChatMessage, ...]] = []
         self.visible: list[bool] = []
+        self.closed: list[bool] = []
 
     async def __call__(self, messages: tuple[ChatMessage, ...], tools: ToolSet) -> CallEnd:
         self.seen.append(messages)
         self.visible.append(self.run.visible)
+        self.closed.append(tools.closed)
         self.run.begin_attempt("fake", "fake", 5.0)
         self.run.prompt_tokens = 100
         step = self.script[min(len(self.seen), len(self.script)) - 1]
@@ -168,6 +170,7 @@ async def test_rounds_are_bounded_and_the_last_is_announced(rounds: int) -> None
     assert [NOTE_LAST in text for text in (model.results(n + 1)[-1] for n in range(rounds))] == [
         *([False] * (rounds - 1)), True
     ]  # fmt: skip
+    assert model.closed == [*([False] * rounds), True]
     assert answer(bench.run.turn) == "Enough."
 
 
@@ -191,7 +194,7 @@ async def test_the_same_call_twice_is_not_run_and_ends_the_tools() -> None:
     assert len(bench.ran) == 1
     assert "before" in model.results(2)[0]
     assert NOTE_LAST in model.results(2)[0]
-    assert len(model.seen) == 3
+    assert model.closed == [False, False, True]
     assert bench.registry.stats.refused == {"repeated": 1}
     assert bench.lines[-1] == "refused a repeated"
 

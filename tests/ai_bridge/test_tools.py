@@ -134,6 +134,10 @@ async def test_a_model_that_never_stops_calling_is_stopped(
     assert outcome.code is Code.MODEL_UNAVAILABLE
     assert "only called tools" in outcome.error
     assert len(provider.requests) == 7
+    *earlier, last = (request.body for request in provider.requests)
+    field = "toolConfig" if kind == "gemini" else "tool_choice"
+    assert "none" in json.dumps(last[field]).lower()
+    assert not any(field in body for body in earlier)
     assert world.registry.stats.called == 6
     assert turn.text(StreamPart.TOOLS).count("done count") == 6
 

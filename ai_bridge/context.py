@@ -122,6 +122,8 @@ def _talk(request: TurnRequest, earlier: int, room: int) -> tuple[list[ChatMessa
         spent = 0
     asked = fit_question(question, room - spent) if question else []
     spent += sum(map(message_tokens, asked))
+    if spent > room and any(message.images for message in asked):
+        raise _too_many_pictures()
     shown, cost = fit_history(request.history, end, earlier, persona, room - spent)
     if among is not None:
         shown.insert(_place(shown, persona.depth), among)
@@ -214,6 +216,16 @@ def _filled(text: str, persona: PersonaSpec) -> str:
 
 def _joined(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
+
+
+def _too_many_pictures() -> ProviderFailure:
+    return ProviderFailure(
+        "too_many_pictures",
+        "The pictures of the last message fill the whole window of the model. "
+        "Send fewer of them, or choose a model with a larger window.",
+        remedy=Remedy.FAIL,
+        code=Code.CONTEXT_TOO_LONG,
+    )
 
 
 def _prompt_too_long() -> ProviderFailure:

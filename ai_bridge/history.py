@@ -12,7 +12,7 @@ from msgspec import structs
 
 from ai_bridge.cutting import cut_middle
 from ai_bridge.macros import one_line
-from ai_bridge.tokens import message_tokens
+from ai_bridge.tokens import PER_MESSAGE_TOKENS, message_tokens
 from ai_bridge.types import ChatMessage, PersonaSpec, Role
 
 OVERSIZED_SHARE = 0.5
@@ -20,8 +20,9 @@ OVERSIZED_SHARE = 0.5
 MIN_MESSAGE_TOKENS = 24
 """Nothing is cut to less; what does not fit even so is left out."""
 MIN_CUT_TOKENS = 64
-MAX_TAIL = 128
-"""Messages of tools after the question that are looked at; the loop of tools makes fewer."""
+MAX_TAIL = 1_000
+"""Messages of tools after the question that are looked at. The loop of tools makes fewer; a
+program that runs its own tools may bring hundreds."""
 
 Group = tuple[ChatMessage, ...]
 
@@ -40,7 +41,7 @@ def split_question(history: Sequence[ChatMessage], persona: PersonaSpec) -> tupl
         shown = as_told(message, persona)
         if shown.role is not Role.USER and position < newest - 1:
             break
-        if not shown.text:
+        if not shown.text and not shown.images:
             continue
         answers = list(_groups(history, newest, position + 1, persona))
         return position, [(shown,), *reversed(answers)]
@@ -105,7 +106,9 @@ def as_told(message: ChatMessage, persona: PersonaSpec) -> ChatMessage:
     if message.role is Role.ASSISTANT and name == persona.name:
         return structs.replace(message, name=None)
     # Names are written by people: no line break that could pass for another speaker.
-    return ChatMessage(Role.USER, f"{one_line(name)}: {message.text}" if message.text else "")
+    said = message.text or message.images
+    told = f"{one_line(name)}: {message.text}" if said else ""
+    return ChatMessage(Role.USER, told, images=message.images)
 
 
 def _groups(
@@ -126,7 +129,7 @@ def _groups(
                 yield (message, *reversed(answers))
             elif message.text:
                 yield (ChatMessage(message.role, message.text),)
-        elif message.text:
+        elif message.text or message.images:
             yield (message,)
         if answers:
             answers = []
@@ -147,6 +150,6 @@ def _cut(message: ChatMessage, limit: int) -> ChatMessage:
     cost = message_tokens(message)
     if cost <= limit or not message.text:
         return message
-    calls = message_tokens(structs.replace(message, text=""))
-    text = cut_middle(message.text, limit - calls + 4)
+    rest = message_tokens(structs.replace(message, text=""))
+    text = cut_middle(message.text, limit - rest + PER_MESSAGE_TOKENS)
     return structs.replace(message, text=text)

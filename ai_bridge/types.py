@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -33,6 +34,19 @@ class ToolCall(Struct, frozen=True):
     args: str
 
 
+class Image(Struct, frozen=True):
+    """A picture in a message: `data` in base64 with its media type, or an https address.
+
+    An address is for the AI service to fetch; nothing of ours ever opens it. `detail` is how
+    closely to look (low, high, auto), where the service asks for that.
+    """
+
+    media: str = ""
+    data: str = ""
+    url: str = ""
+    detail: str = ""
+
+
 class ChatMessage(Struct, frozen=True):
     """One message of a talk.
 
@@ -42,6 +56,8 @@ class ChatMessage(Struct, frozen=True):
 
     An assistant message may carry the tool `calls` it made; a TOOL message answers the one whose
     id is `call_id`, with the tool's name in `name`. Calls and their answers stay together.
+
+    `images` belong to a person's message and are shown with its text or not at all.
     """
 
     role: Role
@@ -49,6 +65,7 @@ class ChatMessage(Struct, frozen=True):
     name: str | None = None
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    images: tuple[Image, ...] = ()
 
 
 class PersonaSpec(Struct, frozen=True):
@@ -73,18 +90,62 @@ class PersonaSpec(Struct, frozen=True):
     window_tokens: int = 0
 
 
+class AnswerFormat(Struct, frozen=True):
+    """The whole answer is to be JSON: any object, or (kind "schema") one of this JSON Schema.
+
+    `tokens` is the estimate of what telling it costs.
+    """
+
+    kind: Literal["object", "schema"] = "object"
+    name: str = ""
+    description: str = ""
+    schema: dict[str, Any] = {}
+    strict: bool = False
+    tokens: int = 0
+
+
 class GenParams(Struct, frozen=True, kw_only=True):
     """Wishes about one answer; None leaves the choice to the configuration or the provider.
 
     `history` is the number of earlier messages that the model is shown (0: only the question).
+    `provider` pins the answer to one provider, `model` being its own name there: no other is
+    asked, whatever happens. `seed` and the penalties are wishes that not every service knows and
+    that have no effect there; `format` is a demand: who cannot meet it is not asked.
     """
 
     model: str | None = None
+    provider: str = ""
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     history: int | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    format: AnswerFormat | None = None
+
+
+class CallerTool(Struct, frozen=True):
+    """A tool that the caller runs. `schema` is JSON Schema of its arguments, as he wrote it."""
+
+    name: str
+    description: str = ""
+    schema: dict[str, Any] = {}
+    strict: bool = False
+
+
+class CallerTools(Struct, frozen=True):
+    """What a request may offer to the model in place of the tools of this server.
+
+    `choice` is auto, none, required, or the name of the one tool to call. Without `parallel` the
+    answer holds one call at most. `tokens` is the estimate of what telling them costs.
+    """
+
+    tools: tuple[CallerTool, ...]
+    choice: str = "auto"
+    parallel: bool = True
+    tokens: int = 0
 
 
 class Priority(IntEnum):
@@ -104,6 +165,7 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     question itself does not tell. `summary` tells what came before the history, `memories` what is
     known of the person: both are data to the model, never instructions. `speakers` are the others
     in a room: the answer must not begin to speak for them, nor with the persona's own name.
+    With `caller_tools` no other tools are offered, and the turn ends when the model calls them.
     """
 
     turn_id: int
@@ -119,6 +181,7 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     memories: tuple[str, ...] = ()
     priority: Priority = Priority.INTERACTIVE
     speakers: tuple[str, ...] = ()
+    caller_tools: CallerTools | None = None
 
 
 class UsageSource(IntEnum):
@@ -147,7 +210,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     `cost_micro`: micro-dollars, 0 also where no price is known.
     `retry_ms`: -1 asking again will not help, else the wait that is advised.
     `ttft_ms` (to the first visible text; -1 if there was none) and `duration_ms` count from the
-    moment the turn left the queue. `attempts` counts calls of a provider.
+    moment the turn left the queue. `attempts` counts calls of a provider. `calls` are for the
+    caller to run (`TurnRequest.caller_tools`).
     """
 
     reason: EndReason
@@ -161,6 +225,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     retry_ms: int = -1
     cost_micro: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

@@ -261,6 +261,7 @@ def _busy() -> ProviderFailure:
 
 # --- without a service ---------------------------------------------------------------------------
 
+# Another cut makes other vectors, and so needs another name of the model.
 _WORDS = re.compile(r"[^\W_]+")
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _SHORT_WORD = 3

@@ -8,12 +8,11 @@ odds halve with every round and end after two.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 
 from msgspec import Struct
 
+from ai_bridge.scripts import normal, places
 from protocol.codes import TalkMode
 
 MAX_ANSWERS = 3
@@ -35,43 +34,28 @@ def mentioned(voices: Iterable[Voice], text: str, ids: Iterable[int] = ()) -> li
     """Return who is called by id or by "@name", ids first, then in the order of the text."""
     by_id = {voice.id: voice for voice in voices}
     called = [voice for voice in dict.fromkeys(ids) if voice in by_id]
-    places = _places(by_id.values(), text, "@")
-    return list(dict.fromkeys((*called, *sorted(places, key=places.__getitem__))))
+    found = _first_places(by_id.values(), text, "@")
+    return list(dict.fromkeys((*called, *sorted(found, key=found.__getitem__))))
 
 
 def named(voices: Iterable[Voice], text: str) -> list[int]:
-    """Return whose names stand in the text, in its order.
-
-    A Latin name must stand as a word; Chinese has no spaces, so there it may stand anywhere.
-    """
-    places = _places(voices, text, "")
-    return sorted(places, key=places.__getitem__)
+    """Return whose names stand in the text as words of their script, in its order."""
+    found = _first_places(voices, text, "")
+    return sorted(found, key=found.__getitem__)
 
 
-def _places(voices: Iterable[Voice], text: str, before: str) -> dict[int, int]:
-    folded = text.casefold()
+def _first_places(voices: Iterable[Voice], text: str, before: str) -> dict[int, int]:
+    read = normal(text)
     found: dict[int, int] = {}
     taken: set[int] = set()
     # The longest name first: "Ann Lee" is not also a call of "Ann".
     for voice in sorted(voices, key=lambda voice: -len(voice.name)):
-        name = " ".join(voice.name.split()).casefold()
-        for match in _pattern(before, name).finditer(folded) if name else ():
-            if match.start() not in taken:
-                taken.add(match.start())
-                found.setdefault(voice.id, match.start())
+        name = normal(voice.name)
+        for at in places(read, before + name) if name else ():
+            if at not in taken:
+                taken.add(at)
+                found.setdefault(voice.id, at)
     return found
-
-
-@lru_cache(maxsize=1024)
-def _pattern(before: str, name: str) -> re.Pattern[str]:
-    """Match a name; word-bounded where its own first or last letter is one of spaced writing."""
-    left = r"(?<![^\W_\u2e80-\uffff])" if not before and _is_spaced(name[0]) else ""
-    right = r"(?![^\W_\u2e80-\uffff])" if _is_spaced(name[-1]) else ""
-    return re.compile(left + re.escape(before + name) + right)
-
-
-def _is_spaced(char: str) -> bool:
-    return char.isalnum() and char < "\u2e80"
 
 
 class TurnTaker:

@@ -1,8 +1,7 @@
 """Lorebooks: knowledge of a persona's world that is shown when the talk touches it.
 
 The fields are those of the character book in the card specifications V2 and V3. A key matches as
-a part of the text in scripts that put no spaces between words (Chinese, Japanese, Korean, Thai),
-and as a whole word elsewhere, so that "art" is not found in "party" but "龙" in "巨龙来了".
+a word of its script (ai_bridge.scripts): "art" is not found in "party" but "龙" in "巨龙来了".
 Patterns are never run: a pattern from a stranger's card can take hours.
 
 Matching cuts the text into words and, in unspaced scripts, pairs of characters once, and looks at
@@ -11,7 +10,6 @@ those keys only whose first word or pair is there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import pairwise
@@ -19,6 +17,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from ai_bridge.scripts import Script, one_width, places, runs
 from ai_bridge.tokens import estimate_tokens
 
 MAX_ENTRIES = 2_000
@@ -35,15 +34,6 @@ DEFAULT_DEPTH = 4
 MAX_DEPTH = 50
 DEFAULT_TOKENS = 1_000
 MAX_RECURSIONS = 2
-
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff"
-    "\u3100-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
-    "\uff66-\uff9f"
-)
-_find_runs = re.compile(rf"([{_UNSPACED}]+)|[^\W{_UNSPACED}]+").finditer
-_is_unspaced = re.compile(rf"[{_UNSPACED}]").match
-_LAST_BMP = "\uffff"
 
 
 class Logic(IntEnum):
@@ -77,12 +67,8 @@ class LoreEntry(Struct, frozen=True, kw_only=True):
 
 
 class _Key(NamedTuple):
-    """A key as it is searched for; `left` and `right`: a word must not go on there."""
-
     text: str
     cased: bool
-    left: bool
-    right: bool
 
 
 class LoreBook:
@@ -184,7 +170,7 @@ class LoreBook:
         self.left_out += max(0, len(keys) - MAX_KEYS)
         numbers: set[int] = set()
         for text in keys[:MAX_KEYS]:
-            number = self._key_number(text.strip(), cased)
+            number = self._key_number(one_width(text), cased)
             if number is not None:
                 numbers.add(number)
         return tuple(numbers)
@@ -205,7 +191,7 @@ class LoreBook:
             self.left_out += 1
             return None
         number = self._numbers[shown, cased] = len(self._keys)
-        self._keys.append(_Key(shown, cased, _goes_on(shown[0]), _goes_on(shown[-1])))
+        self._keys.append(_Key(shown, cased))
         if anchor:
             self._index.setdefault(anchor, []).append(number)
         else:
@@ -224,7 +210,7 @@ class LoreBook:
         for anchor in self._index.keys() & _anchors_of(folded):
             candidates += self._index[anchor]
         keys = self._keys
-        return {n for n in candidates if _holds(text if keys[n].cased else folded, keys[n])}
+        return {n for n in candidates if _holds(text if keys[n].cased else folded, keys[n].text)}
 
     def _called_by(
         self, fresh: set[int], keys: set[int], found: set[int], *, recursing: bool
@@ -275,40 +261,26 @@ def _joined(texts: Iterable[str]) -> str:
         parts.append(text[:room])
         room -= len(text)
     # No key holds this character, so none is found across two messages.
-    return "\x00".join(parts)
-
-
-def _goes_on(char: str) -> bool:
-    """Tell whether a word of a spaced script could go on beside this character."""
-    return (char.isalnum() or char == "_") and not _is_unspaced(char) and char <= _LAST_BMP
+    return one_width("\x00".join(parts))[:SCAN_CHARS]
 
 
 def _anchor(folded: str) -> str:
     """Return the word or pair that a text must have to hold this key; "" if there is none."""
-    run = next(iter(_find_runs(folded)), None)
-    if run is None or max(folded) > _LAST_BMP:
-        return ""
-    return run[0][:2] if run[1] else run[0]
+    for run, script in runs(folded):
+        return run if script is Script.SPACED else run[:2]
+    return ""
 
 
 def _anchors_of(folded: str) -> set[str]:
     anchors: set[str] = set()
-    for match in _find_runs(folded):
-        run = match[0]
-        if match[1]:
+    for run, script in runs(folded):
+        if script is Script.SPACED:
+            anchors.add(run)
+        else:
             anchors.update(run)
             anchors.update(map("".join, pairwise(run)))
-        else:
-            anchors.add(run)
     return anchors
 
 
-def _holds(text: str, key: _Key) -> bool:
-    at = text.find(key.text)
-    while at >= 0:
-        end = at + len(key.text)
-        apart = not (key.left and at and _goes_on(text[at - 1]))
-        if apart and not (key.right and end < len(text) and _goes_on(text[end])):
-            return True
-        at = text.find(key.text, at + 1)
-    return False
+def _holds(text: str, word: str) -> bool:
+    return any(True for _ in places(text, word))

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from ai_bridge.memory.lexical import WordIndex, normal
+from ai_bridge.memory.lexical import WordIndex
 from ai_bridge.memory.retrieve import fitting, rank
 from ai_bridge.memory.types import Memory
 from ai_bridge.memory.vectors import Matrix
+from ai_bridge.scripts import normal
 from server.memory_stats import MemoryLimits, MemoryStats
 from server.memory_vectors import Vectors
 from storage.memories import Embedded, PairState, pair_memories, pair_state

@@ -1,23 +1,20 @@
 """How near two texts are by the words they share: the fallback where there is no vector.
 
 Chinese is written without spaces, so its words are stood for by pairs of neighbours, and, with
-less weight, by single characters ("猫" alone is a word). Case and width do not count.
+less weight, by single characters ("猫" alone is a word); Korean likewise, because its words change
+their ends. Thai letters say less: there it is three neighbours. Case and width do not count.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
+
+from ai_bridge.scripts import Script, normal, runs, script_of
 
 CHARACTER_WEIGHT = 0.4
 MIN_WEIGHT = 2.0
 """Texts of less are taken to weigh this much: one shared character is no resemblance."""
-
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
-_find_runs = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+").findall
-_is_cjk = re.compile(rf"[{_CJK}]").match
-_find_spaces = re.compile(r"\s+")
 
 _COMMON_CHARACTERS = frozenset(
     "的了是我你他她它们这那在有和与就都也很不没吗呢吧啊呀哦嗯么什怎为一个上下来去到说要会能可以"
@@ -33,29 +30,26 @@ _COMMON_WORDS = frozenset(
 )
 
 
-def normal(text: str) -> str:
-    """Return text in one width and case, with single spaces."""
-    return _find_spaces.sub(" ", unicodedata.normalize("NFKC", text)).strip().casefold()
-
-
 def squeezed(text: str) -> str:
     """Return text in one width and case, without any white space."""
-    return _find_spaces.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return normal(text).replace(" ", "")
 
 
 def features(text: str) -> frozenset[str]:
     """Return the words, pairs and characters that a text is compared by."""
     found: set[str] = set()
-    for run in _find_runs(normal(text)):
-        if not _is_cjk(run):
+    for run, script in runs(normal(text)):
+        if script is Script.SPACED:
             if run not in _COMMON_WORDS:
                 # The plural counts as the singular, so that "dogs" finds "dog".
                 plural = len(run) > 3 and run[-1] == "s" and run[-2] != "s"
                 found.add(run[:-1] if plural else run)
             continue
-        found.update(c for c in run if c not in _COMMON_CHARACTERS)
-        pairs = (run[i : i + 2] for i in range(len(run) - 1))
-        found.update(p for p in pairs if _COMMON_CHARACTERS.isdisjoint(p))
+        if script is not Script.LETTERS:
+            found.update(c for c in run if c not in _COMMON_CHARACTERS)
+        size = 3 if script is Script.LETTERS else 2
+        parts = (run[at : at + size] for at in range(len(run) - size + 1))
+        found.update(part for part in parts if _COMMON_CHARACTERS.isdisjoint(part))
     return frozenset(found)
 
 
@@ -98,4 +92,5 @@ class WordIndex:
 
 
 def _weight(feature: str) -> float:
-    return CHARACTER_WEIGHT if len(feature) == 1 and _is_cjk(feature) else 1.0
+    alone = len(feature) == 1 and script_of(feature) is not Script.SPACED
+    return CHARACTER_WEIGHT if alone else 1.0

@@ -20,6 +20,8 @@ from protocol.codes import TalkMode
 
 NOVA, ANN, ANN_LEE, MEI = 1, 2, 3, 4
 VOICES = (Voice(NOVA, "Nova"), Voice(ANN, "Ann"), Voice(ANN_LEE, "Ann Lee"), Voice(MEI, "小美"))
+SOMCHAI, MINSU = 5, 6
+EAST = (*VOICES, Voice(SOMCHAI, "สมชาย"), Voice(MINSU, "민수"))
 
 
 def taker(seed: int = 1) -> TurnTaker:
@@ -35,6 +37,8 @@ def taker(seed: int = 1) -> TurnTaker:
         ("@Ann Lee and @Ann", (), [ANN_LEE, ANN]),
         ("@Annabel", (), []),
         ("你好@小美你怎么看", (), [MEI]),
+        ("＠ｎｏｖａ，你说呢", (), [NOVA]),
+        ("@민수야 안녕", (), [MINSU]),
         ("nothing", (MEI, NOVA, MEI, 99), [MEI, NOVA]),
         ("@Nova", (MEI,), [MEI, NOVA]),
         ("Nova is named only", (), []),
@@ -43,7 +47,7 @@ def taker(seed: int = 1) -> TurnTaker:
 def test_mentions_call_by_id_first_then_in_order_of_the_text(
     text: str, ids: tuple[int, ...], expected: list[int]
 ) -> None:
-    assert mentioned(VOICES, text, ids) == expected
+    assert mentioned(EAST, text, ids) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,13 +59,17 @@ def test_mentions_call_by_id_first_then_in_order_of_the_text(
         ("小美，Nova你们好", [MEI, NOVA]),
         ("Ann Lee!", [ANN_LEE]),
         ("snake_ann_case", [ANN]),
+        ("ฉันอยากถามสมชายหน่อย", [SOMCHAI]),
+        ("민수는 어때?", [MINSU]),
+        ("Nova는 어때?", [NOVA]),
+        ("재민수", []),
         ("", []),
     ],
 )
 def test_a_latin_name_stands_as_a_word_and_a_chinese_one_anywhere(
     text: str, expected: list[int]
 ) -> None:
-    assert named(VOICES, text) == expected
+    assert named(EAST, text) == expected
 
 
 def test_where_only_the_called_answer_a_name_alone_calls_nobody() -> None:

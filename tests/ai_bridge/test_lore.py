@@ -47,6 +47,11 @@ def found(book: LoreBook, *texts: str) -> list[str]:
         ("龙palace", "龙palaces", False),
         ("サクラ", "サクラが咲いた", True),
         ("서울", "서울에서 만나", True),
+        ("강", "건강하세요", False),
+        ("ｱﾘｽ", "アリスと", True),
+        ("nova", "我是ＮＯＶＡ呀", True),
+        ("nova", "_Nova_ smiles", True),
+        ("rose garden", "the rose\n garden", True),
         ("แมว", "ฉันรักแมวมาก", True),
         ("été", "cet Été-là", True),
         ("été", "étés", False),
@@ -156,11 +161,10 @@ alphabet = "ab A龙青.+ \x00_é"
 )
 def test_looking_up_finds_what_looking_at_every_key_would_find(keys: list[str], text: str) -> None:
     book = LoreBook([entry(key, key) for key in keys], token_budget=10_000)
-    spaced = "aé_b"
+    spaced = "aéb"
 
     def holds(key: str) -> bool:
-        key = key.strip().casefold()
-        folded = text.casefold()
+        key, folded = " ".join(key.split()).casefold(), " ".join(text.split()).casefold()
         for at in range(len(folded) - len(key) + 1) if key else ():
             if folded[at : at + len(key)] != key:
                 continue

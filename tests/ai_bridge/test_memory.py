@@ -325,6 +325,9 @@ async def test_a_large_search_lets_others_run_in_between() -> None:
         ("我在哪里上班", "在上海上班"),
         ("猫", "养了一只猫"),
         ("Can I eat a peanut butter sandwich?", "is allergic to peanuts"),
+        ("내 고양이 이름이 뭐야?", "고양이를 키운다"),
+        ("東京のどこで働いてる？", "東京で働いている"),
+        ("แมวของฉันชื่ออะไร", "เลี้ยงแมวชื่อมูจิ"),
     ],
 )
 def test_shared_words_are_found_in_both_writings(query: str, memory: str) -> None:
@@ -337,6 +340,8 @@ def test_shared_words_are_found_in_both_writings(query: str, memory: str) -> Non
         ("今天天气怎么样", "养了一只猫，叫年糕"),
         ("我的你的他的", "我的用户是"),
         ("What is the time?", "The user has a cat named Mochi"),
+        ("오늘 날씨 어때?", "고양이를 키운다"),
+        ("ตอนนี้กี่โมงแล้ว", "ทำงานที่กรุงเทพ"),
         ("", "养了一只猫"),
         ("？！…", "？！…"),
     ],

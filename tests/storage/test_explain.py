@@ -18,6 +18,7 @@ from storage import (
     conversations,
     dead_letters,
     devices,
+    mcp_servers,
     members,
     memories,
     memory_marks,
@@ -41,7 +42,15 @@ from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
 
-SMALL = {"schema_version", "tenant", "dead_letter", "setting", "ai_provider", "revision"}
+SMALL = {
+    "schema_version",
+    "tenant",
+    "dead_letter",
+    "setting",
+    "ai_provider",
+    "revision",
+    "mcp_server",
+}
 """Tables read whole on purpose, by operators or at start."""
 
 TABLES = (
@@ -125,6 +134,12 @@ async def use_everything(store: Store) -> None:
     await do((), providers.drop_provider, name="name")
     await read(providers.providers())
     await read(revisions.revisions())
+    await do((), mcp_servers.note_tools, name="s", seen="[]", first={"a": "b"})
+    await do((), mcp_servers.pin_tools, name="s", digests={"a": "c"})
+    await do((), mcp_servers.note_problem, name="s", problem="connect")
+    await do((), mcp_servers.ask_for_lists)
+    await read(mcp_servers.mcp_server("s"))
+    await read(mcp_servers.mcp_servers())
     # a repeat: the careful path
     for _ in range(2):
         turn = NewTurn(new_id(), 1, ann, 7)

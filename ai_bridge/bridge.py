@@ -20,12 +20,12 @@ from ai_bridge.config import BridgeConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
-from ai_bridge.engines.registry import EngineRegistry
+from ai_bridge.engines.registry import CountedJob, EngineRegistry
 from ai_bridge.errors import BridgeError, ProviderFailure
 from ai_bridge.router import Router, make_registry
 from ai_bridge.run import TurnRun, TurnWatcher
 from ai_bridge.slots import Service
-from ai_bridge.stats import BridgeStats, SlotGauge
+from ai_bridge.stats import NO_ENGINE, BridgeStats, SlotGauge
 from ai_bridge.tools.loop import ToolLoop
 from ai_bridge.turn import Turn
 from ai_bridge.types import ModelInfo, Outcome, TurnRequest
@@ -74,7 +74,7 @@ class Bridge:
             self._config, has_room=self._has_room, clock=clock, is_closed=self._is_closed
         )
         self._runs: dict[int, TurnRun] = {}
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, CountedJob] = {}
         self._kept: dict[int, tuple[float, Turn]] = {}
         self._engine: EngineRegistry | None = None
         self._router: Router | None = None
@@ -363,7 +363,7 @@ class Bridge:
     def _note_watcher_error(self) -> None:
         self.stats.watcher_errors += 1
 
-    def _launch(self, engine: Engine, run: TurnRun) -> None:
+    def _launch(self, engine: EngineRegistry, run: TurnRun) -> None:
         """Start the task of a turn that admission counts as running."""
         job = self._jobs[run.turn.id] = engine.reserve(run.turn.request)
         name = f"turn-{run.turn.id}"
@@ -427,11 +427,12 @@ class Bridge:
         run.end(outcome)
         del self._runs[turn.id]
         self._kept[turn.id] = (self._clock(), turn)
-        self.stats.note(outcome)
-        self._log_end(turn, outcome)
+        job = self._jobs.pop(turn.id, None)
+        engine = job.engine if job is not None else NO_ENGINE
+        self.stats.note(outcome, engine)
+        self._log_end(turn, outcome, engine)
         # Kept for its answer; what was asked would weigh ten times as much.
         turn.request = structs.replace(turn.request, history=(), memories=(), summary="")
-        job = self._jobs.pop(turn.id, None)
         if job is not None:
             job.release()
             self._admission.release(turn)
@@ -447,7 +448,7 @@ class Bridge:
                 break
             self._launch(engine, self._runs[turn.id])
 
-    def _log_end(self, turn: Turn, outcome: Outcome) -> None:
+    def _log_end(self, turn: Turn, outcome: Outcome, engine: str) -> None:
         log.info(
             "turn.ended",
             extra={
@@ -455,6 +456,7 @@ class Bridge:
                 "request": turn.request.request_id,
                 "reason": outcome.reason.name.lower(),
                 "code": outcome.code.name.lower() if outcome.code is not None else "",
+                "engine": engine,
                 "provider": outcome.provider,
                 "model": outcome.model,
                 "attempts": outcome.attempts,

@@ -13,6 +13,8 @@ from protocol.codes import Code, EndReason
 WAIT_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 TTFT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 GAP_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
+NO_ENGINE = "none"
+"""Label of turns that ended before an engine had them."""
 CLOSE_BOUNDS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
 
 
@@ -86,6 +88,8 @@ class BridgeStats(Struct):
     watcher_errors: int = 0
     retries_by: dict[str, int] = {}
     refused_by: dict[str, int] = {}
+    ended_by: dict[tuple[str, ...], int] = {}
+    """By (engine, reason): both from closed sets."""
     queue_wait: Histogram = _histogram(WAIT_BOUNDS_S)
     ttft: Histogram = _histogram(TTFT_BOUNDS_S)
     token_gap: Histogram = _histogram(GAP_BOUNDS_S)
@@ -94,9 +98,11 @@ class BridgeStats(Struct):
     queue_depth: Callable[[], dict[str, int]] = _no_depth
     stream_limit: Callable[[], int] = _no_streams
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome, engine: str = NO_ENGINE) -> None:
         """Count an ended turn."""
         self.ended += 1
+        key = engine, outcome.reason.name.lower()
+        self.ended_by[key] = self.ended_by.get(key, 0) + 1
         name = _NAMES[outcome.reason]
         setattr(self, name, getattr(self, name) + 1)
         if outcome.ttft_ms >= 0:

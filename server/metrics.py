@@ -32,13 +32,16 @@ _LAG_FADE: Final = 0.8  # a pause of 1 s is forgotten (below 100 ms) after half 
 
 
 class Figure(NamedTuple):
-    """One counter or gauge; with a label, value maps what the label says to a number."""
+    """One counter or gauge; with a label, value maps what the label says to a number.
+
+    Several labels are a tuple, and so are the keys of the mapping then.
+    """
 
     kind: Literal["counter", "gauge"]
     name: str
     about: str
-    value: float | Mapping[str, float]
-    label: str = ""
+    value: float | Mapping[str, float] | Mapping[tuple[str, ...], float]
+    label: str | tuple[str, ...] = ""
 
 
 class Spread(NamedTuple):
@@ -159,12 +162,8 @@ def bridge_figures(stats: "BridgeStats") -> Source:
         for name, value in stats.as_dict().items():
             if not name.startswith("ended_"):
                 yield Figure("counter", f"ai_{name}", f"AI bridge: {name}.", value)
-        ended = {
-            name.removeprefix("ended_"): value
-            for name, value in stats.as_dict().items()
-            if name.startswith("ended_")
-        }
-        yield Figure("counter", "ai_turns", "AI answers ended.", ended, "reason")
+        labels = ("engine", "reason")
+        yield Figure("counter", "ai_turns", "AI answers ended.", stats.ended_by, labels)
         yield Figure("counter", "ai_retry_causes", "Attempts again.", stats.retries_by, "reason")
         yield Figure("counter", "ai_refusals", "Turns refused.", stats.refused_by, "code")
         yield Figure("gauge", "ai_queue_depth", "Turns waiting.", stats.queue_depth(), "class")
@@ -287,22 +286,28 @@ def rss_bytes() -> int:
 
 def _figure(figure: Figure) -> Metric:
     family = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
-    labels = [figure.label] if figure.label else []
-    metric = family(f"parlance_{figure.name}", figure.about, labels=labels)
+    metric = family(f"parlance_{figure.name}", figure.about, labels=_words(figure.label))
     if isinstance(figure.value, Mapping):
-        for label, value in _bounded(figure.value).items():
-            metric.add_metric([label], value)
+        for said, value in _bounded(figure.value).items():
+            metric.add_metric(said, value)
     else:
         metric.add_metric([], figure.value)
     return metric
 
 
-def _bounded(values: Mapping[str, float]) -> Mapping[str, float]:
-    if len(values) <= MAX_SERIES:
-        return values
-    items = list(values.items())
+def _words(label: str | tuple[str, ...]) -> tuple[str, ...]:
+    return label if isinstance(label, tuple) else (label,) if label else ()
+
+
+def _bounded(
+    values: Mapping[str, float] | Mapping[tuple[str, ...], float],
+) -> dict[tuple[str, ...], float]:
+    """Return the numbers by what the labels say; those beyond the bound are one."""
+    items = [(_words(said), value) for said, value in values.items()]
     kept = dict(items[:MAX_SERIES])
-    kept["other"] = kept.get("other", 0) + sum(value for _, value in items[MAX_SERIES:])
+    if rest := items[MAX_SERIES:]:
+        other = ("other",) * len(rest[0][0])
+        kept[other] = kept.get(other, 0) + sum(value for _, value in rest)
     return kept
 
 

@@ -58,8 +58,11 @@ class Engine(Protocol):
     def health(self) -> dict[str, dict[str, Any]]: ...
     def info(self) -> EngineInfo: ...
 
-    async def health_check(self) -> bool:
-        """Tell whether turns would be answered; may ask servers, and never raises."""
+    async def complaint(self) -> str:
+        """Return why turns would not be answered, "" if they would; may ask servers.
+
+        The text is for an operator: it says what to do, and holds no address and no key.
+        """
 
     async def start(self) -> None: ...
     async def aclose(self) -> None: ...

@@ -87,9 +87,14 @@ class ChatEngine:
     def info(self) -> EngineInfo:
         return CHAT_ENGINE
 
-    async def health_check(self) -> bool:
-        """Tell what recent calls tell: asking a provider would cost money."""
-        return any(provider.get("ok", True) for provider in self.health().values())
+    async def complaint(self) -> str:
+        """Say what recent calls tell: asking a provider would cost money."""
+        providers = self.health().values()
+        if any(provider.get("ok", True) for provider in providers):
+            return ""
+        if not providers:
+            return "It has no AI service. Add one: parlance provider add."
+        return "None of its AI services answers at present. See /health for what each reports."
 
     async def start(self) -> None:
         """Nothing to open: connections are made when a turn needs one."""

@@ -131,17 +131,22 @@ class Mem0Client:
         self.stats.added += done
         return done
 
-    async def healthy(self) -> bool:
-        """Ask the server whether it is there."""
+    async def complaint(self) -> str:
+        """Ask the server whether it is there; return what is wrong, "" for nothing."""
         path = "/" if self._config.api == "oss" else "/v1/ping/"
         try:
             async with (
                 asyncio.timeout(HEALTH_S),
                 self._session().get(self._url(path), allow_redirects=False) as response,
             ):
-                return response.status < 400
+                status = response.status
         except (TimeoutError, aiohttp.ClientError, OSError):
-            return False
+            return "The mem0 server does not answer. See that it runs at ai.mem0_url."
+        if status in (401, 403):
+            return "The mem0 server does not accept the key. Correct ai.mem0_key."
+        if status >= 400:
+            return f"The mem0 server answers with HTTP {status}. Check ai.mem0_url and ai.mem0_api."
+        return ""
 
     async def aclose(self) -> None:
         if self._http is not None:
@@ -274,8 +279,8 @@ class Mem0Proxy:
     def info(self) -> EngineInfo:
         return MEM0_PROXY
 
-    async def health_check(self) -> bool:
-        return await self.inner.health_check() and await self.memory.healthy()
+    async def complaint(self) -> str:
+        return await self.inner.complaint() or await self.memory.complaint()
 
     async def start(self) -> None:
         """Nothing to open: connections are made when a turn needs one."""

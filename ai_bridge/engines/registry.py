@@ -40,6 +40,8 @@ MAX_SAMPLES = 2_000
 MAX_ROUTES = 10_000
 MAX_CLOSING = 16
 
+_NO_START = "This engine does not start, so the present one stays. Check its settings."
+_UNKNOWN_HEALTH = "It could not be found out whether this engine works; the log says more."
 _ASKED_TOO_MUCH = (Code.CONTEXT_TOO_LONG, Code.REFUSED, Code.INVALID)
 """Failures that any engine would have."""
 
@@ -96,6 +98,9 @@ class EngineRegistry:
     Args:
         makers: how each engine is made; it is started before its first turn.
         default: name of the engine of all who have no other.
+
+    Attributes:
+        rolled_back: called on the loop with the scope of a switch that was undone.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class EngineRegistry:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stats = RegistryStats()
+        self.rolled_back: Callable[[EngineScope], None] = lambda scope: None
         self._makers = {info.name: make for info, make in makers.items()}
         self._features = {info.name: info.features for info in makers}
         self._default = default
@@ -170,20 +176,54 @@ class EngineRegistry:
         except Exception:
             self.stats.refused += 1
             log.exception("engine.start_failed", extra={"engine": name})
-            text = "This engine does not start, so the present one stays. Check its settings."
-            raise BridgeError(Code.MODEL_UNAVAILABLE, text, 5000) from None
+            raise BridgeError(Code.MODEL_UNAVAILABLE, _NO_START, 5000) from None
         self.stats.switches += 1
         log.info("engine.switched", extra={"engine": name, "percent": percent})
 
     async def clear(self, scope: EngineScope) -> None:
-        """Let a scope follow the next wider one again; the default stays."""
+        """Let a scope follow the next wider one again.
+
+        For everybody that is the engine of the settings, which is switched to.
+
+        Raises:
+            BridgeError: the engine of the settings is not healthy (see `switch`).
+        """
+        if scope == _ALL:
+            if self.engine_at(_ALL) != self._default:
+                await self.switch(self._default)
+            return
         async with self._changing:
-            if scope != _ALL:
-                self._put(scope, None)
+            self._put(scope, None)
 
     def list_engines(self) -> list[EngineStatus]:
         """Return all engines that can be chosen, and where they answer."""
         return [self._status(name) for name in self._makers]
+
+    def engine_at(self, scope: EngineScope) -> str:
+        """Return the engine that was chosen for just this scope, "" for none."""
+        route = self._routes.get(scope)
+        return route.live.name if route is not None else ""
+
+    async def complaint_of(self, name: str) -> str:
+        """Return why this engine would not answer, "" if it would; one not in use is tried out.
+
+        Raises:
+            BridgeError: NOT_FOUND, no such engine.
+        """
+        if name not in self._makers:
+            raise _no_engine()
+        live = self._live.get(name)
+        if live is not None:
+            return await _complaint(live.engine)
+        live = _Live(name, self._makers[name]())
+        try:
+            await live.engine.start()
+            return await _complaint(live.engine)
+        except Exception:
+            log.exception("engine.start_failed", extra={"engine": name})
+            return _NO_START
+        finally:
+            self._begin_task(_close(live))
 
     def routes(self) -> list[EngineRoute]:
         """Return all choices, to be stored."""
@@ -230,11 +270,11 @@ class EngineRegistry:
     def is_closed(self, request: TurnRequest) -> bool:
         return self._for(request).is_closed(request)
 
-    def reserve(self, request: TurnRequest) -> Job:
+    def reserve(self, request: TurnRequest) -> CountedJob:
         live, trial = self._choose(request.tenant, request.persona.id, request.conv)
         job = live.engine.reserve(request)
         live.running += 1
-        return _CountedJob(self, live, trial, job)
+        return CountedJob(self, live, trial, job)
 
     def recheck(self) -> None:
         self.sweep()
@@ -260,8 +300,16 @@ class EngineRegistry:
         """Return the default engine's."""
         return self._routes[_ALL].live.engine.info()
 
+    async def complaint(self) -> str:
+        """Return what the first engine in use complains of."""
+        for live in list(self._live.values()):
+            if text := await _complaint(live.engine):
+                return text
+        return ""
+
     async def health_check(self) -> bool:
-        return all([await _is_healthy(live.engine) for live in list(self._live.values())])
+        """Tell whether all engines in use would answer."""
+        return not await self.complaint()
 
     async def start(self) -> None:
         """Start the default engine, healthy or not: without it there is none."""
@@ -284,7 +332,7 @@ class EngineRegistry:
 
     def _check(self, name: str, scope: EngineScope, percent: float) -> None:
         if name not in self._makers:
-            raise BridgeError(Code.NOT_FOUND, "There is no engine of this name.")
+            raise _no_engine()
         if not 0.0 <= percent <= 100.0 or (scope.conv and (scope.tenant or scope.persona)):
             raise BridgeError(Code.INVALID, "A share is 0 to 100; a conversation is named alone.")
         if len(self._closing) >= MAX_CLOSING:
@@ -309,17 +357,16 @@ class EngineRegistry:
     async def _healthy(self, name: str) -> _Live:
         """Return the engine, started and healthy; one made for nothing is closed again."""
         known = name in self._live
-        healthy = False
+        wrong = _UNKNOWN_HEALTH
         live = await self._started(name)
         try:
-            healthy = await _is_healthy(live.engine)
+            wrong = await _complaint(live.engine)
         finally:
-            if not known and not healthy:
+            if not known and wrong:
                 del self._live[name]
                 self._begin_task(_close(live))
-        if not healthy:
-            text = "This engine is not healthy, so the present one stays. Check its settings."
-            raise BridgeError(Code.MODEL_UNAVAILABLE, text, 5000)
+        if wrong:
+            raise BridgeError(Code.MODEL_UNAVAILABLE, f"{wrong} The present engine stays.", 5000)
         return live
 
     async def _started(self, name: str) -> _Live:
@@ -372,6 +419,7 @@ class EngineRegistry:
             self._put(trial.scope, before)
         self.stats.rollbacks += 1
         log.error("engine.rolled_back", extra={"engine": route.live.name})
+        self.rolled_back(trial.scope)
 
     async def _restored(self, route: _Route | None) -> _Route | None:
         """Return a route with engines that run: those it had may have closed."""
@@ -483,7 +531,7 @@ class _Route:
         return self.live, None
 
 
-class _CountedJob:
+class CountedJob:
     """A turn on its engine: keeps the engine open, and tells how it went."""
 
     def __init__(
@@ -494,6 +542,11 @@ class _CountedJob:
         self._trial = trial
         self._job = job
         self._released = False
+
+    @property
+    def engine(self) -> str:
+        """Return the name of the engine."""
+        return self._live.name
 
     async def run(self, run: TurnRun) -> Outcome:
         self._live.runs.add(run)
@@ -515,13 +568,18 @@ class _CountedJob:
             self._registry.turn_over(self._live)
 
 
-async def _is_healthy(engine: Engine) -> bool:
+def _no_engine() -> BridgeError:
+    text = "There is no engine of this name. See: parlance engine list."
+    return BridgeError(Code.NOT_FOUND, text)
+
+
+async def _complaint(engine: Engine) -> str:
     try:
         async with asyncio.timeout(HEALTH_S):
-            return await engine.health_check()
+            return await engine.complaint()
     except Exception:
         log.warning("engine.health_check_failed", exc_info=True)
-        return False
+        return _UNKNOWN_HEALTH
 
 
 async def _close(live: _Live) -> None:

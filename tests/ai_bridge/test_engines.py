@@ -188,7 +188,7 @@ class Puppet:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.healthy: bool | Exception = True
+        self.wrong: str | Exception = ""
         self.started = 0
         self.closed = 0
         self.rechecks = 0
@@ -222,10 +222,10 @@ class Puppet:
     def info(self) -> EngineInfo:
         return EngineInfo(self.name)
 
-    async def health_check(self) -> bool:
-        if isinstance(self.healthy, Exception):
-            raise self.healthy
-        return self.healthy
+    async def complaint(self) -> str:
+        if isinstance(self.wrong, Exception):
+            raise self.wrong
+        return self.wrong
 
     async def start(self) -> None:
         self.started += 1
@@ -251,14 +251,14 @@ class Stage:
     def __init__(self) -> None:
         self.clock = Clock()
         self.made: list[Puppet] = []
-        self.healthy: dict[str, Any] = {}
+        self.wrong: dict[str, Any] = {}
         makers = {EngineInfo(name): self._maker(name) for name in "abc"}
         self.registry = EngineRegistry(makers, "a", clock=self.clock)
 
     def _maker(self, name: str) -> Any:
         def make() -> Engine:
             puppet = Puppet(name)
-            puppet.healthy = self.healthy.get(name, True)
+            puppet.wrong = self.wrong.get(name, "")
             self.made.append(puppet)
             return puppet
 
@@ -317,8 +317,33 @@ async def test_the_most_specific_scope_wins(stage: Stage) -> None:
     assert (stage.at(7, 5, 3), stage.at(7, 5, 4)) == ("b", "a")
     await registry.clear(EngineScope(conv=3))
     assert stage.at(7, 5, 3) == "a"
-    await registry.clear(EngineScope())  # the default stays
+    assert registry.engine_at(EngineScope(tenant=7)) == "b"
+    assert registry.engine_at(EngineScope(tenant=8)) == ""
+
+
+async def test_clearing_for_everybody_goes_back_to_the_engine_of_the_settings(
+    stage: Stage,
+) -> None:
+    await stage.registry.clear(EngineScope())
+    await stage.registry.switch("b")
+    stage.wrong["a"] = "broken"
+    with pytest.raises(BridgeError):
+        await stage.registry.clear(EngineScope())
+    assert stage.at() == "b"
+    stage.wrong.clear()
+    await stage.registry.clear(EngineScope())
     assert stage.at() == "a"
+
+
+async def test_an_engine_not_in_use_is_tried_out_and_closed_again(stage: Stage) -> None:
+    assert await stage.registry.complaint_of("a") == ""
+    stage.wrong["b"] = "broken"
+    assert await stage.registry.complaint_of("b") == "broken"
+    await stage.settled()
+    assert stage.state() == [("a", 1, 0), ("b", 1, 1)]
+    with pytest.raises(BridgeError) as refusal:
+        await stage.registry.complaint_of("nobody")
+    assert refusal.value.code is Code.NOT_FOUND
 
 
 async def test_an_engine_without_turns_closes_when_it_is_replaced(stage: Stage) -> None:
@@ -379,12 +404,17 @@ async def _until_stopped(job: Job, run: TurnRun) -> None:
         job.release()
 
 
-@pytest.mark.parametrize("health", [False, RuntimeError("secret")])
-async def test_an_unhealthy_engine_is_not_chosen(stage: Stage, health: Any) -> None:
-    stage.healthy["b"] = health
+@pytest.mark.parametrize(
+    ("wrong", "said"), [("Its lamp is out.", "Its lamp is out."), (RuntimeError("secret"), "log")]
+)
+async def test_an_unhealthy_engine_is_not_chosen_and_says_why(
+    stage: Stage, wrong: Any, said: str
+) -> None:
+    stage.wrong["b"] = wrong
     with pytest.raises(BridgeError) as refusal:
         await stage.registry.switch("b")
     assert refusal.value.code is Code.MODEL_UNAVAILABLE
+    assert said in refusal.value.text
     assert "secret" not in refusal.value.text
     await stage.settled()
     assert stage.at() == "a"
@@ -443,6 +473,8 @@ async def test_a_canary_in_a_scope_without_a_route_stands_beside_the_wider_one(
 
 
 async def test_a_switch_after_which_most_turns_fail_is_undone(stage: Stage) -> None:
+    undone: list[EngineScope] = []
+    stage.registry.rolled_back = undone.append
     await stage.registry.switch("b")
     bad = stage.made[-1]
     bad.outcome = Outcome(reason=EndReason.ERROR, code=Code.MODEL_UNAVAILABLE)
@@ -455,6 +487,7 @@ async def test_a_switch_after_which_most_turns_fail_is_undone(stage: Stage) -> N
     await stage.settled()
     assert stage.at() == "a"
     assert stage.registry.stats.rollbacks == 1
+    assert undone == [EngineScope()]
     assert bad.closed == 1
     # The old one is not on trial: its failures have other causes.
     stage.made[-1].outcome = bad.outcome
@@ -525,7 +558,7 @@ async def test_choices_outlive_the_process(stage: Stage) -> None:
     )
     stored.append(EngineRoute(EngineScope(tenant=8), "gone"))
     other = Stage()
-    other.healthy["b"] = False  # nobody chooses anew: it stays what was chosen
+    other.wrong["b"] = "broken"  # nobody chooses anew: it stays what was chosen
     await other.registry.start()
     await other.registry.restore(stored)
     assert other.registry.routes() == stored[:-1]

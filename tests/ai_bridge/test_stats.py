@@ -24,6 +24,17 @@ def test_histograms_of_two_bridges_are_apart() -> None:
     assert second.retries_by == {}
 
 
+async def test_a_turn_that_no_engine_had_counts_for_none(
+    provider: ScriptedProvider, make_rig: MakeRig
+) -> None:
+    rig = await make_rig(provider, user_running=1)
+    rig.ask(model="stall=1")
+    turn, watcher = rig.ask(model="stall=1")
+    rig.bridge.cancel(turn.id)
+    await watcher.end()
+    assert rig.bridge.stats.ended_by == {("none", "cancelled"): 1}
+
+
 async def test_the_page_shows_slots_waits_and_causes(
     provider: ScriptedProvider, make_rig: MakeRig
 ) -> None:
@@ -37,6 +48,8 @@ async def test_the_page_shows_slots_waits_and_causes(
     lines = set(page.splitlines())
     assert {
         'parlance_ai_slot_limit{slot="p0/stall=1"} 9.0',
+        'parlance_ai_turns_total{engine="chat_engine",reason="stop"} 2.0',
+        'parlance_ai_turns_total{engine="chat_engine",reason="error"} 1.0',
         'parlance_ai_slot_inflight{slot="p0/stall=1"} 1.0',
         'parlance_ai_slot_closed{slot="p0/status=403"} 1.0',
         'parlance_ai_breaker_state{slot="p0/status=403"} 0.0',

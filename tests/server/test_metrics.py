@@ -59,6 +59,17 @@ def test_a_label_that_grows_is_cut() -> None:
     assert found["parlance_big", "other"] == 50
 
 
+def test_several_labels_are_cut_together() -> None:
+    values: dict[tuple[str, ...], float] = {
+        ("a", f"name{number}"): 1.0 for number in range(MAX_SERIES + 50)
+    }
+    page = Metrics([lambda: [Figure("counter", "big", "Big.", values, ("x", "y"))]]).render()
+    lines = [line for line in page.decode().splitlines() if line.startswith("parlance_big_total{")]
+    assert len(lines) == MAX_SERIES + 1
+    assert 'parlance_big_total{x="a",y="name0"} 1.0' in lines
+    assert 'parlance_big_total{x="other",y="other"} 50.0' in lines
+
+
 def test_lag_is_the_worst_of_late_and_fades() -> None:
     lag = LoopLag()
     lag.note(1.0)

@@ -10,7 +10,6 @@ import pytest
 from ai_bridge.account import Limits
 from protocol.codes import ConvKind
 from protocol.envelopes import MsgPush
-from server.__main__ import app, put_first
 from server.ai_providers import (
     AiRefresh,
     added_providers,
@@ -20,7 +19,6 @@ from server.ai_providers import (
     reseal,
 )
 from server.ai_setup import load_budgets
-from server.commands.context import command_line
 from server.config_sections import AiConfig, ProviderConfig
 from server.errors import ServiceError
 from server.secrets import Secret
@@ -30,6 +28,7 @@ from storage.revisions import BUDGETS, PROVIDERS, note_revision, revisions
 from storage.usage import BudgetRow, set_budget, usage_page
 from tests.server.harness import Server, serving
 from tests.server.model import Model
+from tests.server.shell import Shell
 
 KEY = "sk-geheim-密钥"
 SERVICE = ProviderConfig(
@@ -80,7 +79,7 @@ async def test_one_unusable_service_does_not_hide_the_others(
 
 
 async def save(server: Server, row: ProviderRow) -> None:
-    await server.store.change((), lambda tx: save_provider(tx, row))
+    await server.store.change((), partial(save_provider, row=row))
 
 
 async def test_rekeying_seals_everything_with_the_new_master_key(tmp_path: Path) -> None:
@@ -159,31 +158,13 @@ async def test_what_an_answer_used_is_in_the_sums(tmp_path: Path) -> None:
 # commands
 
 
-class Shell:
-    """Runs commands on one data folder."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capsys = capsys
-
-    def run(self, *words: str, code: int = 0) -> str:
-        base = ["--data-dir", str(self.folder), "--set", "server.port=1"]
-        done = command_line(app, put_first([*words, *base]))
-        out, err = self._capsys.readouterr()
-        assert done == code, out + err
-        return out + err
-
-
 @pytest.fixture
-def shell(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key on standard input."""
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{KEY}\n"))
-    return Shell(tmp_path / "data", capsys)
 
 
+@pytest.mark.usefixtures("key")
 def test_services_are_added_listed_and_removed_and_never_show_their_key(shell: Shell) -> None:
     said = shell.run(
         "provider", "add", "deep", "--base-url", "https://x.example/v1", "--model", "deep-chat",

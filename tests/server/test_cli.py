@@ -17,35 +17,10 @@ from server.__main__ import app, put_first
 from server.card_png import plain_picture
 from server.cards import Card, card_picture, read_card_file
 from server.commands.context import command_line
+from tests.server.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 GOOD = "a good password\n"
-
-
-class Shell:
-    """Runs commands on one data folder."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capsys = capsys
-
-    def run(self, *words: str, code: int = 0) -> str:
-        """Run one command; return what it printed."""
-        # A port that nobody listens on: the commands look whether a server is running.
-        base = ["--data-dir", str(self.folder), "--set", "server.port=1"]
-        self._capsys.readouterr()
-        done = command_line(app, put_first([*words, *base]))
-        out, err = self._capsys.readouterr()
-        assert done == code, out + err
-        return out + err
-
-
-@pytest.fixture
-def shell(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path / "data", capsys)
 
 
 @pytest.fixture

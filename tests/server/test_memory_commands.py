@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from server.__main__ import app, put_first
-from server.commands.context import command_line
 from storage.accounts import create_user
 from storage.ids import new_id
 from storage.memories import add_memory, set_off
 from storage.rows import StoreOptions
 from storage.store import Store
 from tests.conftest import sqlite_url
+from tests.server.shell import Shell
 
 Run = Callable[..., str]
 
@@ -44,15 +43,7 @@ def ids(tmp_path: Path) -> list[int]:
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    base = ["--data-dir", str(tmp_path), "--set", "server.port=1"]
-
-    def run(*words: str, code: int = 0) -> str:
-        done = command_line(app, put_first(["memory", *words, *base]))
-        out, err = capsys.readouterr()
-        assert done == code, out + err
-        return out + err
-
-    return run
+    return partial(Shell(tmp_path, capsys).run, "memory")
 
 
 def test_the_list_shows_what_is_known_and_the_choice(ids: list[int], run: Run) -> None:

@@ -21,12 +21,13 @@ from tests.ai_bridge.fakes import Watcher, request
 from tests.ai_bridge.fakes import answer as answer_of
 
 NOW = datetime(2026, 3, 5, 14, 7, tzinfo=UTC)
+MIRA = PersonaSpec(1, "Mira")
 
 
 class Talk:
     """A conversation with the partner, message after message."""
 
-    def __init__(self, persona: PersonaSpec = PersonaSpec(1, "Mira"), conv: int = 7) -> None:  # noqa: B008 - immutable
+    def __init__(self, persona: PersonaSpec = MIRA, conv: int = 7) -> None:
         self.persona = persona
         self.conv = conv
         self.history: list[ChatMessage] = []

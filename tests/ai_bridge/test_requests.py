@@ -15,6 +15,7 @@ from ai_bridge.types import ChatMessage, Role, ToolCall
 from tests.ai_bridge.fakes import request
 
 KEY = Secret("sk-private")
+PLAIN = Quirks()
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = ToolDef("weather", "Tells the weather.", SCHEMA)
 CALLS = (
@@ -42,7 +43,7 @@ def build(
     stream: bool = True,
     tools: tuple[ToolDef, ...] = (),
     tool_choice: Literal["auto", "none"] = "auto",
-    quirks: Quirks = Quirks(),  # noqa: B008  # frozen
+    quirks: Quirks = PLAIN,
     **params: Any,
 ) -> HttpRequest:
     config = ProviderConfig(name="x", kind=kind, base_url=base_url, quirks=quirks)  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 """Budgets: money is set aside before a provider is asked, so parallel calls cannot overrun them.
 
-One ledger per process. A reservation is the most that a turn can cost; what it did cost takes its
-place at the end. Spans are days and months of UTC.
+One ledger per process. A reservation is the most that a turn's next call of a model can cost; what
+a call did cost is taken out of it and booked. Spans are days and months of UTC.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +15,14 @@ from msgspec import Struct
 from ai_bridge.errors import BridgeError
 from protocol.codes import Code
 
+log = logging.getLogger("parlance.ai")
+
 MAX_IDLE = 20_000
 """Accounts without a limit or reservation that are remembered; the oldest are forgotten."""
 WHOLE_TENANT = 0
 """User number of a tenant's own account."""
+WARN_AT = 0.8
+"""Part of a limit whose spending is told to the operator, once in each span."""
 
 
 class Limits(Struct, frozen=True):
@@ -28,15 +33,23 @@ class Limits(Struct, frozen=True):
 
 
 class Spent(Struct):
-    """What an account has spent (settled) and set aside (running), in micro-dollars."""
+    """What an account has spent and set aside (for running turns), in micro-dollars.
+
+    `told_day` and `told_month`: the operator was warned that little is left of this span's limit.
+    """
 
     day: int = 0
     month: int = 0
     reserved: int = 0
+    told_day: bool = False
+    told_month: bool = False
 
 
 class Reservation:
-    """Money set aside for one turn; settle it exactly once, more often is harmless."""
+    """Money set aside for one turn; settle it exactly once, more often is harmless.
+
+    `amount_micro` is what is left of it: booking takes from it, extending adds.
+    """
 
     __slots__ = ("amount_micro", "expires", "open", "tenant", "user")
 
@@ -59,6 +72,11 @@ class Ledger:
         now_ms: wall clock, for days and months.
         clock: monotonic seconds, for reservations that nobody settles.
         user_limits: for each user who has no limits of their own.
+
+    Attributes:
+        refused: reservations and extensions that a budget did not allow.
+        expired: reservations that nobody settled.
+        warned: accounts that came near a limit, once in each span.
     """
 
     def __init__(
@@ -77,6 +95,7 @@ class Ledger:
         self._day, self._month = self._spans()
         self.refused = 0
         self.expired = 0
+        self.warned = 0
 
     # limits
 
@@ -119,24 +138,51 @@ class Ledger:
         self._turn_page()
         for account in {WHOLE_TENANT, user}:
             self._check(tenant, account, amount_micro)
-        for account in {WHOLE_TENANT, user}:
-            self._account(tenant, account).reserved += amount_micro
-        reservation = Reservation(tenant, user, amount_micro, self._clock() + deadline_s + 60)
+        reservation = Reservation(tenant, user, 0, self._clock() + deadline_s + 60)
         self._running[id(reservation)] = reservation
+        self._set_aside(reservation, amount_micro)
         return reservation
 
-    def settle(self, reservation: Reservation, cost_micro: int) -> None:
-        """Book what the turn did cost in place of what was set aside."""
+    def extend(self, reservation: Reservation, amount_micro: int) -> None:
+        """Set more aside, so that at least `amount_micro` are there for the turn's next call.
+
+        Raises:
+            BudgetExceeded: it would not fit, or the turn outlived its deadline; nothing changed.
+        """
+        self._turn_page()
+        if not reservation.open:
+            self.refused += 1
+            text = "This answer took longer than money was set aside for it. Ask again."
+            raise BudgetExceeded(Code.QUOTA, text, 1000)
+        more = amount_micro - reservation.amount_micro
+        if more <= 0:
+            return
+        for account in {WHOLE_TENANT, reservation.user}:
+            self._check(reservation.tenant, account, more)
+        self._set_aside(reservation, more)
+
+    def book(self, reservation: Reservation, cost_micro: int) -> None:
+        """Take what a call did cost out of what was set aside; the turn goes on.
+
+        A settled reservation takes no more: if it expired, it was booked in full.
+        """
         self._turn_page()
         if not reservation.open:
             return
-        reservation.open = False
-        del self._running[id(reservation)]
+        self._set_aside(reservation, -min(cost_micro, reservation.amount_micro))
         for account in {WHOLE_TENANT, reservation.user}:
             spent = self._account(reservation.tenant, account)
-            spent.reserved -= reservation.amount_micro
             spent.day += cost_micro
             spent.month += cost_micro
+            self._warn(reservation.tenant, account, spent)
+
+    def settle(self, reservation: Reservation, cost_micro: int) -> None:
+        """Book a turn's last cost and let go of the rest of what was set aside."""
+        self.book(reservation, cost_micro)
+        if reservation.open:
+            reservation.open = False
+            del self._running[id(reservation)]
+            self._set_aside(reservation, -reservation.amount_micro)
 
     def sweep(self) -> None:
         """Book reservations that nobody settled as spent in full. Called now and then."""
@@ -146,6 +192,26 @@ class Ledger:
             self.settle(reservation, reservation.amount_micro)
 
     # inside
+
+    def _set_aside(self, reservation: Reservation, more_micro: int) -> None:
+        reservation.amount_micro += more_micro
+        for account in {WHOLE_TENANT, reservation.user}:
+            self._account(reservation.tenant, account).reserved += more_micro
+
+    def _warn(self, tenant: int, user: int, spent: Spent) -> None:
+        """Tell the operator once in each span that an account has spent most of its limit."""
+        limits = self.limits(tenant, user)
+        near_day = 0 < limits.day_micro * WARN_AT <= spent.day
+        near_month = 0 < limits.month_micro * WARN_AT <= spent.month
+        for span, near, told in (
+            ("day", near_day, spent.told_day),
+            ("month", near_month, spent.told_month),
+        ):
+            if near and not told:
+                self.warned += 1
+                log.warning("budget.nearly_spent", extra={"tenant": tenant, "user": user,
+                                                          "span": span})  # fmt: skip
+        spent.told_day, spent.told_month = near_day, near_month
 
     def _check(self, tenant: int, user: int, amount_micro: int) -> None:
         limits = self.limits(tenant, user)
@@ -195,9 +261,9 @@ class Ledger:
         if day == self._day:
             return
         for spent in self._spent.values():
-            spent.day = 0
+            spent.day, spent.told_day = 0, False
             if month != self._month:
-                spent.month = 0
+                spent.month, spent.told_month = 0, False
         self._day, self._month = day, month
 
     def _spans(self) -> tuple[int, int]:

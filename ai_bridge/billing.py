@@ -1,4 +1,4 @@
-"""What a turn may cost before it begins, and what it did cost when it is over."""
+"""What a turn may cost before it begins, what each of its calls did cost, and when it must end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from ai_bridge.account import Ledger, Reservation
+from ai_bridge.account import BudgetExceeded, Ledger, Reservation
+from ai_bridge.errors import ProviderFailure, Remedy
 from ai_bridge.prices import FREE, Price, PriceTable
 from ai_bridge.tokens import PER_MESSAGE_TOKENS, estimate_prompt, estimate_tokens
 from ai_bridge.types import Outcome, TurnRequest, Usage
@@ -27,7 +28,7 @@ class Billing:
         self.prices = prices
         self.unpriced = 0
 
-    def reserve(
+    def open(
         self,
         request: TurnRequest,
         models: Iterable[tuple[str, str]],
@@ -35,8 +36,8 @@ class Billing:
         window_tokens: int,
         answer_tokens: int,
         total_s: float,
-    ) -> Reservation:
-        """Set aside the most that one model call of this turn can cost at the dearest candidate.
+    ) -> Tab:
+        """Set aside the most that the first model call of this turn can cost, wherever it goes.
 
         Args:
             models: (provider, model) of each candidate.
@@ -45,25 +46,110 @@ class Billing:
         Raises:
             BudgetExceeded: see `Ledger.reserve`.
         """
-        most = Usage(prompt=_longest_prompt(request, window_tokens), completion=answer_tokens)
-        prices = [self._price(provider, model) or FREE for provider, model in models]
-        amount = max((price.cost_micro(most) for price in prices), default=0)
-        return self.ledger.reserve(request.tenant, request.user, amount, total_s)
+        prompt = _longest_prompt(request, window_tokens)
+        amount = max((self._most(*model, prompt, answer_tokens) for model in models), default=0)
+        reservation = self.ledger.reserve(request.tenant, request.user, amount, total_s)
+        return Tab(self, reservation, answer_tokens)
 
-    def settle(self, reservation: Reservation, outcome: Outcome) -> Outcome:
-        """Book a turn; return its outcome with the cost."""
-        cost = 0
-        if outcome.usage.prompt or outcome.usage.completion:
-            price = self._price(outcome.provider, outcome.model)
-            if price is None:
-                self.unpriced += 1
-            else:
-                cost = price.cost_micro(outcome.usage)
-        self.ledger.settle(reservation, cost)
-        return structs.replace(outcome, cost_micro=cost) if cost else outcome
+    def cost_micro(self, provider: str, model: str, usage: Usage) -> int:
+        """Return what one call cost."""
+        if not (usage.prompt or usage.completion):
+            return 0
+        price = self._price(provider, model)
+        if price is None:
+            self.unpriced += 1
+            return 0
+        return price.cost_micro(usage)
+
+    def most_micro(self, provider: str, model: str, prompt: int, answer: int) -> int:
+        """Return the most that a call of this estimated prompt can cost."""
+        return self._most(provider, model, _with_margin(prompt), answer)
+
+    def _most(self, provider: str, model: str, prompt: int, answer: int) -> int:
+        price = self._price(provider, model) or FREE
+        return price.cost_micro(Usage(prompt=prompt, completion=answer))
 
     def _price(self, provider: str, model: str) -> Price | None:
         return self.prices.find(f"{provider}/{model}")
+
+
+class Tab:
+    """What one turn has cost so far, and what is set aside for its next call of a model.
+
+    Owned by the bridge, which closes it when the turn is over, however it ended.
+
+    Attributes:
+        cost_micro: of the calls that were booked.
+    """
+
+    __slots__ = ("_answer_tokens", "_billing", "_booked", "_reservation", "cost_micro")
+
+    def __init__(self, billing: Billing, reservation: Reservation, answer_tokens: int) -> None:
+        self._billing = billing
+        self._reservation = reservation
+        self._answer_tokens = answer_tokens
+        self._booked = Usage()
+        self.cost_micro = 0
+
+    @property
+    def set_aside_micro(self) -> int:
+        return self._reservation.amount_micro
+
+    def cover(self, provider: str, model: str, prompt_tokens: int) -> None:
+        """Make sure that the next call can be paid for. Call it before each.
+
+        Raises:
+            ProviderFailure: budget_exceeded; nobody may be asked any more in this turn.
+        """
+        billing = self._billing
+        most = billing.most_micro(provider, model, prompt_tokens, self._answer_tokens)
+        try:
+            billing.ledger.extend(self._reservation, most)
+        except BudgetExceeded as refusal:
+            raise ProviderFailure(
+                "budget_exceeded",
+                refusal.text,
+                remedy=Remedy.FAIL,
+                code=refusal.code,
+                retry_after_s=refusal.retry_ms / 1000,
+            ) from None
+
+    def book(self, provider: str, model: str, usage: Usage) -> None:
+        """A call is over, well or not: book what it cost."""
+        cost = self._billing.cost_micro(provider, model, usage)
+        self._billing.ledger.book(self._reservation, cost)
+        self._booked = _added(self._booked, usage)
+        self.cost_micro += cost
+
+    def close(self, outcome: Outcome) -> Outcome:
+        """Book what is not booked yet, let go of the rest; return the outcome with the cost."""
+        self.book(outcome.provider, outcome.model, _without(outcome.usage, self._booked))
+        self._billing.ledger.settle(self._reservation, 0)
+        return structs.replace(outcome, cost_micro=self.cost_micro) if self.cost_micro else outcome
+
+    def drop(self) -> None:
+        """The turn was not taken after all."""
+        self._billing.ledger.settle(self._reservation, 0)
+
+
+def _added(left: Usage, right: Usage) -> Usage:
+    return Usage(
+        prompt=left.prompt + right.prompt,
+        completion=left.completion + right.completion,
+        cached=left.cached + right.cached,
+    )
+
+
+def _without(whole: Usage, part: Usage) -> Usage:
+    return Usage(
+        prompt=max(0, whole.prompt - part.prompt),
+        completion=max(0, whole.completion - part.completion),
+        cached=max(0, whole.cached - part.cached),
+    )
+
+
+def _with_margin(prompt_tokens: int) -> int:
+    return round(prompt_tokens * MARGIN) + PER_MESSAGE_TOKENS
 
 
 def _longest_prompt(request: TurnRequest, window_tokens: int) -> int:
@@ -75,4 +161,4 @@ def _longest_prompt(request: TurnRequest, window_tokens: int) -> int:
     if request.params.history is not None:
         history = history[-(request.params.history + 1) :]
     tokens += estimate_prompt(history)
-    return min(window_tokens, round(tokens * MARGIN) + PER_MESSAGE_TOKENS)
+    return min(window_tokens, _with_margin(tokens))

@@ -12,10 +12,9 @@ from typing import Any
 
 from msgspec import structs
 
-from ai_bridge.account import Reservation
 from ai_bridge.admission import DEFAULT_RETRY_MS, MAX_RANKED, Admission, busy
 from ai_bridge.backends import build_services
-from ai_bridge.billing import Billing
+from ai_bridge.billing import Billing, Tab
 from ai_bridge.config import BridgeConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, EngineInfo, Job
@@ -66,7 +65,6 @@ class Bridge:
         self._makers = dict(engines or {})
         self._default_engine = default_engine
         self.billing = billing
-        self._reservations: dict[int, Reservation] = {}
         self._clock = clock
         self._sleep = sleep
         self._lag_ms = lag_ms
@@ -207,16 +205,14 @@ class Bridge:
             raise BridgeError(Code.IN_FLIGHT, "This answer is already being made.")
         engine.check(request)
         config = self._config
-        request, reservation = self._reserve(request)
+        request, tab = self._reserve(request)
         turn = Turn(request, place=self._admission.place)
         try:
             starts = self._admission.offer(turn)
         except BridgeError:
-            if reservation is not None and self.billing is not None:
-                self.billing.ledger.settle(reservation, 0)
+            if tab is not None:
+                tab.drop()
             raise
-        if reservation is not None:
-            self._reservations[turn.id] = reservation
         run = TurnRun(
             turn,
             watcher,
@@ -227,6 +223,7 @@ class Bridge:
             on_watcher_error=self._note_watcher_error,
             gaps=self.stats.token_gap,
         )
+        run.tab = tab
         self._runs[turn.id] = run
         if starts:
             self._launch(engine, run)
@@ -234,7 +231,7 @@ class Bridge:
             self._wake()
         return turn
 
-    def _reserve(self, request: TurnRequest) -> tuple[TurnRequest, Reservation | None]:
+    def _reserve(self, request: TurnRequest) -> tuple[TurnRequest, Tab | None]:
         """Set money aside; the answer is then held to the length that was paid for."""
         if self.billing is None or self._router is None:
             return request, None
@@ -243,17 +240,17 @@ class Bridge:
         longest = params.max_tokens or config.answer_tokens
         choices = self._router.plan(params.model)
         windows = [self._router.window_tokens(choice.slot) for choice in choices]
-        reservation = self.billing.reserve(
+        tab = self.billing.open(
             request,
             [(choice.slot.config.name, choice.slot.model) for choice in choices],
             window_tokens=max(windows, default=config.window_tokens),
             answer_tokens=longest,
             total_s=config.total_s + QUEUE_EXPIRY_S,
         )
-        if reservation.amount_micro and params.max_tokens is None:
+        if tab.set_aside_micro and params.max_tokens is None:
             params = structs.replace(params, max_tokens=longest)
             request = structs.replace(request, params=params)
-        return request, reservation
+        return request, tab
 
     def cancel(self, turn_id: int) -> bool:
         """Stop a turn; False if it is unknown or over.
@@ -419,9 +416,8 @@ class Bridge:
         turn = run.turn
         if turn.outcome is not None:
             return
-        reservation = self._reservations.pop(turn.id, None)
-        if reservation is not None and self.billing is not None:
-            outcome = self.billing.settle(reservation, outcome)
+        if run.tab is not None:
+            outcome = run.tab.close(outcome)
         if run.stop_reason is EndReason.CANCELLED and run.stopped_at is not None:
             self.stats.cancel_to_close_ms.note((self._clock() - run.stopped_at) * 1000)
         run.end(outcome)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from ai_bridge.billing import Tab
 from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.speaker import NamePrefix
 from ai_bridge.stats import Histogram
@@ -25,6 +26,9 @@ from ai_bridge.watchdog import (
 from protocol.codes import Code, EndReason, StreamPart, StreamState
 
 log = logging.getLogger("parlance.ai")
+
+_NEVER_ASKED = frozenset({"connect", "bad_request_head"})
+"""Failures before a provider could take the request."""
 
 
 class TurnWatcher(Protocol):
@@ -62,6 +66,7 @@ class TurnRun:
         prompt_tokens: estimate that the engine leaves for accounting.
         stop_reason: why somebody stopped the turn from outside, None while nobody did.
         failure: the watchdog's verdict that interrupts the running attempt.
+        tab: what the turn costs; None where nobody counts.
         tool_events: what became of the tools so far.
         tainted: text from outside was read: nothing may be learnt from this turn.
         place: the place in the queue that the watcher was told, 0 for none.
@@ -72,6 +77,7 @@ class TurnRun:
         "_between",
         "_clock",
         "_counted_bytes",
+        "_counted_calls",
         "_dirty",
         "_first_at",
         "_gaps",
@@ -89,6 +95,7 @@ class TurnRun:
         "queued_at",
         "stop_reason",
         "stopped_at",
+        "tab",
         "tainted",
         "task",
         "tool_events",
@@ -119,6 +126,7 @@ class TurnRun:
         self.provider = ""
         self.model = ""
         self.prompt_tokens = 0
+        self.tab: Tab | None = None
         self.calls: list[ToolCall] = []
         self.tool_events: list[ToolEvent] = []
         self.tainted = False
@@ -132,6 +140,7 @@ class TurnRun:
         self._between = ""
         self._spent: Usage | None = None
         self._counted_bytes = dict.fromkeys(StreamPart, 0)
+        self._counted_calls = 0
         self._first_at: float | None = None
         self._dirty = False
 
@@ -157,8 +166,31 @@ class TurnRun:
         usage = usage if usage is not None else self._unreported()
         self._spent = usage if self._spent is None else _sum(self._spent, usage)
         self._counted_bytes = {part: self.turn.size(part) for part in StreamPart}
+        self._counted_calls = len(self.calls)
         self.prompt_tokens = 0
+        if self.tab is not None:
+            self.tab.book(self.provider, self.model, usage)
         return self._spent
+
+    def cover(self, provider: str, model: str, prompt_tokens: int) -> None:
+        """Set aside what the next call can cost, and note what its prompt is estimated at.
+
+        Raises:
+            ProviderFailure: budget_exceeded; it must not be made.
+        """
+        if self.tab is not None:
+            self.tab.cover(provider, model, prompt_tokens)
+        self.prompt_tokens = prompt_tokens
+
+    def lose_attempt(self, failure: ProviderFailure) -> None:
+        """An attempt failed: count what the provider bills for it, as far as can be told.
+
+        A refusal costs nothing. Who took the request is paid for the prompt and for what came.
+        """
+        if failure.status >= 400 or failure.kind in _NEVER_ASKED:
+            self.prompt_tokens = 0
+        else:
+            self.end_round(None)
 
     def begin_attempt(
         self,
@@ -172,6 +204,7 @@ class TurnRun:
         self.model = model
         self.turn.attempt += 1
         self.calls.clear()
+        self._counted_calls = 0
         request = self.turn.request
         self._prefix = NamePrefix(request.persona.name) if request.speakers else None
         self._on_answer = on_answer
@@ -380,7 +413,8 @@ class TurnRun:
     def _unreported(self) -> Usage:
         """Estimate what no provider has told yet."""
         parts = (StreamPart.ANSWER, StreamPart.REASONING)
-        texts = (self.turn.text_from(part, self._counted_bytes[part])[1] for part in parts)
+        texts = [self.turn.text_from(part, self._counted_bytes[part])[1] for part in parts]
+        texts += [call.name + call.args for call in self.calls[self._counted_calls :]]
         return Usage(prompt=self.prompt_tokens, completion=sum(map(estimate_tokens, texts)))
 
 

@@ -23,9 +23,14 @@ def talk_figures(core: "Core") -> Iterator[Figure]:
     yield Figure("counter", "cards_read", "Character cards read from the store.", cards.read)
     asked = {"asked": core.ask.asked, "failed": core.ask.failed}
     yield Figure("counter", "background_answers", "Questions that nobody waits for.", asked, "end")
+    questions = core.confirmations
+    yield Figure("gauge", "tool_questions_open", "Tools that wait for a yes.", len(questions))
+    ended = dict(questions.outcomes)
+    yield Figure("counter", "tool_questions", "Questions about tools, by end.", ended, "end")
     billing = core.bridge.billing
     if billing is not None:
         ledger = billing.ledger
         yield Figure("counter", "budget_refused", "Answers that no budget covers.", ledger.refused)
         yield Figure("counter", "budget_expired", "Reservations never settled.", ledger.expired)
+        yield Figure("counter", "budget_warnings", "Budgets four fifths spent.", ledger.warned)
         yield Figure("counter", "ai_unpriced", "Calls of models without price.", billing.unpriced)

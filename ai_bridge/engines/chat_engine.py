@@ -127,12 +127,12 @@ class ChatJob:
         """Call the model, and between its calls run the tools that it asks for."""
         loop = self._engine.tools
         request = run.turn.request
-        if loop is None or request.priority is Priority.BACKGROUND:
-            return await self._attempt(run)
-        tools = loop.tools_for(request)
-        if not tools:
-            return await self._attempt(run)
-        return await loop.run(run, tools, partial(self._attempt, run))
+        if loop is not None and request.priority is not Priority.BACKGROUND:
+            tools = loop.tools_for(request)
+            if tools:
+                return await loop.run(run, tools, partial(self._attempt, run))
+        end = await self._attempt(run)
+        return CallEnd(end.finish, run.end_round(end.usage), end.response_id)
 
     async def _attempt(
         self, run: TurnRun, exchange: tuple[ChatMessage, ...] = (), tools: ToolSet | None = None
@@ -213,7 +213,7 @@ class ChatJob:
         if exchange:
             shown = structs.replace(request, history=(*request.history, *exchange))
         context = self._context(shown, slot, tool_tokens, shrink=shrink)
-        run.prompt_tokens = context.tokens + tool_tokens
+        run.cover(slot.config.name, slot.model, context.tokens + tool_tokens)
         call = ModelCall(
             request=request,
             model=slot.model,
@@ -231,9 +231,11 @@ class ChatJob:
             if failure is None:
                 raise
             slot.note_failure(failure)
+            run.lose_attempt(failure)
             raise failure from None
         except ProviderFailure as failure:
             slot.note_failure(failure)
+            run.lose_attempt(failure)
             raise
         except AnswerFull:
             slot.note_success()

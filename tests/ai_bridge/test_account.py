@@ -169,24 +169,91 @@ def test_taking_limits_away_lets_everything_through(clock: Clock) -> None:
     assert ledger.reserve(1, 5, 10**12, 60).open
 
 
+def test_a_reservation_grows_as_far_as_the_budget_lets_it(clock: Clock) -> None:
+    ledger = clock.ledger(Limits(day_micro=20))
+    ledger.set_limits(1, 0, Limits(day_micro=30))
+    held = ledger.reserve(1, 5, 8, 60)
+    other = ledger.reserve(1, 6, 15, 60)
+    ledger.book(held, 6)
+    assert (ledger.spent(1, 5).day, ledger.spent(1, 5).reserved, held.amount_micro) == (6, 2, 2)
+    ledger.extend(held, 2)
+    ledger.extend(held, 9)
+    assert ledger.spent(1, 0).reserved == 24
+    with pytest.raises(BudgetExceeded, match="operator's"):
+        ledger.extend(held, 10)
+    ledger.settle(other, 1)
+    ledger.extend(held, 14)
+    with pytest.raises(BudgetExceeded, match="Your"):
+        ledger.extend(held, 15)
+    ledger.settle(held, 3)
+    assert (ledger.spent(1, 5).day, ledger.spent(1, 0).day) == (9, 10)
+    assert ledger.spent(1, 0).reserved == 0
+    assert ledger.refused == 2
+
+
+def test_a_turn_that_outlived_its_reservation_may_ask_nobody_and_counts_once(clock: Clock) -> None:
+    ledger = clock.ledger(Limits(day_micro=20))
+    held = ledger.reserve(1, 5, 7, 10)
+    clock.s += 70
+    ledger.sweep()
+    with pytest.raises(BudgetExceeded, match="longer than"):
+        ledger.extend(held, 1)
+    ledger.book(held, 5)
+    ledger.settle(held, 5)
+    assert (ledger.spent(1, 5).day, ledger.spent(1, 5).reserved) == (7, 0)
+
+
+def test_who_has_spent_four_fifths_is_told_of_once_in_each_span(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = clock.ledger()
+    ledger.set_limits(1, 5, Limits(day_micro=10, month_micro=20))
+    ledger.set_limits(1, 0, Limits(day_micro=100))
+
+    def spend(micro: int) -> list[str]:
+        caplog.clear()
+        ledger.settle(ledger.reserve(1, 5, micro, 60), micro)
+        return [vars(record)["span"] for record in caplog.records]
+
+    with caplog.at_level("WARNING", "parlance.ai"):
+        assert spend(7) == []
+        assert spend(1) == ["day"]
+        assert spend(1) == []
+        clock.ms += DAY_MS
+        assert spend(7) == ["month"]
+        assert spend(3) == ["day"]
+    assert ledger.warned == 3
+
+
 @given(
     st.lists(
-        st.tuples(st.integers(1, 3), st.integers(0, 50), st.integers(0, 50), st.booleans()),
+        st.tuples(
+            st.integers(1, 3),
+            st.integers(0, 50),
+            st.integers(0, 50),
+            st.sampled_from(["reserve", "extend", "book", "settle"]),
+        ),
         max_size=60,
     )
 )
-def test_whatever_is_reserved_and_settled_the_limit_holds(
-    moves: list[tuple[int, int, int, bool]],
+def test_whatever_is_reserved_extended_and_settled_the_limit_holds(
+    moves: list[tuple[int, int, int, str]],
 ) -> None:
     ledger = Clock().ledger(Limits(day_micro=40))
     ledger.set_limits(1, 0, Limits(day_micro=90))
     held: list[Reservation] = []
-    for user, amount, part, settle_one in moves:
-        if settle_one and held:
-            reservation = held.pop()
-            ledger.settle(reservation, min(part, reservation.amount_micro))
+    for user, amount, part, move in moves:
         with contextlib.suppress(BudgetExceeded):
-            held.append(ledger.reserve(1, user, amount, 60))
+            if move == "reserve" or not held:
+                held.append(ledger.reserve(1, user, amount, 60))
+            elif move == "extend":
+                ledger.extend(held[part % len(held)], amount)
+            elif move == "book":
+                one = held[part % len(held)]
+                ledger.book(one, min(part, one.amount_micro))
+            else:
+                reservation = held.pop(part % len(held))
+                ledger.settle(reservation, min(part, reservation.amount_micro))
         for account, limit in ((0, 90), (1, 40), (2, 40), (3, 40)):
             spent = ledger.spent(1, account)
             assert 0 <= spent.day + spent.reserved <= limit

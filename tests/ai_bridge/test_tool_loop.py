@@ -134,7 +134,7 @@ async def test_a_round_without_figures_is_estimated() -> None:
     bench = Bench()
     bench.tool("a")
     await bench.talk([("a", "")], "four")
-    assert bench.end.usage == Usage(200, 1, UsageSource.ESTIMATED)
+    assert bench.end.usage == Usage(200, 2, UsageSource.ESTIMATED)  # the call counts, too
     # Cut off now, the turn is charged for the same.
     assert bench.run.outcome(EndReason.CANCELLED).usage == bench.end.usage
 

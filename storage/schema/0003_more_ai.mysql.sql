@@ -15,3 +15,33 @@ CREATE TABLE IF NOT EXISTS mcp_server (
   problem VARCHAR(64) NOT NULL,
   updated BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Which engine answers whom; tenant or persona 0 stands for all. engine: '' = the one of the wider
+-- scope. asked, state, reason: the last change and what became of it, see storage/engines.py.
+CREATE TABLE IF NOT EXISTS engine_choice (
+  tenant BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  engine VARCHAR(64) NOT NULL,
+  asked VARCHAR(64) NOT NULL,
+  state TINYINT UNSIGNED NOT NULL,
+  reason VARCHAR(500) NOT NULL,
+  updated BIGINT NOT NULL,
+  PRIMARY KEY (tenant, persona)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Users (kind 1) and conversations (kind 2) that are erased, and since when that is done.
+-- conv, seq: of a user's conversations those up to conv are done; in conv the messages up to seq,
+-- all of it with seq -1. done, total: for people to look at. started: somebody works on it.
+CREATE TABLE IF NOT EXISTS erasure (
+  kind TINYINT UNSIGNED NOT NULL,
+  target BIGINT NOT NULL,
+  conv BIGINT NOT NULL,
+  seq BIGINT NOT NULL,
+  done BIGINT NOT NULL,
+  total BIGINT NOT NULL,
+  requested BIGINT NOT NULL,
+  started BIGINT NOT NULL,
+  finished BIGINT NOT NULL,
+  PRIMARY KEY (kind, target),
+  KEY erasure_open (finished, requested)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

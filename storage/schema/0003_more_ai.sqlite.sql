@@ -15,3 +15,34 @@ CREATE TABLE IF NOT EXISTS mcp_server (
   problem TEXT NOT NULL,
   updated INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- Which engine answers whom; tenant or persona 0 stands for all. engine: '' = the one of the wider
+-- scope. asked, state, reason: the last change and what became of it, see storage/engines.py.
+CREATE TABLE IF NOT EXISTS engine_choice (
+  tenant INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  engine TEXT NOT NULL,
+  asked TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  updated INTEGER NOT NULL,
+  PRIMARY KEY (tenant, persona)
+) WITHOUT ROWID;
+
+-- Users (kind 1) and conversations (kind 2) that are erased, and since when that is done.
+-- conv, seq: of a user's conversations those up to conv are done; in conv the messages up to seq,
+-- all of it with seq -1. done, total: for people to look at. started: somebody works on it.
+CREATE TABLE IF NOT EXISTS erasure (
+  kind INTEGER NOT NULL,
+  target INTEGER NOT NULL,
+  conv INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  requested INTEGER NOT NULL,
+  started INTEGER NOT NULL,
+  finished INTEGER NOT NULL,
+  PRIMARY KEY (kind, target)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS erasure_open ON erasure (finished, requested);

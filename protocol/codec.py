@@ -32,6 +32,7 @@ _SPECIAL_NAMES: Final = {
     "ProfilePush": "profile",
     "DevicePush": "device",
     "StreamStart": "s_start",
+    "StreamQueued": "s_queued",
     "StreamDelta": "s_delta",
     "StreamEnd": "s_end",
 }

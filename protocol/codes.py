@@ -72,6 +72,8 @@ class Caps(IntFlag):
     AI_DELTAS = 4
     PRESENCE = 8
     RECEIPTS = 16
+    CONFIRM = 32
+    """Somebody sits there who can be asked whether a tool may run."""
 
 
 class AuthMethod(IntEnum):
@@ -157,6 +159,17 @@ class EndReason(IntEnum):
     FILTERED = 3
     ERROR = 4
     INTERRUPTED = 5
+
+
+class Settled(IntEnum):
+    """What became of the question whether a tool may run (`tool_settled.state`)."""
+
+    NO = 0
+    YES = 1
+    EXPIRED = 2
+    """Nobody answered in time: it does not run."""
+    WITHDRAWN = 3
+    """The answer that wanted it was stopped."""
 
 
 class AiMode(IntEnum):

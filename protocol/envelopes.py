@@ -1,7 +1,7 @@
 """Every message of the protocol, one Struct each; the tag is its code (docs/protocol.md §12).
 
 Field order is the order on the wire and never changes; fields are appended with a default.
-Codes not listed here (24-27, 33-36, 53-55, 71-73, 79-85, 89-90, 92-98, 101, 105, 109, 113)
+Codes not listed here (24-27, 33-36, 53-55, 73, 79-85, 89-90, 92-98, 101, 105, 109, 113)
 are reserved for subjects that are not built yet.
 """
 
@@ -27,6 +27,7 @@ from protocol.rows import (
     SendX,
     StreamPos,
     Sync,
+    Use,
     User,
     Watch,
 )
@@ -35,6 +36,7 @@ from protocol.types import (
     S64,
     S128,
     S512,
+    S2000,
     S4096,
     AnyText,
     Bin16,
@@ -371,6 +373,8 @@ class Pick(Request, tag=74):
 
 
 class Opened(Reply, tag=70):
+    """Text of a stream from `off` on; `place` as in `StreamPos`."""
+
     sid: Id
     conv: Id
     state: U
@@ -378,6 +382,24 @@ class Opened(Reply, tag=70):
     off: U
     text: AnyText
     total: U
+    place: U = 0
+
+
+class Confirm(Request, tag=59):
+    """Say whether a tool may run; `sid` and `call` name the question (`tool_ask`)."""
+
+    sid: Id
+    call: U
+    yes: bool
+
+
+class Usage(Request, tag=71):
+    """Ask what one's own AI answers used."""
+
+
+class UsageInfo(Reply, tag=72):
+    today: Use
+    month: Use
 
 
 # people and devices
@@ -506,6 +528,38 @@ class StreamEnd(Frame, tag=116):
     ask: U | None = None
 
 
+class StreamQueued(Frame, tag=119):
+    """A waiting stream moved up; `place` 1 is next, 0 says that it waits no more."""
+
+    sid: Id
+    conv: Id
+    place: U
+
+
+class ToolAsk(Frame, tag=120):
+    """May this tool run? Goes to the devices of whoever asked for the answer.
+
+    `call` numbers the questions of a stream. `args` is the beginning of what the tool is given,
+    as JSON text whose invisible characters are escaped; `left` counts the characters cut off.
+    """
+
+    sid: Id
+    conv: Id
+    call: U
+    name: S64
+    args: S2000
+    left: U
+    until: Ms
+
+
+class ToolSettled(Frame, tag=121):
+    """That question needs no answer any more."""
+
+    sid: Id
+    call: U
+    state: U
+
+
 class Notice(Frame, tag=117):
     kind: U
     text: AnyText
@@ -562,6 +616,8 @@ ClientFrame = (
     | Cancel
     | Pick
     | Open
+    | Confirm
+    | Usage
     | UserGet
     | UserFind
     | ProfileSet
@@ -591,6 +647,7 @@ ServerFrame = (
     | PersonaPage
     | GenOk
     | Opened
+    | UsageInfo
     | Users
     | Devices
     | MsgPush
@@ -606,6 +663,9 @@ ServerFrame = (
     | StreamStart
     | StreamDelta
     | StreamEnd
+    | StreamQueued
+    | ToolAsk
+    | ToolSettled
     | Notice
     | Skip
 )

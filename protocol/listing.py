@@ -23,7 +23,7 @@ _SECTIONS: Final = (
     (1, "connection"),
     (20, "messages"),
     (40, "conversations"),
-    (60, "personas and AI"),
+    (59, "personas and AI"),
     (75, "people and devices"),
     (100, "pushes"),
 )
@@ -40,8 +40,6 @@ RESERVED: Final[dict[int, str]] = {
     53: "invite",
     54: "invited",
     55: "join",
-    71: "usage",
-    72: "usage_info",
     73: "feedback",
     79: "friend_ask",
     80: "friend_answer",

@@ -34,6 +34,8 @@ REPLIES: Final[Mapping[type[e.Request], type[e.Reply]]] = MappingProxyType(
         e.Cancel: e.Done,
         e.Pick: e.Changed,
         e.Open: e.Opened,
+        e.Confirm: e.Done,
+        e.Usage: e.UsageInfo,
         e.UserGet: e.Users,
         e.UserFind: e.Users,
         e.ProfileSet: e.Changed,

@@ -225,13 +225,17 @@ class Head(Row):
 
 
 class StreamPos(Row):
-    """One running stream, and how much of one part of it somebody has."""
+    """One running stream, and how much of one part of it somebody has.
+
+    `place` is its place in the queue: 1 is next, 0 when it runs or nobody has told yet.
+    """
 
     sid: Id
     conv: IdOrNone
     persona: IdOrNone
     part: U
     off: U
+    place: U = 0
 
 
 class Sync(Row):
@@ -277,6 +281,19 @@ class ConvDelta(Row):
     members: list[Member]
     reads: list[Read]
     row: Conv | None = None
+
+
+class Use(Row):
+    """What somebody's AI answers used in a day or month of UTC, money in micro-dollars.
+
+    `quota` is what may be spent until `resets`, 0 without limit.
+    """
+
+    used_in: U
+    used_out: U
+    spent: U
+    quota: U
+    resets: Ms
 
 
 class Pres(Row):

@@ -12,9 +12,10 @@ from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
 from ai_bridge.prices import Price, PriceTable
 from ai_bridge.secrets import Secret as BridgeSecret
 from ai_bridge.tools.builtin import builtin_tools
-from ai_bridge.tools.loop import ToolLoop
+from ai_bridge.tools.loop import Confirm, LoopLimits, ToolLoop, deny
 from ai_bridge.tools.registry import ToolRegistry
 from server.config_sections import AiConfig, ProviderConfig
+from server.confirmations import CONFIRM_S
 from storage.people import list_tenants
 from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
 
@@ -93,8 +94,9 @@ def make_bridge(
     billing: Billing,
     added: tuple[BridgeProvider, ...] = (),
     lag_ms: "Callable[[], float]" = lambda: 0.0,
+    confirm: Confirm = deny,
 ) -> Bridge:
-    """Return the bridge of this server, not started yet."""
+    """Return the bridge of this server, not started yet; `confirm` asks people about tools."""
     registry = ToolRegistry(tuple(ai.tools))
     for spec in builtin_tools():
         registry.add(spec)
@@ -107,11 +109,16 @@ def make_bridge(
     return Bridge(
         bridge_config(ai, added),
         lag_ms=lag_ms,
-        tools=ToolLoop(registry) if ai.tools else None,
+        tools=_tool_loop(registry, confirm) if ai.tools else None,
         engines=engines,
         default_engine=ai.engine,
         billing=billing,
     )
+
+
+def _tool_loop(registry: ToolRegistry, confirm: Confirm) -> ToolLoop:
+    # Questions end by themselves, and say so, before the loop gives up on them.
+    return ToolLoop(registry, limits=LoopLimits(confirm_s=CONFIRM_S + 5), confirm=confirm)
 
 
 def make_prices(ai: AiConfig) -> PriceTable:

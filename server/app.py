@@ -12,6 +12,8 @@ from pathlib import Path
 import uvloop
 
 from ai_bridge.bridge import Bridge
+from ai_bridge.tools.registry import ToolContext
+from ai_bridge.types import ToolCall
 from protocol.codes import Code
 from server.accounts import Accounts
 from server.ai_providers import AiRefresh, added_providers, reload_providers
@@ -106,7 +108,9 @@ class App:
         billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
         vault = await asyncio.to_thread(self._vault)
         added = await added_providers(store, vault)
-        bridge = self._bridge = make_bridge(config.ai, billing, added, lambda: self._lag.recent_ms)
+        bridge = self._bridge = make_bridge(
+            config.ai, billing, added, lambda: self._lag.recent_ms, self._confirm
+        )
         await bridge.start()
         refresh.add(BUDGETS, partial(load_budgets, billing.ledger, store))
         refresh.add(PROVIDERS, partial(reload_providers, config.ai, store, bridge, vault))
@@ -130,6 +134,10 @@ class App:
             gc.freeze()
         self._listener = await listen(core, self._socket)
         log.info("server.ready", extra={"port": self.port, "node": node})
+
+    async def _confirm(self, call: ToolCall, context: ToolContext) -> bool:
+        """Ask whom a tool's turn belongs to; the bridge exists before who can ask."""
+        return self.core is not None and await self.core.confirmations.ask(call, context)
 
     def _vault(self) -> Vault:
         auth = self._config.auth

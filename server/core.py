@@ -23,6 +23,7 @@ from server.auth import AuthError, Claims, Tokens
 from server.background import BackgroundAsk
 from server.card_shelf import CardShelf
 from server.config_sections import Config
+from server.confirmations import Confirmations
 from server.delivery import tell_unsure
 from server.devices import DeviceBook
 from server.directory import Conversation, Directory
@@ -135,6 +136,7 @@ class Core:
         self.marks = Marks(self)
         self.devices = DeviceBook(self)
         self.streams = Streams(self)
+        self.confirmations = Confirmations(self)
         self.turns = Turns(self, bridge, node)
         self.rooms = Rooms(self)
         self.records = TurnRecords(self)
@@ -212,6 +214,7 @@ class Core:
             self.flusher.sweep,
             self.presence.sweep,
             self.turns.checkpoint,
+            self.confirmations.sweep,
             self.memories.sweep,
         ):
             try:

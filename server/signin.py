@@ -29,7 +29,7 @@ BESIDE_ROWS_BYTES: Final = 8 * 1024
 """What a frame with an answer to a sync may hold beside its rows."""
 MIN_ROOM_BYTES: Final = 16 * 1024
 """An answer to a sync takes this much even if the client announces smaller frames."""
-CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS
+CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS | Caps.CONFIRM
 
 
 async def sign_in(core: "Core", session: "Session", hello: Hello) -> None:
@@ -130,6 +130,7 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
         session.reply(synced)
     if watching is not None and (watching.pres or watching.streams):
         session.reply(watching)
+    core.confirmations.tell_open(session)
     session.stranger = False
     core.strangers.leave(session.address)
     core.stats.sign_ins += 1

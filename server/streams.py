@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ai_bridge.turn import Turn
 from protocol.codes import Caps, StreamPart, StreamState
-from protocol.envelopes import Opened, StreamDelta, StreamEnd, StreamStart
+from protocol.envelopes import Opened, StreamDelta, StreamEnd, StreamQueued, StreamStart
 from protocol.rows import StreamPos
 from server.directory import Conversation
 
@@ -43,10 +43,13 @@ class Stream:
     Attributes:
         sid, conv, persona, ask: what it is, in the terms of `s_start`.
         silent: no text has been sent yet.
+        place: its place in the queue as it was told last; 0 when it does not wait there.
         offsets: bytes sent, per session and part.
     """
 
-    __slots__ = ("ask", "conv", "offsets", "persona", "sid", "silent", "started_ms", "turn")
+    __slots__ = (
+        "ask", "conv", "offsets", "persona", "place", "sid", "silent", "started_ms", "turn",
+    )  # fmt: skip
 
     def __init__(self, sid: int, conv: int, persona: int, ask: int, now_ms: int) -> None:
         self.sid = sid
@@ -55,6 +58,7 @@ class Stream:
         self.ask = ask
         self.started_ms = now_ms
         self.silent = True
+        self.place = 0
         self.turn: Turn | None = None
         self.offsets: dict[Session, list[int]] = {}
 
@@ -66,6 +70,13 @@ class Stream:
     def size(self, part: StreamPart) -> int:
         """Bytes of text so far."""
         return 0 if self.turn is None else self.turn.size(part)
+
+
+def position(stream: Stream) -> StreamPos:
+    """Return what a list of running streams says of one: how long its answer is, where it waits."""
+    part = StreamPart.ANSWER
+    size = stream.size(part)
+    return StreamPos(stream.sid, stream.conv, stream.persona, int(part), size, stream.place)
 
 
 class Streams:
@@ -110,6 +121,15 @@ class Streams:
         )
         self._core.hub.publish(entry.members, start, caps=Caps.AI_DELTAS)
 
+    def queued(self, stream: Stream, place: int) -> None:
+        """Tell who watches where a waiting stream stands; 0 when it waits no more."""
+        if place == stream.place:
+            return
+        stream.place = place
+        frame = StreamQueued(stream.sid, stream.conv, place)
+        watchers = self._core.hub.watchers_of(stream.conv)
+        self._core.hub.signal(watchers, ("queued", stream.sid), frame, caps=_AI_DELTAS)
+
     def changed(self, stream: Stream) -> None:
         """The stream has new text: send it within a tick, the very first of it at once."""
         if stream.silent and not self._send_first(stream):
@@ -127,11 +147,7 @@ class Streams:
 
     def positions(self, session: "Session", convs: Iterable[int]) -> list[StreamPos]:
         """Return the running streams of these conversations and how long their answers are."""
-        return [
-            StreamPos(s.sid, s.conv, s.persona, int(StreamPart.ANSWER), s.size(StreamPart.ANSWER))
-            for conv in convs
-            for s in self.of(conv)
-        ]
+        return [position(stream) for conv in convs for stream in self.of(conv)]
 
     def follow(self, session: "Session", known: Iterable[StreamPos] = ()) -> None:
         """Start sending to a session that now watches conversations, from what it has.
@@ -158,7 +174,8 @@ class Streams:
         total = stream.size(kind)
         if session is not None and stream.conv in session.watched:
             stream.offsets.setdefault(session, [0] * len(PARTS))[kind] = total
-        return Opened(0, stream.sid, stream.conv, int(stream.state), int(kind), start, text, total)
+        state, place = int(stream.state), stream.place
+        return Opened(0, stream.sid, stream.conv, state, int(kind), start, text, total, place)
 
     def forget(self, session: "Session") -> None:
         """The session is gone."""

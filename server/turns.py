@@ -148,9 +148,14 @@ class Running:
         self.saved_at = now
         return turn.text(StreamPart.ANSWER)
 
+    def turn_queued(self, turn: Turn, place: int) -> None:
+        """It waits, and stands here now."""
+        self._turns.queued(self, place)
+
     def turn_started(self, turn: Turn) -> None:
         """The bridge let it in."""
         self.dirty = True
+        self._turns.queued(self, 0)
 
     def turn_changed(self, turn: Turn) -> None:
         """There is more text."""
@@ -234,6 +239,10 @@ class Turns:
     def grew(self, running: Running) -> None:
         """Pass new text on to those who watch."""
         self._core.streams.changed(running.stream)
+
+    def queued(self, running: Running, place: int) -> None:
+        """Tell those who watch where it stands in the queue."""
+        self._core.streams.queued(running.stream, place)
 
     def ended(self, running: Running, outcome: Outcome) -> None:
         """Store what came of it."""

@@ -34,6 +34,16 @@ class UsageRow(Struct, frozen=True, gc=False):
     cost_micro: int
 
 
+class DayUse(Struct, frozen=True, gc=False):
+    """Sums of one user on one UTC day (days since 1970)."""
+
+    day: int
+    turns: int
+    tokens_in: int
+    tokens_out: int
+    cost_micro: int
+
+
 class BudgetRow(Struct, frozen=True, gc=False):
     """Micro-dollars that may be spent; user 0: the tenant as a whole. 0: without limit."""
 
@@ -66,14 +76,20 @@ def spent_by_users(tenant: int, since: int, today: int) -> Op[list[tuple[int, in
     return [(tenant, row[0], int(row[1]), int(row[2])) for row in rows if row[2]]
 
 
-def usage_of(tenant: int, user: int, since: int) -> Op[tuple[int, int, int]]:
-    """Return (tokens in, tokens out, micro-dollars) of a user since a day."""
+def usage_by_day(tenant: int, user: int, first: int, count: int) -> Op[list[DayUse]]:
+    """Return what a user's answers used on each of `count` days from `first` on, oldest first.
+
+    Days without use are left out. Days are named one by one: the primary key has the day before
+    the user, and a range of days would read what everybody used.
+    """
+    days = range(first, first + count)
+    marks = ",".join("?" * count)
     rows = yield Statement(
-        "SELECT SUM(tokens_in), SUM(tokens_out), SUM(cost_micro) FROM ai_usage"
-        " WHERE tenant = ? AND day >= ? AND user = ? LIMIT 1",
-        (tenant, since, user),
+        "SELECT day, SUM(turns), SUM(tokens_in), SUM(tokens_out), SUM(cost_micro) FROM ai_usage"
+        f" WHERE tenant = ? AND day IN ({marks}) AND user = ? GROUP BY day ORDER BY day LIMIT ?",
+        (tenant, *days, user, count),
     )
-    return int(rows[0][0] or 0), int(rows[0][1] or 0), int(rows[0][2] or 0)
+    return [DayUse(*map(int, row)) for row in rows]
 
 
 def usage_page(

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SPEC_CRC: Final = 2910666821
+SPEC_CRC: Final = 3253037019
 """CRC-32 of MANIFEST.json: what `welcome.spec` says. Written by the generator."""

@@ -26,7 +26,10 @@ from protocol.envelopes import (
     Request,
     StreamDelta,
     StreamEnd,
+    StreamQueued,
     StreamStart,
+    ToolAsk,
+    ToolSettled,
     TypingAt,
 )
 from protocol.frames import BEFORE_WELCOME_BYTES, MAX_LENGTH, PREFACE, join_frame
@@ -39,6 +42,9 @@ NEEDED_CAPS: Final[dict[type[Frame], Caps]] = {
     StreamStart: Caps.AI_DELTAS,
     StreamDelta: Caps.AI_DELTAS,
     StreamEnd: Caps.AI_DELTAS,
+    StreamQueued: Caps.AI_DELTAS,
+    ToolAsk: Caps.CONFIRM,
+    ToolSettled: Caps.CONFIRM,
     TypingAt: Caps.PRESENCE,
     Presence: Caps.PRESENCE,
     Receipt: Caps.RECEIPTS,
@@ -142,7 +148,7 @@ def _widen(plain: Any) -> bytes:
 
 
 def _unknown_codes() -> Iterator[Line]:
-    for label, code in (("reserved", 24), ("free", 119), ("last", 127), ("of the server", 21)):
+    for label, code in (("reserved", 24), ("free", 126), ("last", 127), ("of the server", 21)):
         line: Line = {"name": f"code {label}", "dir": "c2s", "caps": 0, "json": None}
         payload = _encode([code, 77, "whatever", {"x": 1}])
         line |= {"hex": shorten_hex(join_frame(payload)), "expect": "err:102", "rid": 77}

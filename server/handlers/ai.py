@@ -4,12 +4,25 @@ from typing import TYPE_CHECKING
 
 from ai_bridge.turn import character_border
 from protocol.codes import Code, GenMode, MsgKind
-from protocol.envelopes import Cancel, Changed, Done, Gen, GenOk, Open, Opened, Pick
+from protocol.envelopes import (
+    Cancel,
+    Changed,
+    Confirm,
+    Done,
+    Gen,
+    GenOk,
+    Open,
+    Opened,
+    Pick,
+    Usage,
+    UsageInfo,
+)
 from protocol.rows import Msg
 from server.delivery import publish_rows
 from server.directory import Conversation
 from server.errors import ServiceError, invalid, not_found
 from server.handlers.messages import require_writable
+from server.own_use import read_use
 from server.router import Caller, Router
 from storage.branches import MAX_SIBLINGS, pick_sibling
 from storage.messages import get_messages, history
@@ -27,6 +40,8 @@ def register(router: Router) -> None:
     router.serve(Cancel, cancel, 1)
     router.serve(Pick, pick, 1)
     router.direct(Open, open_stream, 1)
+    router.serve(Confirm, confirm, 1)
+    router.serve(Usage, usage, 2)
 
 
 async def gen(core: "Core", caller: Caller, f: Gen) -> GenOk:
@@ -99,6 +114,18 @@ async def pick(core: "Core", caller: Caller, f: Pick) -> Changed:
         publish=lambda rows: publish_rows(core, entry, rows),
     )
     return Changed(f.rid, entry.id, rows[-1].rev if rows else 0, core.now_ms())
+
+
+async def confirm(core: "Core", caller: Caller, f: Confirm) -> Done:
+    """Say whether a tool may run for one's own answer."""
+    core.confirmations.answer(caller.tenant, caller.user, f)
+    return Done(f.rid)
+
+
+async def usage(core: "Core", caller: Caller, f: Usage) -> UsageInfo:
+    """Tell what the caller's own answers used."""
+    today, month = await read_use(core, caller)
+    return UsageInfo(f.rid, today, month)
 
 
 def open_stream(core: "Core", session: "Session", f: Open) -> None:

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from protocol.codes import StreamPart
 from protocol.envelopes import (
     Auth,
     Authed,
@@ -21,6 +20,7 @@ from protocol.rows import StreamPos, Sync, Watch
 from protocol.states import State
 from server.errors import not_found
 from server.router import Caller, Router
+from server.streams import position
 from storage.people import users_of_tenant
 from storage.sync import sync as read_changes
 
@@ -114,14 +114,12 @@ async def catch_up(
         read_changes(caller.user, caller.tenant, q, max_convs=50), snapshot=True
     )
     convs = {delta.conv for delta in found.convs} | {head.conv for head in q.heads}
-    running = []
+    running: list[StreamPos] = []
     for conv in convs:
         streams = core.streams.of(conv)
         entry = core.directory.peek(conv) if streams else None
         if entry is not None and caller.user in entry.members:
-            running += [
-                StreamPos(s.sid, s.conv, s.persona, 0, s.size(StreamPart.ANSWER)) for s in streams
-            ]
+            running += map(position, streams)
     return Synced(
         rid,
         core.store.epoch,

@@ -16,6 +16,7 @@ from server.http import (
     page,
     persona_routes,
     test_page,
+    usage_routes,
 )
 from server.http.context import PARTS, HttpParts
 from server.http.guard import GuardedHandler
@@ -48,6 +49,7 @@ _SUBJECTS: Final = (
     persona_routes,
     memory_routes,
     chat_routes,
+    usage_routes,
     test_page,
 )
 

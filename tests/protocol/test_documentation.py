@@ -63,6 +63,7 @@ def test_every_error_code_is_explained() -> None:
         ("`fmt`", codes.TextFormat),
         ("`SendX.ai`", codes.AiMode),
         ("`notice.kind`", codes.NoticeKind),
+        ("`tool_settled.state`", codes.Settled),
         ("`method`", codes.AuthMethod),
     ],
 )

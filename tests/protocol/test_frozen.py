@@ -63,7 +63,7 @@ MESSAGES = {
     "cancel": (68, "rid sid"),
     "open": (69, "rid sid part off"),
     "pick": (74, "rid conv seq"),
-    "opened": (70, "rid sid conv state part off text total"),
+    "opened": (70, "rid sid conv state part off text total place"),
     "user_get": (75, "rid users"),
     "users": (76, "rid items cursor"),
     "user_find": (77, "rid query limit"),
@@ -86,6 +86,12 @@ MESSAGES = {
     "s_end": (116, "sid conv reason rev seq ts total crc usage code detail ask"),
     "notice": (117, "kind text expires"),
     "skip": (118, "feed rev"),
+    "confirm": (59, "rid sid call yes"),
+    "usage": (71, "rid"),
+    "usage_info": (72, "rid today month"),
+    "s_queued": (119, "sid conv place"),
+    "tool_ask": (120, "sid conv call name args left until"),
+    "tool_settled": (121, "sid call state"),
 }
 ROWS = {
     "ConvDelta": "conv rev gap msgs members reads row",
@@ -93,9 +99,10 @@ ROWS = {
     "Msg": "seq rev ts sender kind text x",
     "Pres": "user state seen",
     "Read": "user read recv",
-    "StreamPos": "sid conv persona part off",
+    "StreamPos": "sid conv persona part off place",
     "Sync": "me_rev since heads streams budget",
     "Watch": "convs users",
+    "Use": "used_in used_out spent quota resets",
 }
 NUMBERS = {
     "Code": {
@@ -138,6 +145,7 @@ NUMBERS = {
         "AI_DELTAS": 4,
         "PRESENCE": 8,
         "RECEIPTS": 16,
+        "CONFIRM": 32,
     },
     "AuthMethod": {
         "JWT": 1,
@@ -201,6 +209,12 @@ NUMBERS = {
         "FILTERED": 3,
         "ERROR": 4,
         "INTERRUPTED": 5,
+    },
+    "Settled": {
+        "NO": 0,
+        "YES": 1,
+        "EXPIRED": 2,
+        "WITHDRAWN": 3,
     },
     "AiMode": {
         "AUTO": 0,

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from msgspec import structs
 
 from ai_bridge.billing import Billing
+from ai_bridge.tools.registry import ToolContext
+from ai_bridge.types import ToolCall
 from protocol.codec import JSON, MSGPACK, Codec
 from protocol.codes import Caps, Code, ConvKind, Scope
 from protocol.envelopes import (
@@ -465,9 +467,15 @@ async def start(config: Config, folder: Path) -> Server:
     listener = open_socket("127.0.0.1", 0, 256)
     store = await Store.open(store_options(config))
     billing = await make_billing(config.ai, store, Core.now_ms, loop.time)
-    bridge = make_bridge(config.ai, billing)
+    joined: list[Core] = []
+
+    async def confirm(call: ToolCall, context: ToolContext) -> bool:
+        return await joined[0].confirmations.ask(call, context)
+
+    bridge = make_bridge(config.ai, billing, confirm=confirm)
     await bridge.start()
     core = Core(config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0)
+    joined.append(core)
     core.personas.fill(await store.read(all_personas(0)))
     port = listener.getsockname()[1]
     server = Server(core, await listen(core, listener), port)

@@ -12,6 +12,7 @@ from protocol.envelopes import (
     Auth,
     Bye,
     Cancel,
+    Confirm,
     ConvChange,
     ConvCreate,
     ConvDrop,
@@ -53,6 +54,8 @@ from protocol.envelopes import (
     Synced,
     SyncRequest,
     Typing,
+    Usage,
+    UsageInfo,
     UserFind,
     UserGet,
     Users,
@@ -190,6 +193,14 @@ ATTEMPTS: dict[type[Frame], list[tuple[Callable[[Stage], Frame], Outcome]]] = {
     Pick: [(lambda s: Pick(R, s.ai_conv, 2), NOT_FOUND)],
     Cancel: [(lambda s: Cancel(R, s.running), NOT_FOUND)],
     Open: [(lambda s: Open(R, s.running, 0, 0), NOT_FOUND)],
+    # A question that is open is tried in `test_confirmations`.
+    Confirm: [(lambda s: Confirm(R, s.running, 1, True), NOT_FOUND)],
+    Usage: [
+        (
+            lambda s: Usage(R),
+            lambda r: isinstance(r, UsageInfo) and r.month.used_in == r.month.used_out == 0,
+        )
+    ],
     UserGet: [
         (
             lambda s: UserGet(R, [s.ann.id, s.bob.id]),

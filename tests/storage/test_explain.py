@@ -124,7 +124,7 @@ async def use_everything(store: Store) -> None:
     used = [usage.UsageRow(1, day, ann, 7, "m", 1, 1, 1, 1) for day in range(200)]
     await do((), usage.add_usage, rows=[*used, *(replace(row, tenant=2) for row in used)])
     await read(usage.spent_by_users(1, 190, 199))
-    await read(usage.usage_of(1, ann, 190))
+    await read(usage.usage_by_day(1, ann, 170, 31))
     await read(usage.usage_page(1, 190, 199, used[195], 10))
     for user in users:
         await do((), usage.set_budget, budget=usage.BudgetRow(1, user, 1, 1))

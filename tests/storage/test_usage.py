@@ -10,12 +10,13 @@ from storage.turns import create_turn, end_turn, end_turns
 from storage.usage import (
     DAY_MS,
     BudgetRow,
+    DayUse,
     UsageRow,
     add_usage,
     budgets,
     set_budget,
     spent_by_users,
-    usage_of,
+    usage_by_day,
     usage_page,
 )
 from storage.writes import Tx
@@ -76,8 +77,26 @@ async def test_turns_that_end_together_and_later_add_up(world: World) -> None:
     day = rows[0].day
     spent = await world.store.read(spent_by_users(tenant, day, day))
     assert sorted(spent) == sorted([(tenant, ann, 8, 8), (tenant, bob, 2, 2)])
-    assert await world.store.read(usage_of(tenant, ann, day)) == (4, 8, 8)
-    assert await world.store.read(usage_of(tenant, ann, day + 1)) == (0, 0, 0)
+    assert await world.store.read(usage_by_day(tenant, ann, day - 3, 31)) == [
+        DayUse(day, 4, 4, 8, 8)
+    ]
+    assert await world.store.read(usage_by_day(tenant, ann, day + 1, 31)) == []
+    assert await world.store.read(usage_by_day(new_id(), ann, day, 1)) == []
+
+
+async def test_use_by_day_is_that_of_one_person_on_the_days_asked_for(world: World) -> None:
+    tenant, user, other = new_id(), new_id(), new_id()
+    rows = [
+        UsageRow(tenant, day, who, 7, model, 1, 10, 20, day)
+        for day in (100, 102, 131)
+        for who in (user, other)
+        for model in ("a", "b")
+    ]
+    await world.store.change((), lambda tx: add_usage(tx, rows))
+    assert await world.store.read(usage_by_day(tenant, user, 100, 31)) == [
+        DayUse(100, 2, 20, 40, 200),
+        DayUse(102, 2, 20, 40, 204),
+    ]
 
 
 async def test_yesterday_counts_for_the_month_only(world: World) -> None:

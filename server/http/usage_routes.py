@@ -1,0 +1,108 @@
+"""GET /api/v1/usage: what the caller's own AI answers used. Nobody sees another's.
+
+Without a query: today and this month (UTC), and what may be spent in them. With `?since=` and
+`until=` (dates, both included): the days in between on which anything was used, 31 at most in
+one answer; `cursor` of the answer, given back, goes on where it ended. An API key is told its own.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from aiohttp import web
+from msgspec import Struct
+
+from protocol.rows import Use
+from server.errors import invalid
+from server.http.bodies import json_response
+from server.http.context import parts_of
+from server.http.openai_routes import CALLERS
+from server.own_use import read_use
+from storage.usage import DayUse, usage_by_day
+
+PAGE_DAYS: Final = 31
+MAX_DAYS: Final = 366
+_EPOCH: Final = date(1970, 1, 1)
+
+
+class SpanBody(Struct):
+    """Tokens and micro-dollars of a day or month; `limit_micro` 0: nothing bounds it."""
+
+    tokens_in: int
+    tokens_out: int
+    spent_micro: int
+    limit_micro: int
+    resets: int
+
+
+class UsageBody(Struct):
+    today: SpanBody
+    month: SpanBody
+
+
+class DayBody(Struct):
+    """One UTC day with its date."""
+
+    day: str
+    answers: int
+    tokens_in: int
+    tokens_out: int
+    spent_micro: int
+
+
+class DaysBody(Struct):
+    """A page of days; `cursor` is empty at the end."""
+
+    days: list[DayBody]
+    cursor: str
+
+
+async def _usage(request: web.Request) -> web.Response:
+    caller = await request.app[CALLERS].of(request)
+    core = parts_of(request).core
+    asked = request.query
+    if "since" not in asked:
+        today, month = await read_use(core, caller)
+        return json_response(UsageBody(_span(today), _span(month)))
+    now = datetime.fromtimestamp(core.now_ms() / 1000, UTC).date()
+    first, last = _range(asked["since"], asked.get("until", now.isoformat()))
+    if asked.get("cursor"):
+        first = max(first, _date(asked["cursor"], "cursor"))
+    count = max(0, min(PAGE_DAYS, (last - first).days + 1))
+    days: list[DayUse] = []
+    if count:
+        number = (first - _EPOCH).days
+        days = await core.store.read(usage_by_day(caller.tenant, caller.user, number, count))
+    following = first + timedelta(days=count)
+    cursor = following.isoformat() if following <= last else ""
+    return json_response(DaysBody(list(map(_day, days)), cursor))
+
+
+def _range(since: str, until: str) -> tuple[date, date]:
+    first, last = _date(since, "since"), _date(until, "until")
+    if not timedelta() <= last - first < timedelta(days=MAX_DAYS):
+        raise invalid("range", f"`until` is not before `since`, and at most {MAX_DAYS} days on.")
+    return first, last
+
+
+def _date(text: str, what: str) -> date:
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise invalid(what, f"`{what}` is a date such as 2026-01-31.") from None
+    if not 1970 <= found.year <= 9000:
+        raise invalid(what, f"`{what}` is a date from 1970 on.")
+    return found
+
+
+def _span(use: Use) -> SpanBody:
+    return SpanBody(use.used_in, use.used_out, use.spent, use.quota, use.resets)
+
+
+def _day(use: DayUse) -> DayBody:
+    day = (_EPOCH + timedelta(days=use.day)).isoformat()
+    return DayBody(day, use.turns, use.tokens_in, use.tokens_out, use.cost_micro)
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of this file."""
+    return [web.get("/api/v1/usage", _usage)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ai_bridge.background import About, background_request
 from ai_bridge.cutting import cut_middle
 from ai_bridge.fences import fenced
 from ai_bridge.macros import one_line
 from ai_bridge.tokens import PER_MESSAGE_TOKENS, message_tokens
-from ai_bridge.types import ChatMessage, GenParams, PersonaSpec, Priority, Role, TurnRequest
+from ai_bridge.types import ChatMessage, GenParams, Role, TurnRequest
 
 FOLD_SHARE = 0.6
 """Of a request's budget: when the history that no summary tells of is larger, half is folded."""
@@ -64,15 +65,7 @@ def count_to_fold(costs: Sequence[int], *, more: bool, budget_tokens: int, shown
 
 
 def fold_request(
-    previous: str,
-    messages: Sequence[ChatMessage],
-    *,
-    turn_id: int,
-    tenant: int,
-    user: int,
-    conv: int,
-    persona: int,
-    model: str | None,
+    previous: str, messages: Sequence[ChatMessage], about: About, model: str | None
 ) -> TurnRequest:
     """Return the turn that asks for new notes: the previous ones and what was said since.
 
@@ -83,17 +76,8 @@ def fold_request(
     text = "\n\n".join(
         (fenced("notes", previous.strip() or "(none)"), fenced("talk", "\n".join(lines)))
     )
-    return TurnRequest(
-        turn_id=turn_id,
-        tenant=tenant,
-        user=user,
-        conv=conv,
-        persona=PersonaSpec(persona, "", PROMPT),
-        history=(ChatMessage(Role.USER, text),),
-        params=GenParams(model=model, max_tokens=ANSWER_TOKENS, history=0),
-        request_id=f"summary-{turn_id}",
-        priority=Priority.BACKGROUND,
-    )
+    params = GenParams(model=model, max_tokens=ANSWER_TOKENS, history=0)
+    return background_request(about, "summary", PROMPT, text, params)
 
 
 def message_cost(text: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from ai_bridge.background import About
 from ai_bridge.memory.extract import (
     MAX_MESSAGES,
     MAX_NEIGHBOURS,
@@ -289,17 +290,14 @@ class Learner:
             return []
         texts = [message.text for message in unread.written]
         shown = await self._neighbours(pair, texts)
-        answer = await self._ask(
-            extraction_request(
-                texts,
-                shown,
-                turn_id=self._new_id(),
-                tenant=unread.tenant,
-                user=user,
-                conv=unread.written[0].conv,
-                persona=persona,
-            )
+        about = About(
+            turn_id=self._new_id(),
+            tenant=unread.tenant,
+            user=user,
+            conv=unread.written[0].conv,
+            persona=persona,
         )
+        answer = await self._ask(extraction_request(texts, shown, about))
         self._failed_calls = 0
         found = parse_answer(answer, texts, len(shown))
         self._stats.skipped += found.skipped

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from ai_bridge.background import About
 from ai_bridge.errors import BridgeError
 from ai_bridge.summary import clean_summary, count_to_fold, fold_request, message_cost
 from ai_bridge.types import ChatMessage, Role, TurnRequest
@@ -201,16 +202,14 @@ class Summaries:
         spoken = await self._spoken([row for row in as_chosen(rows) if _text_of(row)])
         if not spoken:
             return previous
-        request = fold_request(
-            previous,
-            spoken,
+        about = About(
             turn_id=new_id(),
             tenant=need.tenant,
             user=need.user,
             conv=need.conv,
             persona=need.persona,
-            model=need.model,
         )
+        request = fold_request(previous, spoken, about, need.model)
         text = clean_summary(await self._ask(request))
         if not text:
             raise EmptySummary

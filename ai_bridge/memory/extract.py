@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ai_bridge.background import About, background_request
 from ai_bridge.memory.lexical import squeezed
 from ai_bridge.memory.types import MAX_QUOTE_CHARS, MAX_TEXT_CHARS, Fact, Kind, Memory
 from ai_bridge.tokens import estimate_tokens
-from ai_bridge.types import ChatMessage, GenParams, PersonaSpec, Priority, Role, TurnRequest
+from ai_bridge.types import GenParams, TurnRequest
 
 MAX_MESSAGES = 40
 MAX_INPUT_TOKENS = 1_500
@@ -103,14 +104,7 @@ def fit_messages(texts: Sequence[str]) -> int:
 
 
 def extraction_request(
-    messages: Sequence[str],
-    neighbours: Sequence[Memory],
-    *,
-    turn_id: int,
-    tenant: int,
-    user: int,
-    conv: int,
-    persona: int,
+    messages: Sequence[str], neighbours: Sequence[Memory], about: About
 ) -> TurnRequest:
     """Return the question to the model. Of long messages it sees the beginning."""
     data = {
@@ -121,17 +115,8 @@ def extraction_request(
     }
     # Escaped, so that nothing in the data can close the fence.
     text = msgspec.json.encode(data).decode().replace("<", "\\u003c")
-    return TurnRequest(
-        turn_id=turn_id,
-        tenant=tenant,
-        user=user,
-        conv=conv,
-        persona=PersonaSpec(persona, "", PROMPT),
-        history=(ChatMessage(Role.USER, f"<data>\n{text}\n</data>"),),
-        params=GenParams(temperature=0.0, max_tokens=MAX_ANSWER_TOKENS, history=0),
-        request_id=f"memory-{turn_id}",
-        priority=Priority.BACKGROUND,
-    )
+    params = GenParams(temperature=0.0, max_tokens=MAX_ANSWER_TOKENS, history=0)
+    return background_request(about, "memory", PROMPT, f"<data>\n{text}\n</data>", params)
 
 
 def parse_answer(answer: str, messages: Sequence[str], neighbours: int) -> Extraction:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_bridge.background import About
 from ai_bridge.memory.extract import (
     MAX_FACTS,
     MAX_MESSAGE_CHARS,
@@ -38,7 +39,9 @@ WITH_NUMPY = [False, *([True] if importlib.util.find_spec("numpy") else [])]
 
 
 def request(*messages: str, known: tuple[Memory, ...] = ()) -> TurnRequest:
-    return extraction_request(messages, known, turn_id=9, tenant=1, user=2, conv=3, persona=4)
+    return extraction_request(
+        messages, known, About(turn_id=9, tenant=1, user=2, conv=3, persona=4)
+    )
 
 
 def data_of(made: TurnRequest) -> Any:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_bridge.background import About
 from ai_bridge.context import build_context
 from ai_bridge.summary import (
     KEPT_MESSAGES,
@@ -73,9 +74,8 @@ def test_one_call_reads_a_bounded_part_and_always_gets_on(
 
 
 def ask(previous: str, *messages: ChatMessage, window: int = 8_000) -> list[tuple[str, str]]:
-    request = fold_request(
-        previous, messages, turn_id=1, tenant=2, user=3, conv=4, persona=5, model="m"
-    )
+    about = About(turn_id=1, tenant=2, user=3, conv=4, persona=5)
+    request = fold_request(previous, messages, about, "m")
     assert (request.tenant, request.user, request.conv, request.persona.id) == (2, 3, 4, 5)
     assert request.priority is Priority.BACKGROUND
     context = build_context(request, window_tokens=window, answer_tokens=500, history_messages=20)

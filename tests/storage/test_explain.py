@@ -18,6 +18,7 @@ from storage import (
     conversations,
     dead_letters,
     devices,
+    engines,
     mcp_servers,
     members,
     memories,
@@ -61,6 +62,7 @@ TABLES = (
     "ai_usage",
     "budget",
     "conversation",
+    "engine_choice",
     "feed",
     "member",
     "message",
@@ -133,6 +135,14 @@ async def use_everything(store: Store) -> None:
     await do((), providers.save_provider, row=service)
     await do((), providers.drop_provider, name="name")
     await read(providers.providers())
+    for user in users:
+        for persona in (0, 7):
+            asked = await do((), engines.ask_engine, tenant=user, persona=persona, engine="e")
+    await do((), engines.ask_engine, tenant=ann, persona=7, engine="f")
+    await do((), engines.settle_engine, choice=asked)
+    await read(engines.engine_choices((ann, 0)))
+    await read(engines.tenant_choices(ann))
+    await read(engines.engine_choice(ann, 7))
     await read(revisions.revisions())
     await do((), mcp_servers.note_tools, name="s", seen="[]", first={"a": "b"})
     await do((), mcp_servers.pin_tools, name="s", digests={"a": "c"})

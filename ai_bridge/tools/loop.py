@@ -284,6 +284,7 @@ class _Talk:
                 log.exception("tool.crashed", extra={"tool": spec.name, "turn": self._run.turn.id})
                 self._note(call, ToolState.FAILED, "crashed")
                 return "The tool failed. Do without it."
+        self._loop.stats.done += 1
         self._note(call, ToolState.DONE)
         return fence(text, spec)
 

@@ -4,12 +4,14 @@ Follows revision 2025-06-18 (modelcontextprotocol.io, "Basic / Transports" and "
 each message is a POST of its own, answered by one JSON object or by an event stream of its own.
 The server is a stranger: sizes, counts and times are bounded, nothing it says reaches a log or a
 person, redirects are not followed and private addresses are refused unless the operator allows
-them. Of what servers may ask of a client only `ping` is answered.
+them. Of what servers may ask of a client only `ping` is answered; of what they tell only the change
+of their list is heard.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -37,6 +39,7 @@ MAX_MESSAGES = 1_000
 MAX_PAGES = 20
 MAX_TOOLS = 200
 MAX_TOOL_BYTES = 64 * 1024
+MAX_NAME_CHARS = 128
 MAX_ERROR_CHARS = 500
 MAX_NOTICES = 16
 """Messages under way that nobody waits for; further ones are not sent."""
@@ -55,7 +58,8 @@ class McpServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One server as the operator set it up.
 
     `allow_private` lets it be in our own network, and without TLS. `read_tools` names those that
-    change nothing: a server's own word for that is not taken, all others count as writing.
+    change nothing; all others count as writing, unless `believe_hints` takes the server's own
+    word for it (`readOnlyHint`).
     """
 
     name: str
@@ -63,6 +67,7 @@ class McpServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     headers: dict[str, Secret] = {}
     allow_private: bool = False
     read_tools: tuple[str, ...] = ()
+    believe_hints: bool = False
     timeout_s: float = TIMEOUT_S
 
 
@@ -72,8 +77,10 @@ class McpTool(Struct, frozen=True):
     name: str
     description: str
     schema: dict[str, Any]
-    raw: bytes
-    """Canonical JSON of all that the server says of it, for its pin."""
+    digest: str
+    """SHA-256 of all that the server says of it, for its pin."""
+    read_only: bool = False
+    """The server says that it changes nothing."""
 
 
 class McpFailure(ToolError):
@@ -89,12 +96,16 @@ class McpClient:
 
     Attributes:
         sessions: how often it had to introduce itself.
+        tells_changes: the server said that it tells when its list changes.
+        list_changed: called when it does so, in any of its streams.
     """
 
-    def __init__(self, server: McpServer) -> None:
+    def __init__(self, server: McpServer, list_changed: Callable[[], None] | None = None) -> None:
         """Raises: ValueError: the URL is not usable; the text says why."""
         self.server = server
+        self.list_changed = list_changed or (lambda: None)
         self.sessions = 0
+        self.tells_changes = False
         self._url = _checked_url(server)
         self._http: aiohttp.ClientSession | None = None
         self._session_id = ""
@@ -104,12 +115,12 @@ class McpClient:
         self._notices: set[asyncio.Task[None]] = set()
 
     async def tools(self) -> list[McpTool]:
-        """Return the server's tools; those that are too large or odd are left out.
+        """Return the server's tools, one of each name; too large or odd ones are left out.
 
         Raises:
             McpFailure: also for more than MAX_TOOLS tools or MAX_PAGES pages.
         """
-        found: list[McpTool] = []
+        found: dict[str, McpTool] = {}
         cursor: str | None = None
         seen: set[str] = set()
         async with _Deadline(LIST_S):
@@ -117,12 +128,14 @@ class McpClient:
                 params = {"cursor": cursor} if cursor is not None else {}
                 page = await self._request("tools/list", params)
                 listed = page.get("tools")
-                found += _tools_of(listed if isinstance(listed, list) else [])
+                listed = listed if isinstance(listed, list) else []
+                for tool in await asyncio.to_thread(_tools_of, listed):  # hashing takes its time
+                    found.setdefault(tool.name, tool)
                 if len(found) > MAX_TOOLS:
                     raise _failure("too_many_tools")
                 cursor = page.get("nextCursor")
                 if not isinstance(cursor, str):
-                    return found
+                    return list(found.values())
                 if cursor in seen:
                     raise _failure("paging")
                 seen.add(cursor)
@@ -144,6 +157,38 @@ class McpClient:
         if result.get("isError") is True:
             raise ToolError(text[:MAX_ERROR_CHARS], "tool")
         return text
+
+    async def listen(self) -> None:
+        """Hear what the server tells unasked, until it ends the stream or is cancelled.
+
+        Raises:
+            McpFailure: also http_405: it has no such stream; too_many_messages: call it again.
+        """
+        async with _Deadline(LIST_S):
+            session_id = await self._introduced()
+        try:
+            with _typed():
+                async with self._get() as response:
+                    await self._hear(response)
+        except _SessionLost:
+            self._forget(session_id)
+
+    async def _hear(self, response: aiohttp.ClientResponse) -> None:
+        _check_status(response, begins=False)
+        if response.content_type != "text/event-stream":
+            raise _failure("content_type")
+        events: list[bytes] = []
+        parser = SseParser(max_event_bytes=MAX_ANSWER_BYTES)
+        count = 0
+        async for chunk in response.content.iter_any():
+            parser.feed(chunk, events.append)
+            for event in events:
+                for message in _messages(event) if event else []:
+                    count += 1
+                    if count > MAX_MESSAGES:
+                        raise _failure("too_many_messages")
+                    self._heard(message)
+            events.clear()
 
     async def aclose(self) -> None:
         """End the session, if the server is quick, and close all connections."""
@@ -167,9 +212,12 @@ class McpClient:
             try:
                 return await self._exchange(method, params)
             except _SessionLost:
-                if self._session_id == session_id:  # nobody else began a new one meanwhile
-                    self._version = self._session_id = ""
+                self._forget(session_id)
         raise _failure("session")
+
+    def _forget(self, session_id: str) -> None:
+        if self._session_id == session_id:  # nobody else began a new one meanwhile
+            self._version = self._session_id = ""
 
     async def _introduced(self) -> str:
         """Make sure there is a session; return its id (empty: the server keeps none)."""
@@ -189,6 +237,7 @@ class McpClient:
             self._session_id = ""
             raise _failure("version")
         self._version = version
+        self.tells_changes = _tells_changes(result)
         self.sessions += 1
         try:
             with _typed():
@@ -217,14 +266,7 @@ class McpClient:
     async def _answer(
         self, response: aiohttp.ClientResponse, number: int, *, begins: bool
     ) -> Message:
-        if response.status == 404 and not begins:
-            raise _SessionLost
-        if response.status in (401, 403):
-            raise _failure("unauthorized")
-        if response.status != 200:
-            raise _failure(f"http_{response.status}")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise _failure("encoding")
+        _check_status(response, begins=begins)
         if begins:
             self._session_id = _session_id(response.headers.get("mcp-session-id", ""))
         if response.content_type == "text/event-stream":
@@ -244,13 +286,13 @@ class McpClient:
     async def _from_stream(self, response: aiohttp.ClientResponse, number: int) -> Message:
         """Read an event stream until it brings the answer; leaving it closes the connection."""
         events: list[bytes] = []
-        parser = SseParser(events.append, max_event_bytes=MAX_ANSWER_BYTES)
+        parser = SseParser(max_event_bytes=MAX_ANSWER_BYTES)
         size = count = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise EventTooLarge
-            parser.feed(chunk)
+            parser.feed(chunk, events.append)
             for event in events:
                 for message in _messages(event) if event else []:
                     count += 1
@@ -263,16 +305,24 @@ class McpClient:
         raise _failure("cut_off")
 
     def _post(self, message: Message) -> aiohttp.client._RequestContextManager:
-        headers = {name: value.reveal() for name, value in self.server.headers.items()}
-        headers["accept"] = "application/json, text/event-stream"
+        headers = self._headers("application/json, text/event-stream")
         headers["content-type"] = "application/json"
+        # Python's encoder writes lone surrogates as escapes, which arguments may hold.
+        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        return self._open().post(self._url, data=body, headers=headers, allow_redirects=False)
+
+    def _get(self) -> aiohttp.client._RequestContextManager:
+        headers = self._headers("text/event-stream")
+        return self._open().get(self._url, headers=headers, allow_redirects=False)
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        headers = {name: value.reveal() for name, value in self.server.headers.items()}
+        headers["accept"] = accept
         if self._version:
             headers["mcp-protocol-version"] = self._version
         if self._session_id:
             headers["mcp-session-id"] = self._session_id
-        # Python's encoder writes lone surrogates as escapes, which arguments may hold.
-        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        return self._open().post(self._url, data=body, headers=headers, allow_redirects=False)
+        return headers
 
     def _open(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -290,7 +340,9 @@ class McpClient:
     # --- what the server asks, and what nobody waits for ---------------------------------------
 
     def _heard(self, message: Message) -> None:
-        """Answer a request of the server; its notifications say nothing that is needed."""
+        """Answer a request of the server, note that its list changed, ignore all else."""
+        if message.get("method") == "notifications/tools/list_changed":
+            self.list_changed()
         if "method" not in message or not isinstance(message.get("id"), (str, int)):
             return
         reply: Message = {"id": message["id"], "result": {}}
@@ -315,8 +367,7 @@ class McpClient:
         await _quietly(lambda: self._post(message))
 
     async def _end_session(self, session_id: str) -> None:
-        headers = {name: value.reveal() for name, value in self.server.headers.items()}
-        headers |= {"mcp-session-id": session_id, "mcp-protocol-version": self._version}
+        headers = self._headers("*/*") | {"mcp-session-id": session_id}
         await _quietly(
             lambda: self._open().delete(self._url, headers=headers, allow_redirects=False)
         )
@@ -375,6 +426,23 @@ def _checked_url(server: McpServer) -> URL:
     return url
 
 
+def _check_status(response: aiohttp.ClientResponse, *, begins: bool) -> None:
+    if response.status == 404 and not begins:
+        raise _SessionLost
+    if response.status in (401, 403):
+        raise _failure("unauthorized")
+    if response.status != 200:
+        raise _failure(f"http_{response.status}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _failure("encoding")
+
+
+def _tells_changes(introduced: Message) -> bool:
+    capabilities = introduced.get("capabilities")
+    tools = capabilities.get("tools") if isinstance(capabilities, dict) else None
+    return isinstance(tools, dict) and tools.get("listChanged") is True
+
+
 def _session_id(value: str) -> str:
     if value and not _SESSION_ID.match(value):
         raise _failure("session")
@@ -413,7 +481,7 @@ def _result(message: Message) -> Message:
 def _tools_of(listed: list[Any]) -> list[McpTool]:
     found = []
     for one in listed:
-        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+        if not isinstance(one, dict) or not _is_name(one.get("name")):
             continue
         try:
             raw = json.dumps(one, sort_keys=True, separators=(",", ":")).encode()
@@ -423,15 +491,27 @@ def _tools_of(listed: list[Any]) -> list[McpTool]:
             continue
         description = one.get("description")
         schema = one.get("inputSchema")
+        hints = one.get("annotations")
         found.append(
             McpTool(
                 one["name"],
                 description if isinstance(description, str) else "",
                 schema if isinstance(schema, dict) else {},
-                raw,
+                hashlib.sha256(raw).hexdigest(),
+                isinstance(hints, dict) and hints.get("readOnlyHint") is True,
             )
         )
     return found
+
+
+def _is_name(value: object) -> bool:
+    """Whether a tool can be called that where people and databases meet it, too."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= MAX_NAME_CHARS
+        and value.isprintable()
+        and value == value.strip()
+    )
 
 
 def _text_of(result: Message) -> str:

@@ -89,12 +89,13 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
 class ToolStats(Struct):
     """Counters since the start.
 
-    `called`: handlers started; `failed` (of them) by reason, also those that `timed_out`.
+    `called`: handlers started; of them `done`, and `failed` by reason, also those that `timed_out`.
     `refused`: calls of the model that never ran; `dropped`: tools that were not offered, and
     calls beyond a bound.
     """
 
     called: int = 0
+    done: int = 0
     timed_out: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -144,10 +145,11 @@ class ToolRegistry:
     """All tools of the process. Lives on the event loop's thread.
 
     A persona's list wins over its tenant's; without either a turn gets the default tools. A
-    tenant's list also bounds its personas'.
+    tenant's list also bounds its personas'. Lists hold names of tools, or sources (`mcp:weather`)
+    for all that comes from there.
 
     Args:
-        defaults: names for turns without a list of their own.
+        defaults: the list of turns without one of their own.
     """
 
     def __init__(self, defaults: Iterable[str] = ()) -> None:
@@ -161,18 +163,21 @@ class ToolRegistry:
 
     def add(self, spec: ToolSpec) -> bool:
         """Take a tool; False (counted, logged) if its name is bad or taken, or no place is left."""
-        reason = ""
-        if not NAME.match(spec.name):
-            reason = "bad_name"
-        elif spec.name in self._specs:
-            reason = "name_taken"
-        elif len(self._specs) >= MAX_TOOLS:
-            reason = "too_many"
+        reason = self.refusal(spec) or ("name_taken" if spec.name in self._specs else "")
         if reason:
             self._drop(spec.name, reason)
             return False
         self._specs[spec.name] = spec
         return True
+
+    def refusal(self, spec: ToolSpec) -> str:
+        """Return why `replace_source` would not take a tool; empty if it would."""
+        if not NAME.match(spec.name):
+            return "bad_name"
+        taken = self._specs.get(spec.name)
+        if taken is not None and (not spec.source or taken.source != spec.source):
+            return "name_taken"
+        return "too_many" if taken is None and len(self._specs) >= MAX_TOOLS else ""
 
     def replace_source(self, source: str, specs: Iterable[ToolSpec]) -> int:
         """Put these tools in the place of all that came from `source`; return how many stayed."""
@@ -207,12 +212,12 @@ class ToolRegistry:
         """Return the tools that a turn may use, in the order of their registration."""
         by_tenant = self._allowed.get((tenant, 0))
         by_persona = self._allowed.get((tenant, persona)) if persona else None
-        names = by_persona if by_persona is not None else by_tenant
-        if names is None:
-            names = self._defaults
-        if by_tenant is not None:
-            names &= by_tenant
-        specs = [spec for name, spec in self._specs.items() if name in names]
+        lists = [one for one in (by_persona, by_tenant) if one is not None] or [self._defaults]
+        specs = [
+            spec
+            for spec in self._specs.values()
+            if all(spec.name in names or spec.source in names for names in lists)
+        ]
         for spec in specs[MAX_OFFERED:]:
             self._drop(spec.name, "too_many_offered")
         return ToolSet(self, specs[:MAX_OFFERED])

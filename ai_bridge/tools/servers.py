@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ai_bridge.errors import BridgeError
-from ai_bridge.tools.mcp import McpClient, McpServer, McpTool
-from ai_bridge.tools.pins import PendingTool, Pins
+from ai_bridge.tools.mcp import McpClient, McpFailure, McpServer, McpTool
+from ai_bridge.tools.pins import PendingTool, judge
 from ai_bridge.tools.registry import Effect, ToolContext, ToolRegistry, ToolSpec, safe_name
 from protocol.codes import Code
 
@@ -15,17 +17,23 @@ MAX_SERVERS = 100
 
 
 class McpServers:
-    """All MCP servers of the process: their clients, their tools, what waits for approval."""
+    """All MCP servers of the process: their clients, and their tools in the registry.
 
-    def __init__(self, registry: ToolRegistry, pins: Pins | None = None) -> None:
-        self.pins = pins or Pins()
+    Args:
+        on_change: told the name of a server whose list should be read again: it said so, or a
+            call met a server that does not work.
+    """
+
+    def __init__(
+        self, registry: ToolRegistry, on_change: Callable[[str], None] = lambda name: None
+    ) -> None:
         self._registry = registry
+        self._on_change = on_change
         self._clients: dict[str, McpClient] = {}
-        self._tools: dict[str, list[McpTool]] = {}
-        self._pending: dict[str, list[PendingTool]] = {}
+        self._offered: dict[str, list[str]] = {}
 
     def add(self, server: McpServer) -> None:
-        """Take a server; call `refresh` to learn its tools.
+        """Take a server; it is asked for nothing yet.
 
         Raises:
             ValueError: its address is not usable.
@@ -35,75 +43,84 @@ class McpServers:
             raise BridgeError(Code.INVALID, "There is a tool server of this name already.")
         if len(self._clients) >= MAX_SERVERS:
             raise BridgeError(Code.SIZE_LIMIT, "Too many tool servers. Remove some first.")
-        self._clients[server.name] = McpClient(server)
+        self._clients[server.name] = McpClient(server, partial(self._on_change, server.name))
 
-    async def remove(self, name: str) -> bool:
-        """Forget a server, its tools and its approvals; False if there is none."""
-        client = self._clients.pop(name, None)
-        if client is None:
-            return False
-        self._registry.replace_source(_source(name), ())
-        self._tools.pop(name, None)
-        self._pending.pop(name, None)
-        self.pins.forget(name)
-        await client.aclose()
-        return True
-
-    async def refresh(self, name: str) -> list[PendingTool]:
-        """Ask a server for its tools and offer the approved ones; return those that wait.
+    async def tools(self, name: str) -> list[McpTool]:
+        """Ask a server what it has; nothing of it is offered yet.
 
         Raises:
             BridgeError: NOT_FOUND.
-            McpFailure: the server could not be used; what it offered before stays.
+            McpFailure: the server could not be used.
         """
-        self._tools[name] = await self._client(name).tools()
-        return self._offer(name)
+        return await self._client(name).tools()
 
-    def pending(self, name: str) -> list[PendingTool]:
-        return list(self._pending.get(name, ()))
+    def offer(
+        self, name: str, tools: Sequence[McpTool], pinned: Mapping[str, str]
+    ) -> list[PendingTool]:
+        """Put a server's approved tools in the place of those before; return those that wait.
 
-    def approve(self, name: str, tool: str, digest: str) -> bool:
-        """Approve what was seen; False if the server describes the tool differently by now."""
-        if not any(one.name == tool and one.digest == digest for one in self.pending(name)):
-            return False
-        self.pins.approve(name, tool, digest)
-        self._offer(name)
-        return True
+        Turns that run keep the tools they began with.
+
+        Args:
+            pinned: digests of the approved tools by name.
+        """
+        client = self._client(name)
+        approved, waiting = judge(pinned, tools)
+        digests = [tool.digest for tool in approved]
+        if self._offered.get(name) != digests:
+            specs = [self.spec(name, tool) for tool in approved]
+            self._registry.replace_source(source_of(client.server.name), specs)
+            self._offered[name] = digests
+        return waiting
+
+    def withdraw(self, name: str) -> None:
+        """Offer none of a server's tools until `offer` is called again."""
+        self._offered.pop(name, None)
+        self._registry.replace_source(source_of(name), ())
+
+    def tells_changes(self, name: str) -> bool:
+        """Whether `listen` is worth while; known once the server was asked for its tools."""
+        return self._client(name).tells_changes
+
+    async def listen(self, name: str) -> None:
+        """Hear a server until it ends the stream; see `McpClient.listen`."""
+        await self._client(name).listen()
+
+    def spec(self, name: str, tool: McpTool) -> ToolSpec:
+        """Return a server's tool as the registry takes it."""
+        server = self._client(name).server
+        reads = tool.name in server.read_tools or (server.believe_hints and tool.read_only)
+        return ToolSpec(
+            name=safe_name(f"{server.name}_{tool.name}"),
+            description=tool.description,
+            schema=tool.schema,
+            effect=Effect.READ if reads else Effect.WRITE,
+            timeout_s=server.timeout_s,
+            handler=partial(self._handle, name, tool.name),
+            trusted=False,
+            source=source_of(name),
+        )
 
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+        """End all sessions and connections; a server that is slow to take its leave is left."""
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     def _client(self, name: str) -> McpClient:
         if name not in self._clients:
             raise BridgeError(Code.NOT_FOUND, "There is no tool server of this name.")
         return self._clients[name]
 
-    def _offer(self, name: str) -> list[PendingTool]:
-        client = self._client(name)
-        approved, self._pending[name] = self.pins.judge(name, self._tools[name])
-        specs = [_spec(client, tool) for tool in approved]
-        self._registry.replace_source(_source(name), specs)
-        return self.pending(name)
+    async def _handle(
+        self, name: str, tool: str, args: dict[str, Any], _context: ToolContext
+    ) -> str:
+        try:
+            return await self._client(name).call(tool, args)
+        except McpFailure as failure:
+            if failure.reason != "refused":  # which is an answer
+                self._on_change(name)
+            raise
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """Return what the registry calls a server's tools together."""
     return f"mcp:{name}"
-
-
-def _spec(client: McpClient, tool: McpTool) -> ToolSpec:
-    server = client.server
-    return ToolSpec(
-        name=safe_name(f"{server.name}_{tool.name}"),
-        description=tool.description,
-        schema=tool.schema,
-        effect=Effect.READ if tool.name in server.read_tools else Effect.WRITE,
-        timeout_s=server.timeout_s,
-        handler=partial(_handle, client, tool.name),
-        trusted=False,
-        source=_source(server.name),
-    )
-
-
-async def _handle(client: McpClient, tool: str, args: dict[str, Any], _context: ToolContext) -> str:
-    return await client.call(tool, args)

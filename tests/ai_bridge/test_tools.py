@@ -279,7 +279,8 @@ async def test_a_tool_of_a_server_answers_and_taints_the_turn(
     await server.start()
     servers = McpServers(world.registry)
     servers.add(McpServer(name="odd", url=server.url, allow_private=True, read_tools=("look",)))
-    await servers.refresh("odd")
+    listed = await servers.tools("odd")
+    servers.offer("odd", listed, {one.name: one.digest for one in listed})
     await world.start(_config(provider, "anthropic"))
     _, outcome = await world.outcome("tool=odd_look,args={}")
     assert outcome.reason is EndReason.STOP

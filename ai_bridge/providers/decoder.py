@@ -20,7 +20,7 @@ class EventDecoder:
 
     def __init__(self, out: CallSink) -> None:
         self._out = out
-        self._sse = SseParser(self._on_data)
+        self._sse = SseParser()
         self._body: bytearray | None = None
         self._sniffed = False
         self._text = HalfCarrier()
@@ -40,7 +40,7 @@ class EventDecoder:
                 raise EventTooLarge
             return False
         try:
-            self._sse.feed(data)
+            self._sse.feed(data, self._on_data)
         finally:
             self._out.flush()
         return self._done
@@ -50,7 +50,7 @@ class EventDecoder:
             if self._body is not None:
                 self._take_body(bytes(self._body).strip())
             elif not self._done:
-                self._sse.eof()
+                self._sse.eof(self._on_data)
             self._end_text()
             return self._end()
         finally:

@@ -22,10 +22,11 @@ class ThinkSplitter:
         self._reasoning = reasoning
         self._held = ""
         self._closer = ""
-        self._state: Callable[[str], None] = self._start
+        # Functions, not methods of this object: it would be in a circle with itself.
+        self._state: Callable[[ThinkSplitter, str], None] = ThinkSplitter._start
 
     def feed(self, piece: str) -> None:
-        self._state(piece)
+        self._state(self, piece)
 
     def eof(self) -> None:
         """Hand out what was held back."""
@@ -40,21 +41,21 @@ class ThinkSplitter:
             if bare.startswith(opener):
                 self._held = ""
                 self._closer = _CLOSERS[opener]
-                self._state = self._opened
+                self._state = ThinkSplitter._opened
                 self._opened(bare[len(opener) :])
                 return
         if any(opener.startswith(bare) for opener in _OPENERS) and len(held) < 256:
             self._held = held  # perhaps the beginning of a tag
             return
         self._held = ""
-        self._state = self._text
+        self._state = ThinkSplitter._pass_on
         self._text(held)
 
     def _opened(self, piece: str) -> None:
         """Drop the line breaks between the tag and the thoughts."""
         bare = piece.lstrip("\n")
         if bare:
-            self._state = self._thinking
+            self._state = ThinkSplitter._thinking
             self._thinking(bare)
 
     def _thinking(self, piece: str) -> None:
@@ -63,7 +64,7 @@ class ThinkSplitter:
         if at >= 0:
             rest = held[at + len(self._closer) :]
             self._held = self._closer = ""
-            self._state = self._after
+            self._state = ThinkSplitter._after
             if at:
                 self._reasoning(held[:at])
             self._after(rest)
@@ -77,8 +78,11 @@ class ThinkSplitter:
         """Drop the blank lines between thoughts and answer."""
         bare = piece.lstrip()
         if bare:
-            self._state = self._text
+            self._state = ThinkSplitter._pass_on
             self._text(bare)
+
+    def _pass_on(self, piece: str) -> None:
+        self._text(piece)
 
 
 def _possible_start(text: str, tag: str) -> int:

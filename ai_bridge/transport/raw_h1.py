@@ -38,7 +38,6 @@ ERROR_BODY_S: Final = 5.0
 MAX_IDLE: Final = 512
 """Connections kept for later; when there are more, the one that waited longest is closed."""
 
-_READS_QUIET: Final = round(READ_S / SWEEP_S)
 _IDLE_QUIET: Final = round(KEEP_ALIVE_S / SWEEP_S)
 
 
@@ -151,7 +150,7 @@ class _Exchange:
         self._pieces: list[bytes] = []
         # The parser calls the list itself: nothing of ours runs per chunk, only per read.
         self.on_body = self._pieces.append
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     # --- called by the parser ----------------------------------------------------------------
 
@@ -163,6 +162,7 @@ class _Exchange:
             self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None  # it is what calls this
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # only says that the real answer will come
             self._headers.clear()
@@ -204,6 +204,8 @@ class _Exchange:
 
     def _parse(self, data: bytes) -> bool:
         """Feed the parser; False when it is at its end because this is no HTTP."""
+        if self._parser is None:
+            return False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -289,6 +291,10 @@ class _Exchange:
     def fail(self, failure: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(failure)
+
+    def close(self) -> None:
+        """Part from the parser: the two hold each other, and all that the answer has brought."""
+        self._parser = None
 
 
 class Connection(asyncio.Protocol):
@@ -376,6 +382,7 @@ class Connection(asyncio.Protocol):
             return
         self._drop_timer()
         self._exchange = None
+        exchange.close()
         self._served += 1
         self._pool.keep(self)
 
@@ -385,6 +392,7 @@ class Connection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.lost(orderly, self._served > 0)
+            exchange.close()
 
     def _drop_timer(self) -> None:
         if self._timer is not None:
@@ -405,7 +413,8 @@ class PoolStats(Struct):
 class Pool:
     """Owns all connections of a transport, and the one timer that judges their silence."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_s: float = READ_S) -> None:
+        self._reads_quiet = round(read_s / SWEEP_S)
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # the one that waits longest first
         self._ticker: asyncio.TimerHandle | None = None
@@ -450,7 +459,7 @@ class Pool:
         """Close what has been silent for too long; runs every SWEEP_S by itself."""
         for connection in list(self._all):
             connection.quiet += 1
-            if connection.quiet > (_IDLE_QUIET if connection.is_idle else _READS_QUIET):
+            if connection.quiet > (_IDLE_QUIET if connection.is_idle else self._reads_quiet):
                 self.stats.expired += 1
                 connection.expire()
 
@@ -487,12 +496,18 @@ class RawTransport:
     Args:
         tls: verifies the provider's certificate; None for the system's authorities.
         resolver: finds addresses; None for the system's.
+        read_s: silence after which a connection counts as dead.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        resolver: Resolver | None = None,
+        read_s: float = READ_S,
+    ) -> None:
         self._tls = tls
         self._resolver = resolver
-        self.pool = Pool()
+        self.pool = Pool(read_s)
 
     async def stream(
         self,

@@ -13,6 +13,9 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
+OnData = Callable[[bytes], None]
+
+
 class EventTooLarge(Exception):
     """One event exceeds the bound; the parser is dead."""
 
@@ -20,30 +23,30 @@ class EventTooLarge(Exception):
 class SseParser:
     """Cuts a body into events and hands each event's data to `on_data`.
 
+    That is given with each call and not kept: who owns a parser would else be in a circle with it,
+    and what an ended answer held would wait for the garbage collector.
+
     Tolerates a missing space after `data:`, CRLF, a missing blank line at the end. Comments and
     fields other than data are dropped.
     """
 
-    __slots__ = ("_data", "_data_bytes", "_first", "_max_bytes", "_on_data", "_rest")
+    __slots__ = ("_data", "_data_bytes", "_first", "_max_bytes", "_rest")
 
-    def __init__(
-        self, on_data: Callable[[bytes], None], *, max_event_bytes: int = MAX_EVENT_BYTES
-    ) -> None:
-        self._on_data = on_data
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_bytes = max_event_bytes
         self._rest = bytearray()
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._first = True
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, on_data: OnData) -> None:
         """Take bytes cut anywhere; calls `on_data` for each event that they complete.
 
         Raises:
             EventTooLarge: as soon as an unfinished event passes the bound.
         """
         if self._is_one_event(data):
-            self._on_data(data[6:-2])
+            on_data(data[6:-2])
             return
         end = data.rfind(b"\n")
         if end < 0:
@@ -56,7 +59,7 @@ class SseParser:
             self._rest.clear()
         self._rest += data[end + 1 :]
         for line in whole.split(b"\n"):
-            self._line(line)
+            self._line(line, on_data)
         self._check(len(self._rest))
 
     def _is_one_event(self, data: bytes) -> bool:
@@ -70,22 +73,22 @@ class SseParser:
             and len(data) <= self._max_bytes
         )
 
-    def eof(self) -> None:
+    def eof(self, on_data: OnData) -> None:
         """The body is over: hand out an event that no blank line closed."""
         if self._rest:
             line = bytes(self._rest)
             self._rest.clear()
-            self._line(line)
-        self._dispatch()
+            self._line(line, on_data)
+        self._dispatch(on_data)
 
-    def _line(self, line: bytes) -> None:
+    def _line(self, line: bytes, on_data: OnData) -> None:
         if self._first:
             self._first = False
             line = line.removeprefix(_BOM)
         if line.endswith(b"\r"):
             line = line[:-1]
         if not line:
-            self._dispatch()
+            self._dispatch(on_data)
         elif line.startswith(b"data:"):
             start = 6 if line[5:6] == b" " else 5
             self._data.append(line[start:])
@@ -94,12 +97,12 @@ class SseParser:
         elif line == b"data":
             self._data.append(b"")
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, on_data: OnData) -> None:
         if self._data:
             data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
             self._data.clear()
             self._data_bytes = 0
-            self._on_data(data)
+            on_data(data)
 
     def _check(self, unfinished_bytes: int) -> None:
         if self._data_bytes + unfinished_bytes > self._max_bytes:

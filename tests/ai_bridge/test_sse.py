@@ -13,11 +13,11 @@ from ai_bridge.transport.sse import EventTooLarge, SseParser
 
 def parse(*reads: bytes, eof: bool = True) -> list[bytes]:
     found: list[bytes] = []
-    parser = SseParser(found.append)
+    parser = SseParser()
     for read in reads:
-        parser.feed(read)
+        parser.feed(read, found.append)
     if eof:
-        parser.eof()
+        parser.eof(found.append)
     return found
 
 
@@ -48,10 +48,10 @@ def test_events_are_the_same_whole_and_bytewise(body: bytes, events: list[bytes]
 
 def test_one_event_per_read_is_bounded_as_any_other() -> None:
     found: list[bytes] = []
-    parser = SseParser(found.append, max_event_bytes=20)
-    parser.feed(b"data: fits\n\n")
+    parser = SseParser(max_event_bytes=20)
+    parser.feed(b"data: fits\n\n", found.append)
     with pytest.raises(EventTooLarge):
-        parser.feed(b"data: is longer than that\n\n")
+        parser.feed(b"data: is longer than that\n\n", found.append)
 
 
 @given(
@@ -67,27 +67,27 @@ def test_characters_survive_any_cut(texts: list[str], cuts: list[int]) -> None:
 
 def test_an_event_comes_with_the_byte_that_completes_it() -> None:
     found: list[bytes] = []
-    parser = SseParser(found.append)
-    parser.feed(b"data: a\n")
+    parser = SseParser()
+    parser.feed(b"data: a\n", found.append)
     assert found == []
-    parser.feed(b"\n")
+    parser.feed(b"\n", found.append)
     assert found == [b"a"]
 
 
 @pytest.mark.parametrize("body", [b"x" * 101, b"data: " + b"x" * 96, b"data: x\n" * 20])
 def test_an_endless_event_is_refused(body: bytes) -> None:
-    parser = SseParser(lambda data: None, max_event_bytes=100)
+    parser = SseParser(max_event_bytes=100)
     with pytest.raises(EventTooLarge):
-        parser.feed(body)
+        parser.feed(body, lambda data: None)
 
 
 def test_a_long_line_in_small_reads_is_read_in_linear_time() -> None:
     found: list[bytes] = []
-    parser = SseParser(found.append)
-    parser.feed(b"data: ")
+    parser = SseParser()
+    parser.feed(b"data: ", found.append)
     for _ in range(4_000):
-        parser.feed(b"x" * 1_000)
-    parser.feed(b"\n\n")
+        parser.feed(b"x" * 1_000, found.append)
+    parser.feed(b"\n\n", found.append)
     assert len(found[0]) == 4_000_000
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from itertools import islice
 
 from ai_bridge.config import BridgeConfig
 from ai_bridge.errors import BridgeError
@@ -27,7 +26,7 @@ MIN_RATE_SAMPLES = 8
 DEFAULT_RETRY_MS = 2_000
 MAX_RETRY_MS = 60_000
 MAX_RANKED = 200
-"""Places further back are estimated."""
+"""Places further back are not told."""
 COST_MESSAGES = 20
 
 STANDING_S = 1.0
@@ -264,17 +263,6 @@ class Admission:
         for queue in self._queues.values():
             for entry in queue.in_order(newest=self.standing):
                 yield entry.turn
-
-    def place(self, turn: Turn) -> int:
-        """Return 1 for the next to start, if all limits were equal; 0 if it does not wait."""
-        entry = self._entries.get(turn.id)
-        if entry is None:
-            return 0
-        for place, other in enumerate(islice(self.in_order(), MAX_RANKED), 1):
-            if other is turn:
-                return place
-        own_ahead = entry.user.queue.index(entry)
-        return max(MAX_RANKED, self._turns_ahead(entry.user, turn.request.priority, own_ahead)) + 1
 
     # --- inside ------------------------------------------------------------------------------
 

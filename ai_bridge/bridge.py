@@ -206,7 +206,7 @@ class Bridge:
         engine.check(request)
         config = self._config
         request, tab = self._reserve(request)
-        turn = Turn(request, place=self._admission.place)
+        turn = Turn(request)
         try:
             starts = self._admission.offer(turn)
         except BridgeError:

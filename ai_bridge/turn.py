@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from zlib import crc32
 
 from ai_bridge.types import Outcome, TurnRequest
@@ -66,10 +65,6 @@ def character_border(data: bytes | bytearray, offset: int) -> int:
     return offset
 
 
-def _no_place(_turn: Turn) -> int:
-    return 0
-
-
 class Turn:
     """State and text of one answer. Only the bridge changes it; everybody may read it.
 
@@ -80,27 +75,15 @@ class Turn:
         outcome: None until the state is DONE.
     """
 
-    __slots__ = ("_parts", "_place", "attempt", "id", "outcome", "request", "state")
+    __slots__ = ("_parts", "attempt", "id", "outcome", "request", "state")
 
-    def __init__(
-        self,
-        request: TurnRequest,
-        *,
-        place: Callable[[Turn], int] = _no_place,
-        max_bytes: int = MAX_PART_BYTES,
-    ) -> None:
+    def __init__(self, request: TurnRequest, *, max_bytes: int = MAX_PART_BYTES) -> None:
         self.id = request.turn_id
         self.request = request
         self.state = StreamState.QUEUED
         self.attempt = 0
         self.outcome: Outcome | None = None
-        self._place = place
         self._parts = tuple(TextBuffer(max_bytes) for _ in _PARTS)
-
-    @property
-    def place_in_queue(self) -> int:
-        """1 for the next to start; 0 when it does not wait (any more)."""
-        return self._place(self) if self.state is StreamState.QUEUED else 0
 
     def size(self, part: StreamPart = StreamPart.ANSWER) -> int:
         """Return the bytes held of a part."""

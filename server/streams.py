@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ai_bridge.turn import Turn
 from protocol.codes import Caps, StreamPart, StreamState
-from protocol.envelopes import Opened, StreamDelta, StreamEnd, StreamQueued, StreamStart
+from protocol.envelopes import Opened, StreamDelta, StreamQueued, StreamStart
 from protocol.rows import StreamPos
 from server.directory import Conversation
 
@@ -24,7 +24,6 @@ log = logging.getLogger("parlance.streams")
 
 TICK_S: Final = 0.05
 SLOW_TICK_S: Final = 0.25
-CROWD: Final = 200
 DELTA_BYTES: Final = 8_000
 """Longest text of one delta, so that a frame stays below the smallest frame limit of a client."""
 TICK_BYTES: Final = 64_000
@@ -197,11 +196,6 @@ class Streams:
         if not siblings:
             self._by_conv.pop(stream.conv, None)
         return [s for s, off in stream.offsets.items() if off[StreamPart.ANSWER] == total]
-
-    def publish_end(self, sessions: Iterable["Session"], end: StreamEnd) -> None:
-        """Tell sessions that a stream is over."""
-        for session in sessions:
-            session.outbox.push(session.codec.encode(end))
 
     def _tick_s(self) -> float:
         return SLOW_TICK_S if self._core.lag_ms() > 100 else TICK_S

@@ -65,14 +65,6 @@ class Tx:
         self.touched = True
         return head[0]
 
-    def next_seq(self, conv: int) -> int:
-        """Take the next message number of a conversation; `bump` separately."""
-        head = self._head(conv)
-        head[1] += 1
-        self.dirty.add(conv)
-        self.touched = True
-        return head[1]
-
     def create(self, feed: int) -> None:
         """Start a feed at revision 0; it need not be declared. Its id must be new."""
         self._heads[feed] = [0, 0]

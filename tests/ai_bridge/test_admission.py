@@ -40,9 +40,13 @@ class Desk:
 
     def offer(self, **fields: Any) -> Turn:
         self._next += 1
-        turn = Turn(request(self._next, **fields), place=self.admission.place)
+        turn = Turn(request(self._next, **fields))
         self._started = self.admission.offer(turn)
         return turn
+
+    def waiting(self) -> list[int]:
+        """Return the turns that wait, the next to start first."""
+        return [turn.id for turn in self.admission.in_order()]
 
     def did_start(self) -> bool:
         """Tell whether the last offered turn started at once."""
@@ -108,24 +112,26 @@ def test_ten_thousand_waiting_turns_of_one_tenant_delay_another_by_one_start() -
     for user in range(10_000):
         desk.offer(tenant=1, user=user + 1)
     single = desk.offer(tenant=2, user=1)
-    assert single.place_in_queue <= 2
+    assert single.id in desk.waiting()[:2]
     second = desk.finish(running)
     assert second is not None
     assert single in (second, desk.finish(second))
 
 
-def test_the_place_in_the_queue_is_where_the_turn_starts() -> None:
+def test_turns_start_in_the_order_that_is_told() -> None:
     desk = Desk(max_streams=1, user_queued=10)
     running = desk.offer(user=9)
-    waiting = [desk.offer(tenant=1 + n % 2, user=1 + n % 3) for n in range(9)]
-    places = {turn.id: turn.place_in_queue for turn in waiting}
+    for n in range(9):
+        desk.offer(tenant=1 + n % 2, user=1 + n % 3)
+    told = desk.waiting()
     order = []
     current: Turn | None = running
     while current is not None:
         current = desk.finish(current)
         if current is not None:
             order.append(current.id)
-    assert [places[number] for number in order] == list(range(1, 10))
+    assert len(told) == 9
+    assert order == told
 
 
 def test_the_queue_is_bounded_and_one_tenant_cannot_fill_it() -> None:
@@ -176,7 +182,7 @@ def test_a_withdrawn_turn_never_starts() -> None:
     second, third = desk.offer(), desk.offer()
     assert desk.admission.withdraw(second)
     assert not desk.admission.withdraw(second)
-    assert second.place_in_queue == 0
+    assert desk.waiting() == [third.id]
     assert desk.finish(first) is third
     assert desk.admission.queued == 0
 
@@ -296,7 +302,7 @@ async def test_the_bridge_starts_what_waits_when_a_turn_ends(
 ) -> None:
     rig = await make_rig(provider, user_running=1)
     asked = [rig.ask(model="tokens=2") for _ in range(4)]
-    assert [turn.place_in_queue for turn, _ in asked] == [0, 1, 2, 3]
+    assert [turn.state for turn, _ in asked[1:]] == [StreamState.QUEUED] * 3
     for turn, watcher in asked:
         assert (await watcher.end()).reason is EndReason.STOP
         assert turn.state is StreamState.DONE
@@ -589,8 +595,7 @@ async def test_the_watcher_hears_of_its_place_once_a_second(
     turns = [rig.ask(model="stall=1", user=1)[0] for _ in range(3)]
     watcher = Queued()
     rig.watchers.append(watcher)
-    last = rig.bridge.submit(request(99, user=1, model="tokens=1"), watcher)
-    assert last.place_in_queue == 3
+    rig.bridge.submit(request(99, user=1, model="tokens=1"), watcher)
     for _ in range(3):
         rig.bridge.sweep()
     assert watcher.places == [3]

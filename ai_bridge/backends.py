@@ -23,7 +23,7 @@ from ai_bridge.providers.openai_responses import OpenAIResponses
 from ai_bridge.providers.services import base_url_of
 from ai_bridge.secrets import Secret
 from ai_bridge.slots import Service
-from ai_bridge.transport.aio import AioTransport
+from ai_bridge.transport.aio import READ_S, AioTransport
 from ai_bridge.transport.raw_h1 import RawTransport
 
 DEMO_PROVIDER = ProviderConfig(name="demo", kind="demo", models=(DEMO_MODEL,))
@@ -127,9 +127,14 @@ def check_base_url(config: ProviderConfig) -> None:
         )
 
 
-def transport_of(config: ProviderConfig) -> Transport:
-    """Return the HTTP client that a service is configured with."""
-    return RawTransport() if config.transport == "raw" else AioTransport()
+def transport_of(config: ProviderConfig, read_s: float = READ_S) -> Transport:
+    """Return the HTTP client that a service is configured with.
+
+    Args:
+        read_s: silence after which a connection counts as dead; for calls that are answered at
+            their end, more than their deadline.
+    """
+    return RawTransport(read_s=read_s) if config.transport == "raw" else AioTransport(read_s)
 
 
 def build_services(

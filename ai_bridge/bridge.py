@@ -15,7 +15,7 @@ from msgspec import structs
 from ai_bridge.admission import DEFAULT_RETRY_MS, MAX_RANKED, Admission, busy
 from ai_bridge.backends import build_services
 from ai_bridge.billing import Billing, Tab
-from ai_bridge.config import BridgeConfig
+from ai_bridge.config import BridgeConfig, ProviderConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
@@ -304,6 +304,11 @@ class Bridge:
     def models(self) -> list[ModelInfo]:
         """Return the models that turns may name, the default one marked."""
         return self._engine.models() if self._engine is not None else []
+
+    def provider(self, name: str) -> ProviderConfig | None:
+        """Return the settings that a provider has now, for what is no turn (speech, embeddings)."""
+        services = self._router.services if self._router is not None else ()
+        return next((one.config for one in services if one.config.name == name), None)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return what recent calls tell about each provider; asks nobody."""

@@ -33,7 +33,7 @@ from ai_bridge.providers.failures import failure_of, malformed
 from ai_bridge.providers.lenient import UNREADABLE, error_object, figure
 from ai_bridge.providers.openai_chat import bearer
 from ai_bridge.providers.request import own_headers
-from ai_bridge.providers.services import base_url_of, traits_of
+from ai_bridge.providers.services import base_url_of, first_key, traits_of
 from protocol.codes import Code
 
 MAX_TEXT_CHARS = 8_000
@@ -186,7 +186,7 @@ class HttpEmbedder:
             "content-type": "application/json",
             "accept": "application/json",
             **own_headers(self._config),
-            **bearer(self._config.api_key),
+            **bearer(first_key(self._config)),
         }
         url = base_url_of(self._config) + "/embeddings"
         return HttpRequest(url, headers, msgspec.json.encode(body))

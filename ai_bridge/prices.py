@@ -20,15 +20,17 @@ from ai_bridge.types import Usage
 class Price(Struct, frozen=True, forbid_unknown_fields=True):
     """Dollars per million tokens. `cached` is for prompt tokens read from the vendor's cache.
 
-    A missing `cached` means that they cost as much as others.
+    A missing `cached` means that they cost as much as others. `minute`: dollars per minute of a
+    recording that is written down.
     """
 
     input: float = field(default=0.0, name="in")
     output: float = field(default=0.0, name="out")
     cached: float | None = None
+    minute: float = 0.0
 
     def __post_init__(self) -> None:
-        for value in (self.input, self.output, self.cached or 0.0):
+        for value in (self.input, self.output, self.cached or 0.0, self.minute):
             if not 0 <= value <= 1_000_000:
                 raise ValueError("a price is a number of dollars from 0 to 1,000,000")
 
@@ -38,6 +40,10 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True):
         rate = self.input if self.cached is None else self.cached
         total = (usage.prompt - cached) * self.input + cached * rate
         return math.ceil(round(total + usage.completion * self.output, 6))
+
+    def seconds_micro(self, seconds: float) -> int:
+        """Return what so many seconds of a recording cost, begun seconds counted whole."""
+        return math.ceil(round(math.ceil(seconds) * self.minute * 1_000_000 / 60, 6))
 
 
 FREE = Price()

@@ -26,16 +26,20 @@ from ai_bridge.providers.halves import without_halves
 from ai_bridge.providers.lenient import error_object, read_event
 from ai_bridge.providers.openai_chat import bearer
 from ai_bridge.providers.request import own_headers
-from ai_bridge.providers.services import base_url_of
+from ai_bridge.providers.services import base_url_of, first_key
 from protocol.codes import Code
 
 MAX_BYTES = 25 * 1024 * 1024
 MAX_SECONDS = 600.0
 MAX_TEXT_CHARS = 20_000
 """Ten minutes of fast speech are under 12,000 letters."""
+MAX_PROMPT_CHARS = 2_000
+"""Services read about 224 tokens of it."""
 AT_ONCE = 4
 WAITING = 32
 DEADLINE_S = 120.0
+_READ_MARGIN_S = 30.0
+"""The answer comes at the end in one piece: no silence before it means a dead connection."""
 
 # The services go by the ending of the file's name. Types as browsers and telephones tell them.
 _ENDINGS = {
@@ -61,18 +65,22 @@ _KNOWN_ENDINGS = frozenset(_ENDINGS.values()) | {"mpeg", "mpga", "oga"}
 
 
 class Transcript(Struct, frozen=True):
-    """What was said; empty if nothing was. `seconds` is what is charged, 0.0 if nobody knows."""
+    """What was said; empty if nothing was. `seconds` is what is charged, 0.0 if nobody knows.
+
+    `language` is what the service heard, in its own word for it; empty if it does not tell.
+    """
 
     text: str
     seconds: float
     model: str
+    language: str = ""
 
 
 class Transcriber(Protocol):
     """Writes down recordings."""
 
     async def transcribe(
-        self, data: bytes, name: str, mime: str, lang: str | None = None
+        self, data: bytes, name: str, mime: str, lang: str | None = None, prompt: str = ""
     ) -> Transcript:
         """Write down one recording of at most 25 MB and ten minutes.
 
@@ -81,6 +89,7 @@ class Transcriber(Protocol):
         Args:
             name: the file's name; only its ending counts, where `mime` does not tell the format.
             lang: the speaker's language ("zh", "en-GB") if known; the service guesses better.
+            prompt: words and names that occur, for their spelling.
 
         Raises:
             ProviderFailure: with what the speaker can do about it.
@@ -96,6 +105,7 @@ class _Usage(Struct):
 
 class _Answer(Struct):
     text: str | None = None
+    language: str | None = None
     duration: float | None = None
     usage: _Usage | None = None
 
@@ -122,15 +132,17 @@ class HttpTranscriber:
         deadline_s: float = DEADLINE_S,
         transport: Transport | None = None,
     ) -> None:
+        if config.kind not in ("openai_chat", "openai_responses"):
+            raise ValueError(f"AI provider {config.name!r} has no OpenAI-shaped transcriptions")
         check_base_url(config)
         self.model = model
         self.gate = Gate(at_once, waiting)
         self._config = config
         self._deadline_s = deadline_s
-        self._transport = transport if transport is not None else transport_of(config)
+        self._transport = transport or transport_of(config, deadline_s + _READ_MARGIN_S)
 
     async def transcribe(
-        self, data: bytes, name: str, mime: str, lang: str | None = None
+        self, data: bytes, name: str, mime: str, lang: str | None = None, prompt: str = ""
     ) -> Transcript:
         """See `Transcriber`."""
         ending = _ending(name, mime)
@@ -141,13 +153,13 @@ class HttpTranscriber:
         length_s = seconds_of(data)
         if length_s is not None and length_s > MAX_SECONDS:
             raise _too_long()
-        request = self._request(data, ending, lang)
+        request = self._request(data, ending, lang, prompt)
         decoder = BodyDecoder()
         try:
             async with self.gate, asyncio.timeout(self._deadline_s):
                 await self._transport.stream(request, decoder, _classify)
         except TimeoutError:
-            raise _down("stt_late") from None
+            raise _late() from None
         except GateFull:
             raise _busy() from None
         except ProviderFailure as failure:
@@ -159,15 +171,17 @@ class HttpTranscriber:
         """Close idle connections; calls must have ended."""
         await self._transport.aclose()
 
-    def _request(self, data: bytes, ending: str, lang: str | None) -> HttpRequest:
+    def _request(self, data: bytes, ending: str, lang: str | None, prompt: str) -> HttpRequest:
         fields = {"model": self.model, "response_format": self._format()}
-        if language := _language(lang):
+        if language := language_of(lang):
             fields["language"] = language
+        if prompt:
+            fields["prompt"] = prompt[:MAX_PROMPT_CHARS]
         border = secrets.token_hex(16)
         headers = {
             "accept": "application/json",
             **own_headers(self._config),
-            **bearer(self._config.api_key),
+            **bearer(first_key(self._config)),
             "content-type": f"multipart/form-data; boundary={border}",
         }
         url = base_url_of(self._config) + "/audio/transcriptions"
@@ -190,7 +204,7 @@ class HttpTranscriber:
         if told is None or not 0 <= told < 86_400:
             told = length_s
         text = without_halves(answer.text).strip()[:MAX_TEXT_CHARS]
-        return Transcript(text, told or 0.0, self.model)
+        return Transcript(text, told or 0.0, self.model, (answer.language or "")[:32])
 
 
 def _ending(name: str, mime: str) -> str:
@@ -207,7 +221,7 @@ def _ending(name: str, mime: str) -> str:
     return ending
 
 
-def _language(lang: str | None) -> str:
+def language_of(lang: str | None) -> str:
     """Return ISO 639-1 of a language tag, empty if it is none."""
     first = (lang or "").replace("_", "-").partition("-")[0].lower()
     return first if len(first) == 2 and first.isascii() and first.isalpha() else ""
@@ -223,7 +237,9 @@ def _form(border: str, fields: Mapping[str, str], ending: str, data: bytes) -> b
         f'--{border}\r\ncontent-disposition: form-data; name="file"; '
         f'filename="voice.{ending}"\r\ncontent-type: application/octet-stream\r\n\r\n'
     )
-    return b"".join(("".join(parts).encode(), data, f"\r\n--{border}--\r\n".encode()))
+    return b"".join(
+        ("".join(parts).encode("utf-8", "replace"), data, f"\r\n--{border}--\r\n".encode())
+    )
 
 
 def _classify(status: int, headers: Mapping[str, str], body: bytes) -> ProviderFailure:
@@ -237,7 +253,7 @@ def _classify(status: int, headers: Mapping[str, str], body: bytes) -> ProviderF
             "The speech service could not read this recording. "
             "Record it again, or write the message.",
             remedy=Remedy.FAIL,
-            code=Code.REFUSED,
+            code=Code.INVALID,
             status=status,
         )
     if failure.kind in ("bad_key", "no_credit", "no_model", "redirected"):
@@ -260,9 +276,15 @@ def _down(kind: str, failure: ProviderFailure | None = None) -> ProviderFailure:
         kind,
         "The speech service did not answer as it should. Try again in a moment, or write the "
         "message.",
+        code=failure.code if failure is not None else Code.MODEL_UNAVAILABLE,
         status=failure.status if failure is not None else 0,
         retry_after_s=failure.retry_after_s if failure is not None else None,
     )
+
+
+def _late() -> ProviderFailure:
+    text = "The speech service took too long. Try again in a moment, or send a shorter recording."
+    return ProviderFailure("stt_late", text, code=Code.TIMEOUT)
 
 
 def _busy() -> ProviderFailure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from types import SimpleNamespace
 
 import aiohttp
@@ -18,12 +19,19 @@ REST_S = 0.2
 """Reading on after the answer's end, so that the connection can serve the next call."""
 ERROR_BODY_BYTES = 64 * 1024
 ERROR_BODY_S = 5.0
+WHOLE_BYTES = 256 * 1024
+"""Above it a body is sent in pieces: at once it would hold the event loop."""
 
 
 class AioTransport:
-    """One provider's connections. Owns an aiohttp session, made at the first call."""
+    """One provider's connections. Owns an aiohttp session, made at the first call.
 
-    def __init__(self) -> None:
+    Args:
+        read_s: silence after which a connection counts as dead.
+    """
+
+    def __init__(self, read_s: float = READ_S) -> None:
+        self._read_s = read_s
         self._session: aiohttp.ClientSession | None = None
 
     async def stream(
@@ -54,10 +62,11 @@ class AioTransport:
     ) -> CallEnd:
         session = self._open_session()
         trace = SimpleNamespace(reused=False, answered=False)
+        body = request.body
         try:
             async with session.post(
                 request.url,
-                data=request.body,
+                data=io.BytesIO(body) if len(body) > WHOLE_BYTES else body,
                 headers=request.headers,
                 allow_redirects=False,
                 trace_request_ctx=trace,
@@ -91,7 +100,7 @@ class AioTransport:
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30),
                 # `total` would kill healthy long answers.
                 timeout=aiohttp.ClientTimeout(
-                    total=None, connect=None, sock_connect=CONNECT_S, sock_read=READ_S
+                    total=None, connect=None, sock_connect=CONNECT_S, sock_read=self._read_s
                 ),
                 headers={"accept-encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -171,17 +171,6 @@ def all_personas(after: int = 0, limit: int = 1_000) -> Op[list[StoredPersona]]:
     return [_stored(row) for row in rows]
 
 
-def persona_by_name(tenant: int, user: int, name: str) -> Op[Persona | None]:
-    """Return the persona of this name (in any case) that user may use: own before shared ones."""
-    rows = yield Statement(
-        f"{_SELECT} WHERE tenant IN (?, ?) AND name_key = ? AND deleted = 0 ORDER BY id LIMIT 100",
-        (tenant, BUILTIN_TENANT, _key(name)),
-    )
-    found = [_stored(row).row for row in rows]
-    usable = [p for p in found if p.owner == user or p.scope != Scope.PRIVATE]
-    return min(usable, key=lambda p: (p.owner != user, p.id or 0), default=None)
-
-
 def changed_personas(owner: int, rev: int, limit: int) -> Op[list[Persona]]:
     """Return owner's personas changed after rev, in order of rev, deleted ones included."""
     rows = yield Statement(

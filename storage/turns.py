@@ -153,34 +153,6 @@ def _add_usage(tx: Tx, ends: Sequence[EndTurn]) -> Op[None]:
     )
 
 
-def start_turns(tx: Tx, turns: Sequence[TurnCheckpoint], node: str) -> Op[None]:
-    """Mark turns as running on node, one more attempt each; final turns stay as they are."""
-    marks, args = in_list(turn.sid for turn in turns)
-    rows = yield Statement(
-        f"SELECT id, attempts FROM ai_turn WHERE id IN ({marks}){tx.dialect.for_update}", args
-    )
-    attempts = {row[0]: row[1] for row in rows}
-    columns = ("id", "status", "node", "attempts", "lease_until", "provider", "model", "started")
-    yield tx.dialect.update(
-        "ai_turn",
-        columns,
-        [
-            (
-                turn.sid,
-                int(TurnStatus.RUNNING),
-                node,
-                attempts.get(turn.sid, 0) + 1,
-                turn.lease_until,
-                turn.provider,
-                turn.model,
-                tx.ts,
-            )
-            for turn in turns
-        ],
-        where=_NOT_FINAL,
-    )
-
-
 def checkpoint_turns(tx: Tx, turns: Sequence[TurnCheckpoint]) -> Op[None]:
     """Renew leases and keep partial texts; final turns stay as they are.
 
@@ -221,12 +193,6 @@ def orphan_turns(node: str, now_ms: int, limit: int) -> Op[list[TurnRow]]:
 def get_turn(sid: int) -> Op[TurnRow | None]:
     rows = yield Statement(f"{_SELECT} WHERE id = ?", (sid,))
     return _turn(rows[0]) if rows else None
-
-
-def turns_of(conv: int, limit: int) -> Op[list[TurnRow]]:
-    """Return the newest turns of a conversation, newest first."""
-    rows = yield Statement(f"{_SELECT} WHERE conv = ? ORDER BY id DESC LIMIT ?", (conv, limit))
-    return [_turn(row) for row in rows]
 
 
 def _new_row(tx: Tx, turn: NewTurn, conv: int, ask_seq: int, cid: bytes) -> Row:

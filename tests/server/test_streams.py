@@ -47,7 +47,7 @@ from server.config_sections import AiConfig, ProviderConfig
 from storage.errors import StoreOverloaded
 from storage.members import HIDE_HISTORY
 from storage.rows import TurnStatus
-from storage.turns import create_turn, get_turn, turns_of
+from storage.turns import create_turn, get_turn
 from storage.writes import Write
 from tests.server.harness import (
     Peer,
@@ -60,6 +60,7 @@ from tests.server.harness import (
 )
 from tests.server.model import Model
 from tests.support.eventually import eventually
+from tests.support.turns import turns_of
 
 NEVER_S = 1e9
 
@@ -211,7 +212,7 @@ async def test_no_answer_is_made_when_none_is_wanted(tmp_path: Path) -> None:
         _, peer, conv = await talk(server)
         sent = await peer.send_text(conv, "a note to myself", SendX(ai=1))
         assert sent.sid is None
-        assert await server.store.read(turns_of(conv, 5)) == []
+        assert await server.store.read(turns_of(conv)) == []
 
 
 # resuming

@@ -187,9 +187,7 @@ async def use_everything(store: Store) -> None:
         personas.list_personas(1, ann, 0, "", 10),
         personas.list_personas(1, ann, 1, "", 10),
         personas.all_personas(),
-        personas.persona_by_name(1, ann, "x"),
         turns.get_turn(5),
-        turns.turns_of(conv, 10),
         turns.orphan_turns("n", 1, 10),
         dead_letters.list_dead(10),
         dead_letters.unplayed_dead(10),
@@ -246,7 +244,6 @@ async def use_everything(store: Store) -> None:
         new = NewTurn(new_id(), 1, ann, 7)
         await do((), turns.create_turn, turn=new, conv=place, ask_seq=1, cid=cid())
     steps = [TurnCheckpoint(new.sid, 5, "t"), TurnCheckpoint(turn.sid, 5)]
-    await do((), turns.start_turns, turns=steps, node="n")
     await do((), turns.checkpoint_turns, turns=steps)
     await do((), turns.end_turn, end=EndTurn(new.sid, 2, 0))
     for number, place in enumerate(others[:60]):

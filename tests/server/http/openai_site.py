@@ -13,9 +13,9 @@ from storage.conversations import create_conversation
 from storage.ids import new_id
 from storage.personas import save_persona
 from storage.rows import NewConversation, TurnRow
-from storage.turns import turns_of
 from tests.server.http.conftest import Answer, Site
 from tests.support.eventually import eventually
+from tests.support.turns import turns_of
 
 COMPLETIONS = "/v1/chat/completions"
 WAIT_S = 5.0
@@ -97,7 +97,7 @@ async def records(site: Site, count: int, conv: int = 0) -> list[TurnRow]:
 
     async def look() -> None:
         nonlocal found
-        found = await site.core.store.read(turns_of(conv, 100))
+        found = await site.core.store.read(turns_of(conv))
 
     for _ in range(500):
         await look()

@@ -36,6 +36,7 @@ from tests.server.http.openai_site import (
     talk,
 )
 from tests.support.eventually import eventually
+from tests.support.turns import turns_of
 
 OTHER_TENANT = 2
 
@@ -585,13 +586,7 @@ async def test_a_conversation_keeps_the_question_and_the_answer(
     ]  # fmt: skip
     shown = [m["content"] for m in provider.requests[-1].body["messages"]]
     assert shown[-3:] == ["你好", "今天的", "再见"]
-    assert not await site.core.store.read(_turns_without_conversation())
-
-
-def _turns_without_conversation() -> Any:
-    from storage.turns import turns_of
-
-    return turns_of(0, 10)
+    assert not await site.core.store.read(turns_of(0))
 
 
 async def test_a_repeat_with_the_same_key_is_not_sent_twice(

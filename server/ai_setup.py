@@ -22,6 +22,8 @@ from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ai_bridge.engines.base import Engine, EngineInfo
+    from ai_bridge.engines.chat_engine import ChatEngine
     from storage.store import Store
 
 MICRO: Final = 1_000_000
@@ -91,7 +93,7 @@ def _target(place: str) -> Target:
 
 def make_bridge(
     ai: AiConfig,
-    billing: Billing,
+    billing: Billing | None,
     added: tuple[BridgeProvider, ...] = (),
     lag_ms: "Callable[[], float]" = lambda: 0.0,
     confirm: Confirm = deny,
@@ -100,20 +102,24 @@ def make_bridge(
     registry = ToolRegistry(tuple(ai.tools))
     for spec in builtin_tools():
         registry.add(spec)
-    engines = {}
-    if ai.mem0_url:
-        mem0 = Mem0Config(
-            base_url=ai.mem0_url, api=ai.mem0_api, api_key=BridgeSecret(ai.mem0_key.reveal())
-        )
-        engines[MEM0_PROXY] = lambda chat: Mem0Proxy(chat, mem0)
     return Bridge(
         bridge_config(ai, added),
         lag_ms=lag_ms,
         tools=_tool_loop(registry, confirm) if ai.tools else None,
-        engines=engines,
+        engines=make_engines(ai),
         default_engine=ai.engine,
         billing=billing,
     )
+
+
+def make_engines(ai: AiConfig) -> "dict[EngineInfo, Callable[[ChatEngine], Engine]]":
+    """Return how the engines besides the chat engine are made."""
+    if not ai.mem0_url:
+        return {}
+    mem0 = Mem0Config(
+        base_url=ai.mem0_url, api=ai.mem0_api, api_key=BridgeSecret(ai.mem0_key.reveal())
+    )
+    return {MEM0_PROXY: lambda chat: Mem0Proxy(chat, mem0)}
 
 
 def _tool_loop(registry: ToolRegistry, confirm: Confirm) -> ToolLoop:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 PREFIX: Final = "pk_"
-SCOPES: Final = ("exchange", "metrics", "chat", "models")
+SCOPES: Final = ("exchange", "metrics", "chat", "models", "engines")
 """`exchange`: sign in as any user of the tenant; `metrics`: read the figures; `chat`: have the
-personas of the tenant answer over HTTP; `models`: also the providers' models without a persona."""
+personas of the tenant answer over HTTP; `models`: also the providers' models without a persona;
+`engines`: see and switch which engine answers in the tenant."""
 _RANDOM_BYTES: Final = 32
 _MAX_KEY_CHARS: Final = 128
 _TOUCH_MS: Final = 3_600_000

@@ -29,6 +29,7 @@ from server.metrics import LoopLag
 from server.reactor import listen, open_socket
 from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
+from storage.engines import ENGINES
 from storage.personas import all_personas
 from storage.revisions import BUDGETS, PROVIDERS, revisions
 from storage.rows import StoreOptions
@@ -119,6 +120,8 @@ class App:
         core = self.core = Core(
             config, loop, store, bridge, tokens, node, lambda: self._lag.recent_ms
         )
+        await core.engines.restore()
+        refresh.add(ENGINES, core.engines.reload)
         await install_builtins(store)
         await fill_personas(core, store)
         self._accounts = Accounts(store, tokens, config.auth)
@@ -127,6 +130,7 @@ class App:
         core.http_factory = self._http.factory
         self._lag.start(loop)
         await core.turns.recover(starting=True)
+        core.spawn(core.engines.reload())  # what was asked for while no server ran
         self._seconds = loop.create_task(self._every_second(core))
         if config.server.gc_freeze:
             # A full collection with many connections takes tens of milliseconds.
@@ -184,6 +188,7 @@ class App:
     async def _every_second(self, core: Core) -> None:
         """Drive the deadlines; one failing part must not stop the others for good."""
         recovered_at = purged_at = refreshed_at = core.clock()
+        refreshing: asyncio.Task[list[str]] | None = None
         while True:
             await asyncio.sleep(1)
             try:
@@ -193,7 +198,9 @@ class App:
                     await core.turns.recover()
                 if self._refresh is not None and core.clock() - refreshed_at >= REFRESH_EVERY_S:
                     refreshed_at = core.clock()
-                    await self._refresh.run()
+                    if refreshing is None or refreshing.done():
+                        # Beside the deadlines: it may wait for an engine's or a service's answer.
+                        refreshing = core.spawn(self._refresh.run())
                 if core.clock() - purged_at >= PURGE_EVERY_S:
                     purged_at = core.clock()
                     await core.store.change((), purge_refresh)

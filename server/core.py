@@ -27,6 +27,7 @@ from server.confirmations import Confirmations
 from server.delivery import tell_unsure
 from server.devices import DeviceBook
 from server.directory import Conversation, Directory
+from server.engines import Engines
 from server.handlers import build_router
 from server.handlers.conversations import unhide
 from server.heartbeat import Wheel
@@ -141,6 +142,7 @@ class Core:
         self.rooms = Rooms(self)
         self.records = TurnRecords(self)
         self.ask = BackgroundAsk(self, bridge, self.records)
+        self.engines = Engines(store, bridge, self.spawn)
         self.cards = CardShelf(store)
         self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
         self.memories = Memories(store, self.ask, HashEmbedder(), clock=lambda: self.clock())

@@ -199,6 +199,21 @@ class EngineRegistry:
         """Return all engines that can be chosen, and where they answer."""
         return [self._status(name) for name in self._makers]
 
+    @property
+    def default(self) -> str:
+        """Return the engine of the settings."""
+        return self._default
+
+    def require(self, name: str) -> None:
+        """Refuse names that no engine has.
+
+        Raises:
+            BridgeError: NOT_FOUND.
+        """
+        if name not in self._makers:
+            text = "There is no engine of this name. See: parlance engine list."
+            raise BridgeError(Code.NOT_FOUND, text)
+
     def engine_at(self, scope: EngineScope) -> str:
         """Return the engine that was chosen for just this scope, "" for none."""
         route = self._routes.get(scope)
@@ -210,8 +225,7 @@ class EngineRegistry:
         Raises:
             BridgeError: NOT_FOUND, no such engine.
         """
-        if name not in self._makers:
-            raise _no_engine()
+        self.require(name)
         live = self._live.get(name)
         if live is not None:
             return await _complaint(live.engine)
@@ -331,8 +345,7 @@ class EngineRegistry:
     # --- inside ------------------------------------------------------------------------------
 
     def _check(self, name: str, scope: EngineScope, percent: float) -> None:
-        if name not in self._makers:
-            raise _no_engine()
+        self.require(name)
         if not 0.0 <= percent <= 100.0 or (scope.conv and (scope.tenant or scope.persona)):
             raise BridgeError(Code.INVALID, "A share is 0 to 100; a conversation is named alone.")
         if len(self._closing) >= MAX_CLOSING:
@@ -566,11 +579,6 @@ class CountedJob:
         if not self._released:
             self._released = True
             self._registry.turn_over(self._live)
-
-
-def _no_engine() -> BridgeError:
-    text = "There is no engine of this name. See: parlance engine list."
-    return BridgeError(Code.NOT_FOUND, text)
 
 
 async def _complaint(engine: Engine) -> str:

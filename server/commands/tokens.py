@@ -62,7 +62,7 @@ def add_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may do: exchange, metrics, chat, models. Repeat it."),
+        typer.Option(help="What it may do: exchange, metrics, chat, models, engines. Repeat it."),
     ] = None,
     tenant: TenantSlug = "default",
 ) -> None:
@@ -71,7 +71,9 @@ def add_key(
     Example: parlance token key add website --scope exchange
     """
     if not scope:
-        fail("say what the key may do: --scope exchange, metrics, chat or models, one or more")
+        fail(
+            "say what the key may do, with one or more --scope; see: parlance token key add --help"
+        )
 
     async def work(store: "Store", config: "Config") -> None:
         from server.api_keys import ApiKeys

@@ -197,6 +197,18 @@ class Calls:
         """Read the text of a running answer from byte `off` on."""
         return cast(e.Opened, await self.request(e.Open(0, sid, part, off)))
 
+    async def confirm(self, sid: int, call: int, *, yes: bool) -> e.Done:
+        """Say whether a tool may run (`events.ToolAsked`); the first device that answers decides.
+
+        Raises:
+            ServerError: NOT_FOUND, the question is settled.
+        """
+        return cast(e.Done, await self.request(e.Confirm(0, sid, call, yes)))
+
+    async def usage(self) -> e.UsageInfo:
+        """Return what one's own answers used today and this month, and what may be spent."""
+        return cast(e.UsageInfo, await self.request(e.Usage(0)))
+
     # people and devices
 
     async def get_users(self, users: Sequence[int]) -> list[User]:

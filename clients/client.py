@@ -58,7 +58,8 @@ class Client(Calls, Reconnecting):
     """A user's connection that mends itself. Made, started and closed on one event loop.
 
     Attributes:
-        feeds, streams: what is known (`clients.feeds`, `clients.streams`); read only.
+        feeds, streams, questions: what is known (`clients.feeds`, `clients.streams`,
+            `clients.questions`); read only.
         user, tenant: who is signed in; 0 before the first sign-in.
         limits: what the server accepts, from its `welcome`.
         link: state of the connection.
@@ -71,6 +72,8 @@ class Client(Calls, Reconnecting):
         device: 16 bytes that override the state's device id.
         agent: name and platform shown in the user's list of devices, as "name/platform".
         codec: of WebSocket connections.
+        confirms: the user can be asked whether a tool may run (`events.ToolAsked`). Without a
+            device that says so, the answer is no.
         timing, rng: for tests.
     """
 
@@ -85,6 +88,7 @@ class Client(Calls, Reconnecting):
         lang: str = "",
         tls: ssl.SSLContext | None = None,
         codec: Codec = MSGPACK,
+        confirms: bool = False,
         timing: Timing = DEFAULT,
         rng: random.Random | None = None,
     ) -> None:
@@ -100,6 +104,7 @@ class Client(Calls, Reconnecting):
             codec=codec,
             timing=timing,
             rng=rng or random.Random(),
+            confirms=confirms,
         )
         self._state = state
         self._restored = saved.unsent

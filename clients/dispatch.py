@@ -8,6 +8,7 @@ import clients.events as ev
 from clients.feeds import Feeds
 from clients.outbox import Unsent
 from clients.pending import Pending
+from clients.questions import Questions
 from clients.streams import OpenWanted, Streams
 from clients.subscription import Subscription
 from protocol import envelopes as e
@@ -23,12 +24,13 @@ class Dispatch:
     """The part of a client that takes frames in. Does no I/O by itself.
 
     Attributes:
-        feeds, streams: what is known.
+        feeds, streams, questions: what is known.
     """
 
     def __init__(self) -> None:
         self.feeds = Feeds()
         self.streams = Streams()
+        self.questions = Questions()
         self.user = 0
         self._pending = Pending()
         self._marked: dict[int, int] = {}
@@ -188,16 +190,26 @@ class Dispatch:
     def _on_stream_start(self, f: e.StreamStart) -> None:
         self._emit(self.streams.start(f))
 
+    def _on_stream_queued(self, f: e.StreamQueued) -> None:
+        self._emit(self.streams.queued(f))
+
     def _on_stream_delta(self, f: e.StreamDelta) -> None:
         self._emit(self.streams.delta(f))
 
     def _on_stream_end(self, f: e.StreamEnd) -> None:
         events, push, missing = self.streams.end(f)
+        events = [*self.questions.stream_ended(f.sid), *events]
         if push is not None:
             self._take(self.feeds.push(push, self._now()))
         if missing:
             self.feeds.want_sync()
         self._emit(events)
+
+    def _on_tool_ask(self, f: e.ToolAsk) -> None:
+        self._emit(self.questions.asked(f))
+
+    def _on_tool_settled(self, f: e.ToolSettled) -> None:
+        self._emit(self.questions.settled(f))
 
     def _on_watching(self, f: e.Watching) -> None:
         if f.pres:
@@ -255,8 +267,11 @@ _HANDLERS: Final[dict[type[Any], Callable[[Any, Any], None]]] = {
     e.ConvPage: Dispatch._on_conv_page,
     e.Opened: Dispatch._on_opened,
     e.StreamStart: Dispatch._on_stream_start,
+    e.StreamQueued: Dispatch._on_stream_queued,
     e.StreamDelta: Dispatch._on_stream_delta,
     e.StreamEnd: Dispatch._on_stream_end,
+    e.ToolAsk: Dispatch._on_tool_ask,
+    e.ToolSettled: Dispatch._on_tool_settled,
     e.Watching: Dispatch._on_watching,
     e.TypingAt: Dispatch._on_typing,
     e.Presence: Dispatch._on_presence,

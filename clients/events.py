@@ -4,7 +4,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from protocol.codes import EndReason
+from protocol.codes import EndReason, Settled
 from protocol.rows import Msg, Persona, Pres, User
 
 
@@ -106,6 +106,42 @@ class StreamText(Event, frozen=True):
     part: int
     off: int
     text: str
+
+
+class StreamMoved(Event, frozen=True):
+    """A waiting answer has another place in the queue: 1 is next, 0 when it waits no more."""
+
+    sid: int
+    conv: int
+    place: int
+
+
+class ToolAsked(Event, frozen=True):
+    """A tool wants to run for an answer of the user's own: say so with `Client.confirm`.
+
+    Attributes:
+        name, args: the tool, and the beginning of what it is given; text of a model, not to be
+            trusted.
+        left: characters of `args` that are not shown.
+        until_ms: when it is too late, Unix milliseconds.
+    """
+
+    sid: int
+    conv: int
+    call: int
+    name: str
+    args: str
+    left: int
+    until_ms: int
+
+
+class ToolSettled(Event, frozen=True):
+    """A question needs no answer any more, whoever gave it; None: it is not known how it ended."""
+
+    sid: int
+    call: int
+    name: str
+    outcome: Settled | None
 
 
 class StreamEnded(Event, frozen=True):

@@ -27,7 +27,7 @@ TokenSource = Callable[[bool], Awaitable[str]]
 It may raise `SignInFailed`, which stops the client, or OSError, which is retried.
 """
 
-CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS
+CAPS: Final = int(Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS)
 HELLO_HEADS_BYTES: Final = 512 * 1024
 
 
@@ -54,6 +54,7 @@ class Reconnecting(Dispatch):
         codec: Codec,
         timing: Timing,
         rng: random.Random,
+        confirms: bool = False,
     ) -> None:
         super().__init__()
         self.address = parse_address(url)
@@ -64,6 +65,7 @@ class Reconnecting(Dispatch):
         self._tls = tls
         self._codec = codec
         self._timing = timing
+        self._confirms = confirms
         self._rng = rng
         self._backoff = Backoff(timing, rng)
         self._watch = Watch([], [])
@@ -157,7 +159,7 @@ class Reconnecting(Dispatch):
                 secret=token,
                 device=self.device,
                 client=self._agent,
-                caps=int(CAPS),
+                caps=CAPS | (int(Caps.CONFIRM) if self._confirms else 0),
                 hb=int(self._timing.heartbeat_s) or 1,
                 max_frame=1024 * 1024,
                 lang=self._lang,
@@ -191,6 +193,7 @@ class Reconnecting(Dispatch):
     def on_welcome(self, f: Welcome) -> None:
         """Signed in; `synced` follows."""
         now = self._loop.time()
+        self._emit(self.questions.reconnected())
         if self._welcome_timer is not None:
             self._welcome_timer.cancel()
         self.user, self.tenant, self.limits = f.user, f.tenant, f.limits

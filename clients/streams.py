@@ -4,9 +4,16 @@ import zlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from clients.events import Event, StreamEnded, StreamStarted, StreamText
+from clients.events import Event, StreamEnded, StreamMoved, StreamStarted, StreamText
 from protocol.codes import EndReason, MsgKind, StreamPart, StreamState
-from protocol.envelopes import MsgPush, Opened, StreamDelta, StreamEnd, StreamStart
+from protocol.envelopes import (
+    MsgPush,
+    Opened,
+    StreamDelta,
+    StreamEnd,
+    StreamQueued,
+    StreamStart,
+)
 from protocol.rows import Msg, MsgX, StreamPos
 
 STREAMS_MAX: Final = 64
@@ -28,9 +35,12 @@ class Stream:
     Attributes:
         ask: seq of the question; 0 when its start was missed.
         state: queued or running.
+        place: its place in the queue, 0 when unknown or when it does not wait.
     """
 
-    __slots__ = ("_opening", "_pieces", "_sizes", "ask", "conv", "persona", "sid", "state")
+    __slots__ = (
+        "_opening", "_pieces", "_sizes", "ask", "conv", "persona", "place", "sid", "state",
+    )  # fmt: skip
 
     def __init__(self, sid: int, conv: int, persona: int, ask: int, state: int) -> None:
         self.sid = sid
@@ -38,6 +48,7 @@ class Stream:
         self.persona = persona
         self.ask = ask
         self.state = state
+        self.place = 0
         self._pieces: tuple[list[str], ...] = tuple([] for _ in PARTS)
         self._sizes = [0] * len(PARTS)
         self._opening: set[int] = set()
@@ -129,6 +140,7 @@ class Streams:
         for pos in running:
             if pos.sid not in self.running:
                 self._begin(Stream(pos.sid, pos.conv, pos.persona, 0, StreamState.RUNNING), out)
+            self._move(self.running[pos.sid], pos.place, out)
         return out
 
     def reconnected(self) -> None:
@@ -148,6 +160,23 @@ class Streams:
             known.ask, known.state = f.ask, f.state
         return out
 
+    def queued(self, f: StreamQueued) -> list[Event]:
+        """Take `s_queued`: a waiting stream has moved."""
+        out: list[Event] = []
+        stream = self.running.get(f.sid)
+        if stream is not None:
+            if not f.place:
+                stream.state = StreamState.RUNNING
+            self._move(stream, f.place, out)
+        return out
+
+    def _move(self, stream: Stream, place: int, out: list[Event]) -> None:
+        if place:
+            stream.state = StreamState.QUEUED
+        if place != stream.place:
+            stream.place = place
+            out.append(StreamMoved(stream.sid, stream.conv, place))
+
     def delta(self, f: StreamDelta) -> list[Event]:
         """Take `s_delta`: append, skip an overlap, or ask for what is missing before it."""
         stream = self.running.get(f.sid)
@@ -162,7 +191,9 @@ class Streams:
             return []
         stream.open_answered(f.part)
         stream.state = f.state
-        return self._add(stream, f.part, f.off, f.text)
+        out: list[Event] = []
+        self._move(stream, f.place, out)
+        return [*out, *self._add(stream, f.part, f.off, f.text)]
 
     def open_failed(self, wanted: OpenWanted) -> None:
         """`open` was refused; the next delta that leaves a hole asks again."""
@@ -219,5 +250,6 @@ class Streams:
             if wanted is not None:
                 self.wanted.append(wanted)
             return []
-        stream.state = StreamState.RUNNING
+        if new:
+            stream.state, stream.place = StreamState.RUNNING, 0
         return [StreamText(stream.sid, stream.conv, part, begins, new)] if new else []

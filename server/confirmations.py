@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from ai_bridge.tools.registry import ToolContext
 from ai_bridge.types import ToolCall
-from protocol.codes import Caps, Settled
+from protocol.codes import Caps, Code, Settled
 from protocol.envelopes import Confirm, Frame, ToolAsk, ToolSettled
-from server.errors import not_found
+from server.errors import ServiceError
 from server.hub import Encoded
 from server.streams import Stream
 
@@ -31,6 +31,7 @@ ARGS_CHARS: Final = 1_000
 """Most of a tool's arguments that is shown: what does not fit on a screen is not read."""
 
 _CONFIRM: Final = int(Caps.CONFIRM)
+_NOT_OPEN: Final = "This is settled already: answered, too late, or stopped."
 
 
 class Question:
@@ -98,7 +99,7 @@ class Confirmations:
         """
         question = self._open.get(f.call)
         if question is None or not question.is_open(f.sid, tenant, user):
-            raise not_found("question")
+            raise ServiceError(Code.NOT_FOUND, "question not found", _NOT_OPEN)
         question.answer.set_result(Settled.YES if f.yes else Settled.NO)
 
     def tell_open(self, session: "Session") -> None:

@@ -163,7 +163,7 @@ class StreamedAnswer:
 
     __slots__ = (
         "_behind_since", "_chunked", "_dialect", "_done", "_first", "_offsets", "_opened",
-        "_outcome", "_protocol", "_pulse", "_request", "_turn", "_written_at", "cancel",
+        "_outcome", "_place", "_protocol", "_pulse", "_request", "_turn", "_written_at", "cancel",
     )  # fmt: skip
 
     def __init__(
@@ -186,12 +186,20 @@ class StreamedAnswer:
         self._written_at = pulse.now
         self._turn: Turn | None = None
         self._outcome: Outcome | None = None
+        self._place = 0
         self.cancel: Cancel | None = None
 
     # the bridge's side
 
+    def turn_queued(self, turn: Turn, place: int) -> None:
+        """Tell the place in the queue as a comment, which clients skip and people can read."""
+        self._place = place
+        if self._opened and self._behind_since is None:
+            self._write(self._comment())
+
     def turn_started(self, turn: Turn) -> None:
         self._turn = turn
+        self._place = 0
 
     def turn_changed(self, turn: Turn) -> None:
         self._turn = turn
@@ -228,6 +236,8 @@ class StreamedAnswer:
         self._chunked = getattr(writer, "chunked", False)
         self._opened = True
         self._write(self._dialect.head())
+        if self._place:
+            self._write(self._comment())
         self._push()
         await self._done
 
@@ -244,7 +254,7 @@ class StreamedAnswer:
                 self._gone()
         elif now - self._written_at >= COMMENT_S:
             if self._opened:
-                self._write(_COMMENT)
+                self._write(self._comment())
             elif not self._first.done():
                 self._first.set_result(None)
 
@@ -276,6 +286,9 @@ class StreamedAnswer:
             self._done.set_result(None)
         if news:
             self._write(news)
+
+    def _comment(self) -> bytes:
+        return b": place %d in the queue\n\n" % self._place if self._place else _COMMENT
 
     def _news(self) -> bytes:
         turn = self._turn

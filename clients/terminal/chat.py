@@ -15,6 +15,7 @@ from clients.streams import Stream
 from clients.terminal.words import Words
 from clients.views import ConvView
 from protocol.codes import ConvKind, EndReason, GenMode, MsgKind, Scope
+from protocol.envelopes import UsageInfo
 from protocol.errors import ProtocolError
 from protocol.rows import ConvSet, Msg, Persona, SendX, User
 
@@ -76,6 +77,11 @@ class Chat:
     def running(self) -> list[Stream]:
         """Answers that are being made in the open conversation."""
         return self.client.streams.of(self.conv)
+
+    @property
+    def questions(self) -> list[ev.ToolAsked]:
+        """Tools that wait for the user's yes or no, those of the open conversation first."""
+        return sorted(self.client.questions.open, key=lambda asked: asked.conv != self.conv)
 
     @property
     def unsent(self) -> list[Outgoing]:
@@ -307,6 +313,21 @@ class Chat:
         for stream in running:
             await self._ask(self.client.cancel(stream.sid))
         return bool(running)
+
+    async def confirm(self, *, yes: bool) -> None:
+        """Say whether the tool that asks first may run.
+
+        Raises:
+            Refused: none asks, or it is settled already.
+        """
+        questions = self.questions
+        if not questions:
+            raise Refused(self.words("nothing asked"))
+        await self._ask(self.client.confirm(questions[0].sid, questions[0].call, yes=yes))
+
+    async def usage(self) -> UsageInfo:
+        """Return what the user's answers used."""
+        return await self._ask(self.client.usage())
 
     async def regenerate(self) -> None:
         """Ask for the last answer again."""

@@ -161,6 +161,7 @@ class _Chatting:
             state=self._state(),
             agent=f"Parlance terminal/{platform.system().lower()}"[:64],
             lang=self.words.lang,
+            confirms=not self.plain,
         )
         chat = Chat(client, self.words)
         chat.on_conv = lambda conv: self.home.keep_conv(self.url, self.user, conv)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from clients.terminal.chat import Chat, Refused
 from clients.terminal.words import Words
 from clients.terminal.wrapping import clipped
-from protocol.rows import Persona
+from protocol.rows import Persona, Use
 
 Show = Callable[[str], None]
 
@@ -155,6 +155,29 @@ class Commands:
         await self.chat.rename(title)
         self.show(self.words("renamed", title=title))
 
+    async def yes(self, rest: str) -> None:
+        """Let the tool run that asks."""
+        await self.chat.confirm(yes=True)
+
+    async def no(self, rest: str) -> None:
+        """Do not let it run."""
+        await self.chat.confirm(yes=False)
+
+    async def usage(self, rest: str) -> None:
+        """Tell what the user's answers used."""
+        used = await self.chat.usage()
+        spans = (("usage today", used.today), ("usage month", used.month))
+        self.show("\n".join(self._use_line(self.words(key), use) for key, use in spans))
+
+    def _use_line(self, span: str, use: Use) -> str:
+        read, written = f"{use.used_in:,}", f"{use.used_out:,}"
+        line = self.words("usage tokens", span=span, read=read, written=written)
+        if use.quota:
+            return line + self.words(
+                "usage of", spent=_dollars(use.spent), quota=_dollars(use.quota)
+            )
+        return line + (self.words("usage spent", spent=_dollars(use.spent)) if use.spent else "")
+
     def _target(self, rest: str) -> tuple[int, str]:
         found = _NUMBER.match(rest) if rest.startswith("#") else None
         if found is not None:
@@ -163,6 +186,10 @@ class Commands:
         if not seq:
             raise Refused(self.words("nothing to change"))
         return seq, rest
+
+
+def _dollars(micro: int) -> str:
+    return f"${micro / 1_000_000:,.4f}"
 
 
 TABLE: Final[dict[str, Command]] = {
@@ -182,6 +209,9 @@ TABLE: Final[dict[str, Command]] = {
         Command("quote", "#N text", Commands.quote),
         Command("who", "", Commands.who),
         Command("rename", "title", Commands.rename),
+        Command("yes", "", Commands.yes),
+        Command("no", "", Commands.no),
+        Command("usage", "", Commands.usage),
     )
 }
 _ALIASES: Final = {

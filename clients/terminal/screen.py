@@ -40,6 +40,7 @@ from clients.terminal.commands import Commands, completions
 from clients.terminal.transcript import Transcript, is_moving
 from clients.terminal.words import Words
 from clients.terminal.wrapping import Line, clipped
+from protocol.codes import Settled
 
 LEAVE_S: Final = 2.0
 TYPING_EVERY_S: Final = 4.0
@@ -60,6 +61,11 @@ STYLE: Final = Style.from_dict(
         "prompt": "bold #5faf5f",
     }
 )
+_SETTLED: Final = {
+    Settled.YES: "tool yes",
+    Settled.NO: "tool no",
+    Settled.EXPIRED: "tool expired",
+}
 
 
 class HistoryControl(UIControl):
@@ -337,6 +343,8 @@ class Screen:
         elif isinstance(event, ev.StreamEnded) and event.code:
             reason = event.detail or f"error {event.code}"
             self.transcript.note(self.words("answer failed", reason=reason))
+        elif isinstance(event, ev.ToolSettled) and event.outcome in _SETTLED:
+            self.transcript.note(self.words(_SETTLED[event.outcome], name=event.name))
         elif isinstance(event, ev.ConvReset) and event.conv == self.chat.conv:
             self.history.offset = 0
         self.app.invalidate()

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from clients.events import Link
+from clients.events import Link, ToolAsked
 from clients.outbox import Outgoing
 from clients.streams import Stream
 from clients.terminal.chat import Chat, Ghost
 from clients.terminal.words import Words
-from clients.terminal.wrapping import Line, clipped, styled, wrapped
-from protocol.codes import EndReason, StreamState
+from clients.terminal.wrapping import Line, clipped, harmless, styled, wrapped
+from protocol.codes import EndReason, StreamPart, StreamState
 from protocol.rows import Msg
 
 INDENT = 2
@@ -97,6 +97,8 @@ class Transcript:
             yield self._unsent_block(entry)
         for stream in chat.running:
             yield self._stream_block(stream)
+        for asked in chat.questions:
+            yield self._question_block(asked)
         for user in self.typing:
             yield self._typing_block(user)
 
@@ -173,9 +175,11 @@ class Transcript:
         if link is not Link.ONLINE:
             marks = [self.words("broken off")]
         elif stream.state == StreamState.QUEUED:
-            marks = [f"{spin} {self.words('queued')}"]
+            waits = self.words.place(stream.place) if stream.place else self.words("queued")
+            marks = [f"{spin} {waits}"]
         else:
-            marks = [spin] if text else [f"{spin} {self.words('thinking')}"]
+            doing = self._tool_words(stream) or ("" if text else self.words("thinking"))
+            marks = [f"{spin} {doing}".rstrip()]
 
         def draw(width: int) -> list[Line]:
             body = list(styled(text)) if text else []
@@ -184,6 +188,32 @@ class Transcript:
             return self._draw(-1, name, marks, body, width)
 
         return Block(("s", stream.sid), (stream.size(), marks[0], link), draw)
+
+    def _tool_words(self, stream: Stream) -> str:
+        """Return what the tool that runs or asks now is doing, "" if none does."""
+        last = stream.text(StreamPart.TOOLS).rpartition("\n")[0].rpartition("\n")[2]
+        state, _, name = last.partition(" ")
+        if state not in ("running", "confirm"):
+            return ""
+        return self.words(f"tool {state}", name=clipped(name, 40))
+
+    def _question_block(self, asked: ToolAsked) -> Block:
+        running = self.chat.client.streams.running.get(asked.sid)
+        who = self.chat.persona_name(running.persona) if running else self.words("assistant")
+        if asked.conv != self.chat.conv:
+            who = f"{who} ({clipped(self.chat.title_of(asked.conv), 30)})"
+        lines = [self.words("tool asks", who=who, name=clipped(asked.name, 40)), asked.args]
+        if asked.left:
+            lines.append(self.words("tool asks more", left=asked.left))
+        lines.append(self.words("tool answer"))
+
+        def draw(width: int) -> list[Line]:
+            shown: list[Line] = [
+                [("class:note", harmless(line).replace("\n", " "))] for line in lines
+            ]
+            return [*wrapped(shown, width), [("", "")]]
+
+        return Block(("q", asked.sid, asked.call), who, draw)
 
     def _draw(
         self, sender: int, name: str, marks: list[str], body: list[Line], width: int, ts: int = 0

@@ -47,6 +47,23 @@ _EN: Final = {
     "recalled": "(taken back)",
     "thinking": "thinking",
     "queued": "waiting in the queue",
+    "place": "{nth} in line",
+    "place next": "next in line",
+    "tool running": "uses {name}",
+    "tool confirm": "asks whether {name} may run",
+    "tool asks": "{who} wants to run the tool {name} with:",
+    "tool asks more": "… and {left} more characters",
+    "tool answer": "It would change something, after text from outside was read. "
+    "/yes lets it run, /no does not.",
+    "tool yes": "{name} may run.",
+    "tool no": "{name} does not run.",
+    "tool expired": "Nobody answered in time: {name} does not run.",
+    "nothing asked": "Nothing asks for a yes or no.",
+    "usage today": "Today",
+    "usage month": "This month",
+    "usage tokens": "{span}: {read} tokens read, {written} written",
+    "usage spent": ", {spent} spent",
+    "usage of": ", {spent} of {quota} spent",
     "broken off": "connection lost, waiting for the rest",
     "finish 1": "cut: the answer reached its length limit",
     "finish 2": "stopped",
@@ -93,6 +110,9 @@ _EN: Final = {
     "c quote": "answer message #N",
     "c who": "who is in this conversation",
     "c rename": "give the conversation another title",
+    "c yes": "let the tool run that asks",
+    "c no": "do not let it run",
+    "c usage": "what your answers used today and this month",
     "c quit": "leave",
 }
 
@@ -139,6 +159,22 @@ _ZH: Final = {
     "recalled": "（已撤回）",
     "thinking": "思考中",
     "queued": "排队中",
+    "place": "排在第 {nth} 位",
+    "place next": "下一个就是你",
+    "tool running": "正在使用 {name}",
+    "tool confirm": "询问能否运行 {name}",
+    "tool asks": "{who} 想运行工具 {name}，参数：",
+    "tool asks more": "…… 还有 {left} 个字符",
+    "tool answer": "此前读过外部内容，而这个工具会改动东西。/yes 允许，/no 拒绝。",
+    "tool yes": "已允许运行 {name}。",
+    "tool no": "不运行 {name}。",
+    "tool expired": "没有及时答复：不运行 {name}。",
+    "nothing asked": "没有需要答复的问题。",
+    "usage today": "今天",
+    "usage month": "本月",
+    "usage tokens": "{span}：读入 {read} 个 token，写出 {written} 个",
+    "usage spent": "，花费 {spent}",
+    "usage of": "，花费 {spent}，上限 {quota}",
     "broken off": "连接中断，等待后续内容",
     "finish 1": "已截断：达到长度上限",
     "finish 2": "已停止",
@@ -185,6 +221,9 @@ _ZH: Final = {
     "c quote": "引用 #N 回复",
     "c who": "查看会话成员",
     "c rename": "给会话改名",
+    "c yes": "允许运行所询问的工具",
+    "c no": "不允许运行",
+    "c usage": "查看今天和本月的用量",
     "c quit": "退出",
 }
 
@@ -201,6 +240,17 @@ class Words:
     def __call__(self, key: str, **parts: object) -> str:
         """Return the sentence of this key with its parts filled in."""
         return self._table[key].format(**parts)
+
+    def place(self, number: int) -> str:
+        """Return where somebody stands in a queue: "3rd in line"."""
+        if number == 1:
+            return self("place next")
+        return self("place", nth=number if self.lang == "zh" else _ordinal(number))
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if 10 < number % 100 < 14 else ending}"
 
 
 def system_language(environ: Mapping[str, str] = os.environ) -> str:

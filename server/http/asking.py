@@ -16,7 +16,7 @@ from ai_bridge.errors import BridgeError
 from ai_bridge.http.answers import Begin, Cancel, Pulse
 from ai_bridge.http.openai_shapes import Ask
 from ai_bridge.http.problems import Problem, problem_of, problem_of_refusal, unknown_model
-from ai_bridge.run import TurnWatcher
+from ai_bridge.run import QueueWatcher, TurnWatcher
 from ai_bridge.turn import Turn
 from ai_bridge.types import (
     GenParams,
@@ -64,6 +64,10 @@ class Recorded:
         # Bound here, so that passing on costs no call of its own.
         self.turn_started = inner.turn_started
         self.turn_changed = inner.turn_changed
+
+    def turn_queued(self, turn: Turn, place: int) -> None:
+        if isinstance(self._inner, QueueWatcher):
+            self._inner.turn_queued(turn, place)
 
     def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
         self._records.end(end_row(turn.id, outcome))

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ai_bridge.http.answers import Pulse
-from ai_bridge.run import TurnWatcher
+from ai_bridge.run import QueueWatcher, TurnWatcher
 from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome, PersonaSpec, TurnRequest, Usage, UsageSource
 from protocol.codes import Code, EndReason, StreamPart
@@ -53,7 +53,7 @@ class Follower:
     is told once the answer is stored, so that a client that asks again at once builds on it.
     """
 
-    __slots__ = ("_core", "_ended", "_look_at", "_pulse", "_seen", "_sid", "_watcher")
+    __slots__ = ("_core", "_ended", "_look_at", "_place", "_pulse", "_seen", "_sid", "_watcher")
 
     def __init__(self, core: "Core", pulse: Pulse, sid: int, watcher: TurnWatcher) -> None:
         self._core = core
@@ -62,6 +62,7 @@ class Follower:
         self._watcher = watcher
         self._seen = 0
         self._look_at = 0.0
+        self._place = 0
         self._ended = False
         pulse.add(self)
 
@@ -79,13 +80,21 @@ class Follower:
             if size > self._seen:
                 self._seen = size
                 self._watcher.turn_changed(turn)
-        if self._core.streams.get(self._sid) is not None:
+        stream = self._core.streams.get(self._sid)
+        if stream is not None:
+            if turn is not None and stream.place != self._place:
+                self._tell_place(turn, stream.place)
             return
         if turn is not None and turn.outcome is not None:
             self._end(turn, turn.outcome)
         elif now >= self._look_at:
             self._look_at = now + LOOK_S
             self._core.spawn(self._read())
+
+    def _tell_place(self, turn: Turn, place: int) -> None:
+        self._place = place
+        if isinstance(self._watcher, QueueWatcher):
+            self._watcher.turn_queued(turn, place)
 
     def _end(self, turn: Turn, outcome: Outcome) -> None:
         self._pulse.discard(self)

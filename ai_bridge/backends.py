@@ -52,9 +52,12 @@ class HttpBackend:
         self._on_head = on_head
 
     async def stream(self, call: ModelCall, sink: CallSink) -> CallEnd:
-        request = self._provider.build(call, self._key)
+        # The request is the transport's alone: held here, it would stay as long as the answer runs.
         return await self._transport.stream(
-            request, self._provider.decoder(sink), self._provider.classify, self._on_head
+            self._provider.build(call, self._key),
+            self._provider.decoder(sink),
+            self._provider.classify,
+            self._on_head,
         )
 
     async def aclose(self) -> None:

@@ -95,9 +95,11 @@ def _message(target: _Target, request: HttpRequest) -> bytes:
 
 
 class _Exchange:
-    """One request's answer: parsed, and passed to the decoder while it arrives.
+    """One request and its answer: parsed, and passed to the decoder while it arrives.
 
     Attributes:
+        message: what is sent, until something of the answer has come: a long talk and its pictures
+            weigh much, and answers run for minutes.
         future: the result of the call.
         answered: a byte of the answer has come.
         whole: the response is complete, so that the connection can serve another call.
@@ -119,6 +121,7 @@ class _Exchange:
         "_until_close",
         "answered",
         "future",
+        "message",
         "on_body",
         "reusable",
         "status",
@@ -126,13 +129,10 @@ class _Exchange:
     )
 
     def __init__(
-        self,
-        future: asyncio.Future[CallEnd],
-        decoder: Decoder,
-        classify: Classify,
-        on_head: OnHead | None,
+        self, message: bytes, decoder: Decoder, classify: Classify, on_head: OnHead | None
     ) -> None:
-        self.future = future
+        self.message = message
+        self.future: asyncio.Future[CallEnd] = asyncio.get_running_loop().create_future()
         self.answered = False
         self.whole = False
         self.reusable = True
@@ -184,7 +184,9 @@ class _Exchange:
         Raises:
             ProviderFailure: it is no HTTP, too large, or the decoder or an error status says so.
         """
-        self.answered = True
+        if not self.answered:
+            self.answered = True
+            self.message = b""
         began = not self._head_done
         readable = self._parse(data)
         if began:
@@ -315,14 +317,14 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
-    def begin(self, exchange: _Exchange, message: bytes) -> None:
+    def begin(self, exchange: _Exchange) -> None:
         """Send a request; the exchange's future tells what came of it."""
         self.quiet = 0
         self._exchange = exchange
         if self._transport is None or self._transport.is_closing():
             self._lose(orderly=True)
         else:
-            self._transport.write(message)
+            self._transport.write(exchange.message)
 
     @property
     def is_idle(self) -> bool:
@@ -521,16 +523,17 @@ class RawTransport:
             target = _target(request.url)
         except ValueError:
             raise unsendable() from None
-        message = _message(target, request)
+        exchange = _Exchange(_message(target, request), decoder, classify, on_head)
+        del request  # not held while the answer runs; see `_Exchange.message`
         connection = self.pool.take(target) or await self._open(target)
         try:
-            return await _call(connection, message, decoder, classify, on_head)
+            return await _call(connection, exchange)
         except _Stale:
             # The provider closed the connection while it lay idle. Nothing was answered, so
             # repeating is safe, over a new connection: the other idle ones may be dead as well.
             self.pool.stats.stale += 1
         connection = await self._open(target)
-        return await _call(connection, message, decoder, classify, on_head)
+        return await _call(connection, _Exchange(exchange.message, decoder, classify, on_head))
 
     async def aclose(self) -> None:
         """Close idle connections; the transport can be used again."""
@@ -591,17 +594,10 @@ class RawTransport:
         return connection
 
 
-async def _call(
-    connection: Connection,
-    message: bytes,
-    decoder: Decoder,
-    classify: Classify,
-    on_head: OnHead | None,
-) -> CallEnd:
-    future: asyncio.Future[CallEnd] = asyncio.get_running_loop().create_future()
+async def _call(connection: Connection, exchange: _Exchange) -> CallEnd:
     try:
-        connection.begin(_Exchange(future, decoder, classify, on_head), message)
-        return await future
+        connection.begin(exchange)
+        return await exchange.future
     except asyncio.CancelledError:
         connection.abort()
         raise

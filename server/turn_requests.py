@@ -21,7 +21,10 @@ from storage.summaries import StoredSummary, get_summary
 if TYPE_CHECKING:
     from server.core import Core
 
-HISTORY_ROWS: Final = 100
+MIN_ROWS: Final = 40
+PARTNER_ROWS: Final = 100
+"""What the demo partner looks at: it remembers more than a model is shown."""
+MAX_ROWS: Final = 1000
 GO_ON: Final = "(Please continue where you stopped.)"
 
 
@@ -60,7 +63,7 @@ class TurnRequests:
         core, entry, new = self._core, wish.entry, wish.turn
         row = core.personas.get(new.persona)
         opt = _merged(wish.opt, entry.row.opt, row.opt if row else None)
-        found = await core.store.read(_read_talk(wish, opt.history, core.config.ai.memory))
+        found = await core.store.read(_read_talk(wish, self._rows_for(opt), core.config.ai.memory))
         summary, rows, people = found.summary, found.rows, found.people
         asker = people.get(new.user)
         user_name = "" if asker is None else asker.nick or asker.name or ""
@@ -116,6 +119,13 @@ class TurnRequests:
             shown=ai.history if shown is None else shown,
         )
 
+    def _rows_for(self, opt: GenOpt) -> int:
+        """Return how many messages to read: twice what is shown, as some are not to be shown."""
+        ai = self._core.config.ai
+        shown = ai.history if opt.history is None else opt.history
+        least = MIN_ROWS if self._core.has_model else PARTNER_ROWS
+        return min(max(least, 2 * shown), MAX_ROWS)
+
     def _spoken(self, wish: Wish, rows: list[Msg], people: dict[int, User]) -> list[ChatMessage]:
         alone = wish.entry.kind is ConvKind.AI and len(wish.entry.members) == 1
         spoken: list[ChatMessage] = []
@@ -155,7 +165,7 @@ class _Talk(NamedTuple):
     pair: PairState | None
 
 
-def _read_talk(wish: Wish, wanted: int | None, memory: bool) -> Op[_Talk]:
+def _read_talk(wish: Wish, limit: int, memory: bool) -> Op[_Talk]:
     """Read all that a turn needs in one go: each way to the database and back costs its wait."""
     entry, new = wish.entry, wish.turn
     # The model sees no more than who asks: what it says could not be unsaid.
@@ -165,7 +175,7 @@ def _read_talk(wish: Wish, wanted: int | None, memory: bool) -> Op[_Talk]:
         summary = None  # an old question is asked again: the summary knows what came later
     if summary is not None:
         floor = max(floor, summary.upto_seq)
-    rows = yield from _read_history(wish, wanted, floor)
+    rows = yield from _read_history(wish, limit, floor)
     speakers = {new.user}
     if entry.kind is not ConvKind.AI or len(entry.members) > 1:
         speakers |= {row.sender for row in rows if row.kind != MsgKind.AI_REPLY and row.sender}
@@ -174,14 +184,12 @@ def _read_talk(wish: Wish, wanted: int | None, memory: bool) -> Op[_Talk]:
     return _Talk(summary, rows, {user.id or 0: user for user in users}, pair)
 
 
-def _read_history(wish: Wish, wanted: int | None, floor: int) -> Op[list[Msg]]:
-    # The bridge shows the model as many as were asked for; the demo partner remembers more.
-    limit = max(HISTORY_ROWS, min(wanted or 0, 1000)) + 1
+def _read_history(wish: Wish, limit: int, floor: int) -> Op[list[Msg]]:
     mode = wish.turn.mode
     # In a group others have spoken since the question, and that matters to the answer.
     latest = wish.entry.kind is ConvKind.GROUP and mode == GenMode.REPLY
     before = 0 if latest else wish.ask + 1
-    found, _ = yield from history(wish.entry.id, before, True, limit, floor)
+    found, _ = yield from history(wish.entry.id, before, True, limit + 1, floor)
     rows = as_chosen(found)
     if mode == GenMode.REGENERATE:
         while rows and rows[-1].kind == MsgKind.AI_REPLY:

@@ -43,7 +43,6 @@ LEASE_MS: Final = 30_000
 RENEW_S: Final = 5.0
 RERUNS: Final = 2
 RECOVER_AT_ONCE: Final = 500
-HISTORY_ROWS: Final = 100
 WRITE_AGAIN_S: Final = 0.5
 
 _STATUS: Final = {

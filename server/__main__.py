@@ -13,6 +13,7 @@ import typer
 from server.commands import (
     ai,
     chat,
+    conversations,
     dead_letters,
     doctor,
     memories,
@@ -77,6 +78,7 @@ def _root(
 serve.add_to(app)
 chat.add_to(app)
 users.add_to(app)
+conversations.add_to(app)
 tokens.add_to(app)
 personas.add_to(app)
 memories.add_to(app)

@@ -205,18 +205,28 @@ class Accounts:
         """Set a new password; every other sign-in of the user ends."""
         new = clean_password(new)
         user = await self._user(claims.user)
-        account = (claims.tenant, user.id)
-        self._admit_guess(address, account)
-        known = await self._store.read(credentials(claims.tenant, user.name or ""))
-        verdict = await self._check_password(known, old)
-        if known is None or known.user != claims.user or not verdict.ok:
-            raise _bad_credentials()
-        self.guesses_here.forgive((address_key(address), account))
-        self.guesses_anywhere.forgive(account)
+        known = await self._prove(claims, user, old, address)
         hashed = await self.passwords.hash(new)
         await self._store_password(claims.user, hashed, revoke=True)
         self.revoked(claims.user)
         return await self._sign_in(user, claims.tenant, known.token_epoch + 1, device)
+
+    async def confirm(self, claims: Claims, password: str, address: str) -> None:
+        """Check that who sent a token knows the password too; without one the token is enough."""
+        user = await self._user(claims.user)
+        if await self._store.read(credentials(claims.tenant, user.name or "")) is not None:
+            await self._prove(claims, user, password, address)
+
+    async def _prove(self, claims: Claims, user: User, password: str, address: str) -> Credentials:
+        account = (claims.tenant, user.id)
+        self._admit_guess(address, account)
+        known = await self._store.read(credentials(claims.tenant, user.name or ""))
+        verdict = await self._check_password(known, password)
+        if known is None or known.user != claims.user or not verdict.ok:
+            raise _bad_credentials()
+        self.guesses_here.forgive((address_key(address), account))
+        self.guesses_anywhere.forgive(account)
+        return known
 
     # for other doors and for the command line
 

@@ -30,6 +30,7 @@ from server.reactor import listen, open_socket
 from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
 from storage.engines import ENGINES
+from storage.erasure import SUBJECT as ERASURES
 from storage.personas import all_personas
 from storage.revisions import BUDGETS, PROVIDERS, revisions
 from storage.rows import StoreOptions
@@ -122,6 +123,7 @@ class App:
         )
         await core.engines.restore()
         refresh.add(ENGINES, core.engines.reload)
+        refresh.add(ERASURES, core.erasures.look)
         await install_builtins(store)
         await fill_personas(core, store)
         self._accounts = Accounts(store, tokens, config.auth)

@@ -28,6 +28,7 @@ from server.delivery import tell_unsure
 from server.devices import DeviceBook
 from server.directory import Conversation, Directory
 from server.engines import Engines
+from server.erasure import Erasures
 from server.handlers import build_router
 from server.handlers.conversations import unhide
 from server.heartbeat import Wheel
@@ -146,6 +147,7 @@ class Core:
         self.cards = CardShelf(store)
         self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
         self.memories = Memories(store, self.ask, HashEmbedder(), clock=lambda: self.clock())
+        self.erasures = Erasures(self)
         store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0
         self.draining = False
@@ -197,6 +199,7 @@ class Core:
         """End what nobody waits for; call it before the bridge closes."""
         await self.summaries.close()
         await self.memories.aclose()
+        await self.erasures.aclose()
 
     async def finish(self, deadline_s: float) -> None:
         """Wait for the work under way, then cancel what is left."""
@@ -218,6 +221,7 @@ class Core:
             self.turns.checkpoint,
             self.confirmations.sweep,
             self.memories.sweep,
+            self.erasures.sweep,
         ):
             try:
                 sweep(now)

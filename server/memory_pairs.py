@@ -146,6 +146,13 @@ class Pairs:
                 pair.queries.popitem(last=False)
         return shown
 
+    def forget_user(self, user: int) -> None:
+        """Keep nothing of a user any more."""
+        for key in [key for key in self._kept if key[0] == user]:
+            self._drop(key)
+        for key in [key for key in self.stale if key[0] == user]:
+            del self.stale[key]
+
     def _keep(self, key: tuple[int, int], pair: Pair) -> None:
         self._drop(key)
         self._kept[key] = pair

@@ -16,6 +16,7 @@ from server.commands.context import (
     show,
     table,
 )
+from server.commands.erasing import carry_out
 
 if TYPE_CHECKING:
     from server.config import Config
@@ -29,7 +30,7 @@ FromStdin = Annotated[
 
 _PAGE = 500
 
-user_app = typer.Typer(no_args_is_help=True, help="Accounts: add, list, disable, passwords.")
+user_app = typer.Typer(no_args_is_help=True, help="Accounts: add, list, disable, erase, passwords.")
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants: separate worlds on one server.")
 
 
@@ -117,8 +118,11 @@ def disable(
 
     async def work(store: "Store", config: "Config") -> None:
         from storage.accounts import set_disabled
+        from storage.erasure import Kind, get_erasure
 
         user = await find_user(store, tenant, name)
+        if undo and await store.read(get_erasure(Kind.USER, user)) is not None:
+            fail(f"{name} is being erased and cannot come back")
         await store.change([], lambda tx: set_disabled(tx, user, not undo))
         typer.echo(f"{name} may sign in again." if undo else f"{name} can no longer sign in.")
         if not undo:
@@ -155,6 +159,53 @@ def passwd(
         )
 
     run_with_store(context, work)
+
+
+@user_app.command("erase")
+def erase(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name or id of the user.")],
+    tenant: TenantSlug = "default",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a user for good, with what was learnt from them.
+
+    Messages in rooms are taken back, conversations that nobody else is in go whole. What remains
+    is an account without a name, so that others see that somebody wrote; the name is free again.
+    docs/behavior.md lists what happens to each table. Cut off, run it again: it goes on.
+
+    Examples:
+
+    parlance user erase anna
+
+    parlance user erase 1234567890 --yes
+    """
+
+    async def work(store: "Store", config: "Config") -> None:
+        from storage.erasure import begin_user
+
+        user = await _named(store, tenant, name)
+        if not yes:
+            typer.confirm(f"Erase {name} ({user}) and everything of theirs for good?", abort=True)
+        job = await store.change([user], lambda tx: begin_user(tx, user))
+        if not job.finished:
+            await carry_out(store, config, job)
+        typer.echo(f"Erased {name} ({user}).")
+
+    run_with_store(context, work)
+
+
+async def _named(store: "Store", tenant: str, name: str) -> int:
+    """Return the user of this name, or of this id."""
+    from storage.people import user_by_name, users_of_tenant
+
+    tenant_id = await find_tenant(store, tenant)
+    found = await store.read(user_by_name(tenant_id, name))
+    if found is None and name.isascii() and name.isdecimal() and len(name) <= 16:
+        found = next(iter(await store.read(users_of_tenant(tenant_id, [int(name)]))), None)
+    if found is None or not found.id:
+        fail(f"there is no user {name!r} in the tenant {tenant!r}; see `parlance user list`")
+    return found.id
 
 
 @tenant_app.command("add")

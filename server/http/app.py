@@ -10,7 +10,9 @@ from server.http import (
     accounts_routes,
     avatars,
     chat_routes,
+    engine_routes,
     health,
+    me_routes,
     memory_routes,
     openai_routes,
     page,
@@ -47,7 +49,9 @@ _SUBJECTS: Final = (
     accounts_routes,
     avatars,
     persona_routes,
+    engine_routes,
     memory_routes,
+    me_routes,
     chat_routes,
     usage_routes,
     test_page,
@@ -73,6 +77,7 @@ class HttpServer:
         """Make the application ready."""
         await self._runner.setup()
         self._parts.accounts.revoked = self._end_sessions
+        self._parts.core.erasures.revoked = self._end_sessions
 
     async def stop(self) -> None:
         """Finish the requests in progress, for two seconds at most, and close connections."""
@@ -130,6 +135,7 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         bridge_figures(core.bridge.stats),
         lambda: talk_figures(core),
         core.memories.figures,
+        core.engines.figures,
         parts.lag.figures,
         *more,
     ]

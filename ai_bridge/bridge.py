@@ -21,13 +21,15 @@ from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
 from ai_bridge.engines.registry import CountedJob, EngineRegistry
 from ai_bridge.errors import BridgeError, ProviderFailure
+from ai_bridge.moderation import Moderation, Stage, Verdict
+from ai_bridge.output_guard import OutputGuard
 from ai_bridge.router import Router, make_registry
 from ai_bridge.run import TurnRun, TurnWatcher
 from ai_bridge.slots import Service
 from ai_bridge.stats import NO_ENGINE, BridgeStats, SlotGauge
 from ai_bridge.tools.loop import ToolLoop
 from ai_bridge.turn import Turn
-from ai_bridge.types import ModelInfo, Outcome, TurnRequest
+from ai_bridge.types import ModelInfo, Outcome, Priority, TurnRequest
 from ai_bridge.watchdog import Deadlines
 from protocol.codes import Code, EndReason
 
@@ -45,7 +47,8 @@ class Bridge:
     Use it on one event loop. Times are seconds of `clock`; `sleep` pauses before retries and until
     a provider may be asked again; `lag_ms` tells how late the event loop is. `tools` runs what
     models ask for; `engines` are others than the chat engine, each made around it. With `billing`
-    a turn that the budget does not cover is refused.
+    a turn that the budget does not cover is refused. `moderation` looks at what people ask and at
+    the answers; the bridge closes it.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Bridge:
         engines: Mapping[EngineInfo, Callable[[ChatEngine], Engine]] | None = None,
         default_engine: str = CHAT_ENGINE.name,
         billing: Billing | None = None,
+        moderation: Moderation | None = None,
     ) -> None:
         self._config = config or BridgeConfig()
         self._tools = tools
         self._makers = dict(engines or {})
         self._default_engine = default_engine
         self.billing = billing
+        self.moderation = moderation
         self._clock = clock
         self._sleep = sleep
         self._lag_ms = lag_ms
@@ -166,6 +171,8 @@ class Bridge:
                 await self._engine.aclose()
             if self._router is not None:
                 await self._router.aclose()
+            if self.moderation is not None:
+                await self.moderation.aclose()
 
     async def _wait_idle(self) -> None:
         while self._runs:
@@ -378,14 +385,32 @@ class Bridge:
         self.stats.started += 1
         self.stats.note_wait(run.watch.started_at - run.queued_at)
         try:
-            outcome = await job.run(run)
+            outcome = await self._refused(run) or await job.run(run)
         except asyncio.CancelledError:
             outcome = run.stopped()
         except Exception:
             log.exception("turn.crashed", extra={"turn": run.turn.id})
             text = "Something went wrong while answering. Ask again; tell the operator if it stays."
             outcome = run.outcome(EndReason.ERROR, code=Code.INTERNAL, error=text, retry_ms=1000)
+        if run.guard is not None:
+            verdict = await run.guard.finish()
+            if verdict is not None:
+                run.turn.retract()
+                outcome = run.moderated(Stage.OUTPUT, verdict, outcome.usage)
         self._finish(run, outcome)
+
+    async def _refused(self, run: TurnRun) -> Outcome | None:
+        """Have the question looked at; return the outcome if nobody may be asked."""
+        moderation, turn = self.moderation, run.turn
+        if moderation is None or turn.request.priority is Priority.BACKGROUND:
+            return None
+        judged = await moderation.question(turn.request)
+        if isinstance(judged, Verdict):
+            return run.moderated(Stage.INPUT, judged)
+        turn.request = judged
+        if Stage.OUTPUT in moderation.stages:
+            run.guard = OutputGuard(moderation, turn, partial(run.stop, EndReason.FILTERED))
+        return None
 
     def _task_done(self, run: TurnRun, task: asyncio.Task[None]) -> None:
         """A task cancelled before its first step never ran `_drive`: end its turn here."""
@@ -433,7 +458,9 @@ class Bridge:
         self.stats.note(outcome, engine)
         self._log_end(turn, outcome, engine)
         # Kept for its answer; what was asked would weigh ten times as much.
-        turn.request = structs.replace(turn.request, history=(), memories=(), summary="")
+        turn.request = structs.replace(
+            turn.request, history=(), memories=(), summary="", caller_tools=None
+        )
         if job is not None:
             job.release()
             self._admission.release(turn)

@@ -39,7 +39,20 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     embedding_size: bool | None = None
     """The service shortens embeddings on request (`dimensions`)."""
     tool_choice_none: bool | None = None
-    """The service takes `tool_choice` "none"; else the tools are left out of a last call."""
+    """The service takes `tool_choice` "none"; else the tools are left out of a last call, and it
+    is told of no other choice either."""
+    strict_tools: bool | None = None
+    """The service can hold the arguments of tools to their schema (`strict`)."""
+    one_call: bool | None = None
+    """The service can be told to call one tool at a time (`parallel_tool_calls`)."""
+    answer_format: Literal["schema", "object", "none"] | None = None
+    """What the service can hold an answer to: JSON by a schema, any JSON object, or neither."""
+    image_urls: bool | None = None
+    """The service fetches pictures itself; else they have to come with the request."""
+    seed_field: str | None = None
+    """What the seed of the dice is called; empty: the service knows none."""
+    penalties: bool | None = None
+    """Send frequency_penalty and presence_penalty; some models refuse them."""
 
 
 class ProviderConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

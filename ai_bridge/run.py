@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from ai_bridge.billing import Tab
 from ai_bridge.errors import AnswerFull, ProviderFailure
+from ai_bridge.moderation import UNCHECKED, Stage, Verdict
+from ai_bridge.output_guard import OutputGuard
 from ai_bridge.speaker import NamePrefix
 from ai_bridge.stats import Histogram
 from ai_bridge.tokens import estimate_tokens
@@ -29,6 +31,18 @@ log = logging.getLogger("parlance.ai")
 
 _NEVER_ASKED = frozenset({"connect", "bad_request_head"})
 """Failures before a provider could take the request."""
+_MODERATED = {
+    Stage.INPUT: "Your message is against the rules of this server, so the AI was not asked. "
+    "Ask in other words.",
+    Stage.OUTPUT: "The answer was against the rules of this server and was taken back. "
+    "Ask in other words.",
+}
+_UNCHECKED = {
+    Stage.INPUT: "Your message could not be checked against the rules of this server, so the AI "
+    "was not asked. Ask again in a moment; tell the operator if it stays.",
+    Stage.OUTPUT: "The answer could not be checked against the rules of this server and was taken "
+    "back. Ask again in a moment; tell the operator if it stays.",
+}
 
 
 class TurnWatcher(Protocol):
@@ -66,6 +80,7 @@ class TurnRun:
         prompt_tokens: estimate that the engine leaves for accounting.
         stop_reason: why somebody stopped the turn from outside, None while nobody did.
         failure: the watchdog's verdict that interrupts the running attempt.
+        guard: looks at the answer while it is made; None where nobody does.
         tab: what the turn costs; None where nobody counts.
         tool_events: what became of the tools so far.
         tainted: text from outside was read: nothing may be learnt from this turn.
@@ -87,6 +102,7 @@ class TurnRun:
         "_visible",
         "calls",
         "failure",
+        "guard",
         "model",
         "on_watcher_error",
         "place",
@@ -127,6 +143,7 @@ class TurnRun:
         self.model = ""
         self.prompt_tokens = 0
         self.tab: Tab | None = None
+        self.guard: OutputGuard | None = None
         self.calls: list[ToolCall] = []
         self.tool_events: list[ToolEvent] = []
         self.tainted = False
@@ -247,10 +264,14 @@ class TurnRun:
         self._append(StreamPart.REASONING, piece)
 
     def tool_call(self, call: ToolCall) -> None:
+        self.writing_call()
+        self.calls.append(call)
+
+    def writing_call(self) -> None:
+        """The model is at work, although there is nothing to show yet: long arguments take time."""
         now = self._clock()
         self._note_answer(now)
         self.watch.content_at = now
-        self.calls.append(call)
 
     def tool_event(self, event: ToolEvent) -> None:
         """Tell who watches what a tool does. No text of the answer: a retry stays possible."""
@@ -281,6 +302,8 @@ class TurnRun:
         watch.content_at = now
         self._visible = True
         self._dirty = True
+        if self.guard is not None:
+            self.guard.grew(len(piece))
         if not self.turn.append(part, piece):
             self.flush()
             raise AnswerFull
@@ -394,6 +417,16 @@ class TurnRun:
         return self.outcome(
             EndReason.ERROR, code=failure.code, error=failure.text, retry_ms=retry_ms
         )
+
+    def moderated(self, stage: Stage, verdict: Verdict, usage: Usage | None = None) -> Outcome:
+        """Make the outcome of a turn whose question or answer must not stand."""
+        if verdict.why == UNCHECKED:
+            text, code = _UNCHECKED[stage], Code.MODEL_UNAVAILABLE
+            return self.outcome(
+                EndReason.FILTERED, code=code, error=text, usage=usage, retry_ms=5000
+            )
+        text = _MODERATED[stage]
+        return self.outcome(EndReason.FILTERED, code=Code.REFUSED, error=text, usage=usage)
 
     def stopped(self) -> Outcome:
         """Make the outcome of a turn whose task was cancelled."""

@@ -28,6 +28,7 @@ from ai_bridge.tokens import TokenRatios
 from ai_bridge.tools.loop import ToolLoop
 from ai_bridge.tools.registry import DIALECTS, ToolSet, definition_tokens
 from ai_bridge.types import ChatMessage, ModelInfo, Outcome, Priority, TurnRequest
+from ai_bridge.wishes import UNSUPPORTED, demands_of
 from protocol.codes import Code, EndReason, StreamPart
 
 log = logging.getLogger("parlance.ai")
@@ -127,7 +128,9 @@ class ChatJob:
         """Call the model, and between its calls run the tools that it asks for."""
         loop = self._engine.tools
         request = run.turn.request
-        if loop is not None and request.priority is not Priority.BACKGROUND:
+        # Who brings tools of his own runs them, and gets no others beside them.
+        own = request.caller_tools is not None
+        if loop is not None and not own and request.priority is not Priority.BACKGROUND:
             tools = loop.tools_for(request)
             if tools:
                 return await loop.run(run, tools, partial(self._attempt, run))
@@ -151,12 +154,15 @@ class ChatJob:
         plan = self._plan()
         if not self._lease.holds and not await self._lease.wait(run.deadline):
             raise self._engine.router.why_down(self._lease.choices)
+        told: ProviderFailure | None = None
         while True:
             try:
                 return await self._ask(run, exchange, tools, shrink=plan.shrink)
             except ProviderFailure as failure:
+                if told is None or failure.kind != UNSUPPORTED:
+                    told = failure  # who was passed over is not why there is no answer
                 if not await self._recover(run, plan, failure):
-                    raise
+                    raise told from None
 
     def _plan(self) -> RetryPlan:
         config = self._config
@@ -207,8 +213,14 @@ class ChatJob:
         """Call the lease's slot once."""
         slot = self._lease.slot
         request = run.turn.request
-        offered = tools.defs(DIALECTS[slot.config.kind]) if tools is not None else ()
-        tool_tokens = definition_tokens(offered)
+        demands = demands_of(request, slot.config, slot.model)
+        offered = demands.tools
+        tool_tokens = demands.tokens
+        choice = demands.tool_choice
+        if tools is not None:
+            offered = tools.defs(DIALECTS[slot.config.kind])
+            tool_tokens += definition_tokens(offered)
+            choice = "none" if tools.closed else "auto"
         shown = request
         if exchange:
             shown = structs.replace(request, history=(*request.history, *exchange))
@@ -219,7 +231,9 @@ class ChatJob:
             model=slot.model,
             messages=context.messages,
             tools=offered,
-            tool_choice="none" if tools is not None and tools.closed else "auto",
+            tool_choice=choice,
+            parallel_calls=demands.parallel_calls,
+            format=demands.format,
         )
         run.begin_attempt(slot.config.name, slot.model, slot.config.ttft_s, slot.note_answer)
         answered = False
@@ -271,6 +285,10 @@ def _outcome(run: TurnRun, end: CallEnd) -> Outcome:
     if end.finish is EndReason.FILTERED:
         text = "The AI service's content filter stopped this answer. Ask in other words."
         return run.outcome(end.finish, code=Code.REFUSED, error=text, usage=end.usage)
+    caller = run.turn.request.caller_tools
+    if caller is not None and run.calls:
+        calls = run.calls if caller.parallel else run.calls[:1]
+        return structs.replace(run.outcome(end.finish, usage=end.usage), calls=tuple(calls))
     if end.finish is EndReason.STOP and run.turn.size(StreamPart.ANSWER) == 0:
         text = "The model answered with nothing. Ask again or choose another model."
         return run.outcome(

@@ -129,6 +129,30 @@ class WholeAnswer:
             self.cancel()
 
 
+async def answer(
+    request: web.Request,
+    begin: Begin,
+    pulse: Pulse,
+    dialect: Dialect,
+    dress: Dress,
+    *,
+    stream: bool,
+) -> web.StreamResponse:
+    """Return the answer of a turn, as a stream or whole.
+
+    Raises:
+        Problem: as `answer_streaming` and `answer_whole`. What `begin` raises.
+    """
+    if stream:
+        return await answer_streaming(request, begin, pulse, dialect, dress)
+    turn, outcome = await answer_whole(request, begin, pulse)
+    return web.Response(
+        body=dialect.whole(turn, outcome),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
 async def answer_whole(request: web.Request, begin: Begin, pulse: Pulse) -> tuple[Turn, Outcome]:
     """Return the turn once it has ended properly.
 

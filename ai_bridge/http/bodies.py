@@ -13,8 +13,8 @@ from ai_bridge.http.problems import Problem
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""About a million tokens; no window that is configured today holds more."""
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+"""Most of it for pictures: how much text there may be is `openai_shapes.MAX_TEXT_CHARS`."""
 BODY_S: Final = 30.0
 
 _split_error: Final = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.S).fullmatch
@@ -33,7 +33,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from None
+        raise wrong_field(str(error)) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise Problem(400, "The body is not valid JSON.", code="invalid_json") from None
 
@@ -62,10 +62,14 @@ def _too_large(limit: int) -> Problem:
     return Problem(413, f"Send at most {limit} bytes.", code="request_too_large")
 
 
-def _wrong_field(text: str) -> Problem:
-    """The decoder's text names the field and the kinds, never the value."""
+def wrong_field(text: str, under: str = "") -> Problem:
+    """Explain a decoder's error, whose text names the field and the kinds, never the value.
+
+    Args:
+        under: the field whose value was decoded, if it was not the body.
+    """
     found = _split_error(text)
-    path = found[2] if found is not None else None
+    path = under + ((found[2] if found is not None else "") or "")
     what = found[1] if found is not None else text
     where = f" ({path})" if path else ""
     return Problem(400, f"{what}{where}.", code="invalid_request", param=path or None)

@@ -11,15 +11,34 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from ai_bridge.http.openai_tools import (
+    Choice,
+    Format,
+    read_format,
+    read_tools,
+    unsupported,
+)
+from ai_bridge.http.pictures import MAX_PICTURES, ImageUrl, read_picture
 from ai_bridge.http.problems import Problem, error_object
 from ai_bridge.turn import Turn
-from ai_bridge.types import ChatMessage, GenParams, Outcome, Role, ToolCall, Usage
+from ai_bridge.types import (
+    CallerTools,
+    ChatMessage,
+    GenParams,
+    Image,
+    Outcome,
+    Role,
+    ToolCall,
+    Usage,
+)
 from protocol.codes import EndReason, StreamPart
 
 MAX_MESSAGES: Final = 4_096
 MAX_HISTORY: Final = 1_000
 """Of the request's messages, how many the model is shown at most; fewer if its window is full."""
 
+MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
+"""About a million tokens; no window that is configured today holds more."""
 MAX_PARTS: Final = 256
 """Pieces, and calls of tools, of one message."""
 
@@ -31,6 +50,7 @@ class Part(Struct):
 
     type: str
     text: str | None = None
+    image_url: ImageUrl | str | None = None
 
 
 class Function(Struct):
@@ -59,12 +79,11 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class Format(Struct):
-    type: str = "text"
-
-
 class ChatBody(Struct):
-    """The request. Fields that are not here have no effect, as with names unknown to the vendor."""
+    """The request. Fields that are not here have no effect, as with names unknown to the vendor.
+
+    The last ones are read only to refuse what they ask for.
+    """
 
     model: Name
     messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -84,9 +103,19 @@ class ChatBody(Struct):
     metadata: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=64)] | None = (
         None
     )
+    seed: int | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     tools: Raw = Raw()
-    functions: Raw = Raw()
+    tool_choice: str | Choice | None = None
+    parallel_tool_calls: bool | None = None
     response_format: Format | None = None
+    functions: Raw = Raw()
+    logit_bias: Raw = Raw()
+    logprobs: bool | None = None
+    modalities: list[str] | None = None
+    audio: Raw = Raw()
+    web_search_options: Raw = Raw()
 
 
 DECODER: Final = msgspec.json.Decoder(ChatBody)
@@ -103,6 +132,7 @@ class Ask(Struct, frozen=True):
     system: str
     history: tuple[ChatMessage, ...]
     params: GenParams
+    tools: CallerTools | None = None
     stream: bool = False
     include_usage: bool = False
     user: str = ""
@@ -129,7 +159,12 @@ def read_ask(body: ChatBody) -> Ask:
             max_tokens=body.max_completion_tokens or body.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
             history=min(MAX_HISTORY, len(history)),
+            seed=body.seed,
+            frequency_penalty=body.frequency_penalty or None,
+            presence_penalty=body.presence_penalty or None,
+            format=read_format(body.response_format),
         ),
+        tools=read_tools(body.tools, body.tool_choice, body.parallel_tool_calls),
         stream=bool(body.stream),
         include_usage=bool(options is not None and options.include_usage),
         user=body.user or "",
@@ -139,77 +174,93 @@ def read_ask(body: ChatBody) -> Ask:
 
 def _refuse_unsupported(body: ChatBody) -> None:
     if body.n not in (None, 1):
-        raise _unsupported(
-            "Only one answer at a time can be made: leave n out or set it to 1.", "n"
-        )
-    if _says_something(body.tools):
-        raise _unsupported("Tools cannot be passed through here: leave tools out.", "tools")
+        raise unsupported("Only one answer at a time can be made: leave n out or set it to 1.", "n")
     if _says_something(body.functions):
-        raise _unsupported("Functions cannot be passed through: leave them out.", "functions")
-    if body.response_format is not None and body.response_format.type != "text":
-        text = "Answers are plain text: leave response_format out and ask for JSON in the prompt."
-        raise _unsupported(text, "response_format")
+        raise unsupported("Functions became tools: send them as `tools`.", "functions")
+    if _says_something(body.logit_bias):
+        text = "Token numbers mean something else at every AI service: leave logit_bias out."
+        raise unsupported(text, "logit_bias")
+    if body.logprobs:
+        raise unsupported("Probabilities of tokens are not told: leave logprobs out.", "logprobs")
+    if any(kind != "text" for kind in body.modalities or ()) or _says_something(body.audio):
+        raise unsupported("Answers are text: leave modalities and audio out.", "modalities")
+    if bytes(body.web_search_options).strip() not in (b"", b"null"):
+        text = "Nothing is searched on the web here: leave web_search_options out."
+        raise unsupported(text, "web_search_options")
 
 
 def _says_something(raw: Raw) -> bool:
-    """Tell whether a field is more than null or an empty list; it is not read any further."""
-    return bytes(raw).strip() not in (b"", b"null", b"[]")
-
-
-def _unsupported(text: str, param: str) -> Problem:
-    return Problem(400, text, code="unsupported_parameter", param=param)
+    """Tell whether a field is more than null or empty; it is not read any further."""
+    return bytes(raw).strip() not in (b"", b"null", b"[]", b"{}")
 
 
 def split_messages(messages: Iterable[Message]) -> tuple[str, tuple[ChatMessage, ...]]:
-    """Return the instructions, joined, and the talk.
+    """Return the instructions, joined, and the talk. `check_pictures` looks at its pictures.
 
     Raises:
-        Problem: 400, an unknown role, content that is no text, or nothing to answer.
+        Problem: 400, an unknown role, content that cannot be read, or nothing to answer; 413.
     """
     system: list[str] = []
     history: list[ChatMessage] = []
+    names: dict[str, str] = {}
     for position, message in enumerate(messages):
-        text = _text_of(message, position)
+        text, images = _content_of(message, f"messages[{position}]")
         match message.role:
             case "system" | "developer":
                 system.append(text)
             case "user":
-                history.append(ChatMessage(Role.USER, text))
+                history.append(ChatMessage(Role.USER, text, images=images))
             case "assistant":
                 calls = tuple(
                     ToolCall(call.id, call.function.name, call.function.arguments)
                     for call in message.tool_calls or ()
                 )
+                names.update((call.id, call.name) for call in calls)
                 history.append(ChatMessage(Role.ASSISTANT, text, calls=calls))
             case "tool" | "function":
                 call_id = message.tool_call_id or ""
-                history.append(ChatMessage(Role.TOOL, text, message.name, call_id=call_id))
+                name = message.name or names.get(call_id)
+                history.append(ChatMessage(Role.TOOL, text, name, call_id=call_id))
             case _:
                 text = "A role is system, developer, user, assistant or tool."
                 raise Problem(400, text, code="invalid_value", param=f"messages[{position}].role")
-    if not any(message.text for message in history):
+    _check_amounts(system, history)
+    return "\n\n".join(part for part in system if part.strip()), tuple(history)
+
+
+def _check_amounts(system: list[str], history: list[ChatMessage]) -> None:
+    if not any(message.text or message.images for message in history):
         raise Problem(
             400, "Send at least one message with text to answer.", code="invalid_value",
             param="messages",
         )  # fmt: skip
-    return "\n\n".join(part for part in system if part.strip()), tuple(history)
+    if sum(len(message.images) for message in history) > MAX_PICTURES:
+        text = f"Send {MAX_PICTURES} pictures at most, earlier messages included."
+        raise Problem(400, text, code="too_many_images", param="messages")
+    chars = sum(map(len, system))
+    chars += sum(len(one.text) + sum(len(c.args) for c in one.calls) for one in history)
+    if chars > MAX_TEXT_CHARS:
+        text = f"Send at most {MAX_TEXT_CHARS} characters of text."
+        raise Problem(413, text, code="request_too_large", param="messages")
 
 
-def _text_of(message: Message, position: int) -> str:
+def _content_of(message: Message, param: str) -> tuple[str, tuple[Image, ...]]:
     content = message.content
     if isinstance(content, str):
-        return content
-    texts = []
-    for part in content or ():
-        if part.type not in ("text", "refusal") or part.text is None:
-            raise Problem(
-                400,
-                "Only text can be read here: pictures, sound and files are not taken yet.",
-                code="unsupported_content",
-                param=f"messages[{position}].content",
-            )
-        texts.append(part.text)
-    return "\n".join(texts)
+        return content, ()
+    texts: list[str] = []
+    images: list[Image] = []
+    for position, part in enumerate(content or ()):
+        where = f"{param}.content[{position}]"
+        if part.type == "image_url" and part.image_url is not None and message.role == "user":
+            given = part.image_url
+            images.append(read_picture(ImageUrl(given) if isinstance(given, str) else given, where))
+        elif part.type in ("text", "refusal") and part.text is not None:
+            texts.append(part.text)
+        else:
+            text = "Only text can be read here, and in messages of the user pictures (image_url)."
+            raise Problem(400, text, code="unsupported_content", param=where)
+    return "\n".join(texts), tuple(images)
 
 
 # answers
@@ -221,6 +272,8 @@ DONE: Final = b"data: [DONE]\n\n"
 
 def finish_reason(outcome: Outcome) -> str:
     """Return the vendor's word for how an answer ended."""
+    if outcome.calls and outcome.reason is EndReason.STOP:
+        return "tool_calls"
     return _FINISH.get(outcome.reason, "stop")
 
 
@@ -235,6 +288,14 @@ def usage_bytes(usage: Usage) -> bytes:
             "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
         }
     )
+
+
+def _call_object(call: ToolCall, args: str) -> dict[str, object]:
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": args},
+    }
 
 
 class Completion:
@@ -270,14 +331,23 @@ class Completion:
         return self._open + field + _encode(text) + self._close
 
     def end(self, outcome: Outcome) -> bytes:
-        """Return the last chunk, the usage chunk if it was asked for, and the end mark."""
+        """Return the calls, the last chunk, the usage chunk if asked for, and the end mark."""
         reason = finish_reason(outcome).encode()
         usage = b',"usage":null' if self._include_usage else b""
         last = b'},"logprobs":null,"finish_reason":"' + reason + b'"}]' + usage + b"}\n\n"
         figures = b""
         if self._include_usage:
             figures = self._head + b'[],"usage":' + usage_bytes(outcome.usage) + b"}\n\n"
-        return self._open + last + figures + DONE
+        return self._calls(outcome.calls) + self._open + last + figures + DONE
+
+    def _calls(self, calls: Iterable[ToolCall]) -> bytes:
+        """Return the calls as deltas: id and name first, then the arguments in one piece."""
+        deltas: list[dict[str, object]] = []
+        for index, call in enumerate(calls):
+            deltas.append({"index": index, **_call_object(call, "")})
+            deltas.append({"index": index, "function": {"arguments": call.args}})
+        head = self._open + b'"tool_calls":'
+        return b"".join(head + _encode([delta]) + self._close for delta in deltas)
 
     def failure(self, problem: Problem) -> bytes:
         """Return what ends a stream that had begun."""
@@ -288,11 +358,17 @@ class Completion:
         thoughts = b""
         if turn.size(StreamPart.REASONING):
             thoughts = b',"reasoning_content":' + _encode(turn.text(StreamPart.REASONING))
+        calls = b""
+        if outcome.calls:
+            whole = [_call_object(call, call.args) for call in outcome.calls]
+            calls = b',"tool_calls":' + _encode(whole)
+        text = turn.text()
         return b"".join(
             (
                 b"{", self._id, b'"object":"chat.completion"', self._made,
                 b',"choices":[{"index":0,"message":{"role":"assistant","content":',
-                _encode(turn.text()), thoughts, b',"refusal":null},"logprobs":null,',
+                _encode(text if text or not outcome.calls else None), thoughts, calls,
+                b',"refusal":null},"logprobs":null,',
                 b'"finish_reason":"', finish_reason(outcome).encode(), b'"}],"usage":',
                 usage_bytes(outcome.usage), b"}",
             )

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
-from ai_bridge.http.answers import Cancel, Pulse, answer_streaming, answer_whole
+from ai_bridge.http.answers import Cancel, Pulse, answer
 from ai_bridge.http.bodies import MAX_BODY_BYTES, read_body
 from ai_bridge.http.hosts import is_local_name
 from ai_bridge.http.openai_shapes import (
@@ -30,6 +30,7 @@ from ai_bridge.http.openai_shapes import (
     model_list,
     read_ask,
 )
+from ai_bridge.http.pictures import PictureRoom, check_pictures
 from ai_bridge.http.problems import (
     Problem,
     openai_response,
@@ -65,6 +66,7 @@ class Standalone:
         self._personas = personas
         self._keys = keys
         self._pulse = Pulse(asyncio.get_running_loop())
+        self._pictures = PictureRoom()
         self._turn_ids = itertools.count(1)
         self._persona_ids = {name: number for number, name in enumerate(personas, 1)}
         self._started_s = int(time.time())
@@ -118,6 +120,7 @@ class Standalone:
         if ask.conversation:
             text = "Nothing is stored here: send the whole talk as messages."
             raise Problem(400, text, code="unsupported_parameter", param="metadata")
+        await check_pictures(ask.history)
         turn_id = next(self._turn_ids)
         turn = self._turn(turn_id, key, ask)
 
@@ -131,10 +134,10 @@ class Standalone:
             return lambda: self._bridge.cancel(turn_id)
 
         completion = Completion(turn_id, ask.model, int(time.time()), ask.include_usage)
-        if ask.stream:
-            return await answer_streaming(request, begin, self._pulse, completion, _no_dress)
-        done, outcome = await answer_whole(request, begin, self._pulse)
-        return web.Response(body=completion.whole(done, outcome), content_type=_JSON)
+        with self._pictures.holding(ask.history):
+            return await answer(
+                request, begin, self._pulse, completion, _no_dress, stream=ask.stream
+            )
 
     def _turn(self, turn_id: int, key: int, ask: Ask) -> TurnRequest:
         persona = self._personas.get(ask.model)
@@ -155,6 +158,7 @@ class Standalone:
             params=params,
             request_id=f"turn-{turn_id}",
             priority=Priority.FACADE,
+            caller_tools=ask.tools,
         )
 
     def _served(self, name: str) -> str:

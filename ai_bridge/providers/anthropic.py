@@ -30,7 +30,7 @@ from ai_bridge.providers.request import (
 )
 from ai_bridge.providers.services import base_url_of, traits_of
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, Role, Usage, UsageSource
+from ai_bridge.types import ChatMessage, Image, Role, Usage, UsageSource
 from protocol.codes import EndReason
 
 VERSION = "2023-06-01"
@@ -38,6 +38,7 @@ ANSWER_TOKENS = 4096
 """`max_tokens` must be sent; this if the turn does not say (every model takes as much)."""
 
 _CACHE = {"type": "ephemeral"}
+_BOUNDS = {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"}
 _BAD_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -117,8 +118,11 @@ class Anthropic:
             body["system"] = _system(system)
         if call.tools:
             body["tools"] = _tools(call, cached=not system)
-            if call.tool_choice == "none":  # a talk with calls in it is refused without its tools
-                body["tool_choice"] = {"type": "none"}
+            if choice := _choice(call):
+                body["tool_choice"] = choice
+        if call.format is not None:
+            schema = _closed(call.format.schema)
+            body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         sampling = sampling_of(call, traits)
         if "temperature" in sampling:
             body["temperature"] = min(1.0, sampling["temperature"])
@@ -164,6 +168,40 @@ def _tools(call: ModelCall, *, cached: bool) -> list[dict[str, Any]]:
     return tools
 
 
+def _choice(call: ModelCall) -> dict[str, Any]:
+    """Return the choice among the tools, {} for the model's own.
+
+    "none" leaves the tools in place: a talk with calls in it is refused without them.
+    """
+    if call.tool_choice == "none":
+        return {"type": "none"}
+    choice: dict[str, Any] = {"type": "auto"}
+    if call.tool_choice == "required":
+        choice = {"type": "any"}
+    elif call.tool_choice != "auto":
+        choice = {"type": "tool", "name": call.tool_choice}
+    if not call.parallel_calls:
+        choice["disable_parallel_tool_use"] = True
+    return choice if len(choice) > 1 or choice["type"] != "auto" else {}
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a normalised schema as answers can be held to: no open object, no bounds.
+
+    Source: .../build-with-claude/structured-outputs, "JSON Schema limitations".
+    """
+    result = {name: value for name, value in schema.items() if name not in _BOUNDS}
+    if "properties" in schema:
+        parts = schema["properties"].items()
+        result["properties"] = {name: _closed(part) for name, part in parts}
+        result["additionalProperties"] = False
+    if "items" in schema:
+        result["items"] = _closed(schema["items"])
+    if "anyOf" in schema:
+        result["anyOf"] = [_closed(part) for part in schema["anyOf"]]
+    return result
+
+
 def _sides(talk: tuple[ChatMessage, ...]) -> list[dict[str, Any]]:
     sides: list[dict[str, Any]] = [
         {"role": "assistant" if side.model else "user", "content": _blocks(side)}
@@ -192,7 +230,9 @@ def _blocks(side: Side) -> list[dict[str, Any]]:
                     "content": message.text,
                 }
             )
-        elif message.text.strip():
+        # Pictures first: the service reads a question about them better behind them.
+        blocks.extend({"type": "image", "source": _source(image)} for image in message.images)
+        if message.role is not Role.TOOL and message.text.strip():
             blocks.append({"type": "text", "text": message.text})
         for call in message.calls:
             block = {"type": "tool_use", "id": _tool_id(call.id), "name": call.name}
@@ -200,6 +240,12 @@ def _blocks(side: Side) -> list[dict[str, Any]]:
     # Results come first in what follows a call, whatever else was said in the meantime.
     blocks.sort(key=lambda block: block["type"] != "tool_result")
     return blocks
+
+
+def _source(image: Image) -> dict[str, Any]:
+    if image.url:
+        return {"type": "url", "url": image.url}
+    return {"type": "base64", "media_type": image.media, "data": image.data}
 
 
 def _tool_id(call_id: str) -> str:

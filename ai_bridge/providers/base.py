@@ -7,13 +7,13 @@ and every transport fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from ai_bridge.errors import ProviderFailure
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, ToolCall, TurnRequest, Usage
+from ai_bridge.types import AnswerFormat, ChatMessage, ToolCall, TurnRequest, Usage
 from protocol.codes import EndReason
 
 
@@ -30,15 +30,20 @@ class ToolDef(Struct, frozen=True):
 class ModelCall(Struct, frozen=True, kw_only=True):
     """One call of one model: what is sent, after the context was fitted to the window.
 
-    `tool_choice` "none": the tools are there because earlier calls of them are in the talk, and
-    the model must answer now. A service that knows no such wish is not told of them.
+    `tool_choice` is auto, none, required, or the name of the one tool to call. With "none" the
+    tools are there because earlier calls of them are in the talk, and the model must answer now;
+    a service that knows no such wish is not told of them. Without `parallel_calls` the model is
+    asked for one call at a time, where its service can be told so. `format` is one that the
+    service takes (`ai_bridge.wishes`).
     """
 
     request: TurnRequest
     model: str
     messages: tuple[ChatMessage, ...]
     tools: tuple[ToolDef, ...] = ()
-    tool_choice: Literal["auto", "none"] = "auto"
+    tool_choice: str = "auto"
+    parallel_calls: bool = True
+    format: AnswerFormat | None = None
     stream: bool = True
 
 
@@ -67,12 +72,14 @@ class CallSink(Protocol):
 
     `text` and `reasoning` may raise AnswerFull; it passes through decoder and transport, whose
     exit closes the connection. `flush` follows each read that brought something. A tool call
-    comes once and whole, when the model has finished writing it.
+    comes once and whole, when the model has finished writing it; until then `writing_call` tells
+    that it is being written.
     """
 
     def text(self, piece: str) -> None: ...
     def reasoning(self, piece: str) -> None: ...
     def tool_call(self, call: ToolCall) -> None: ...
+    def writing_call(self) -> None: ...
     def flush(self) -> None: ...
 
 

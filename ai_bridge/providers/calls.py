@@ -30,14 +30,18 @@ class _Draft(Struct):
 
 
 class CallCollector:
-    """The calls of one answer, in order of appearance. The pieces of one call share a key."""
+    """The calls of one answer, in order of appearance. The pieces of one call share a key.
 
-    __slots__ = ("_by_key", "_chars", "_drafts")
+    Attributes:
+        chars: of all arguments so far.
+    """
+
+    __slots__ = ("_by_key", "_drafts", "chars")
 
     def __init__(self) -> None:
         self._drafts: list[_Draft] = []
         self._by_key: dict[Hashable, _Draft] = {}
-        self._chars = 0
+        self.chars = 0
 
     def __bool__(self) -> bool:
         return bool(self._drafts)
@@ -74,7 +78,7 @@ class CallCollector:
         """Take the whole arguments in place of the pieces that came before."""
         draft = self._by_key.get(key)
         if draft is not None and args:
-            self._chars -= sum(map(len, draft.pieces))
+            self.chars -= sum(map(len, draft.pieces))
             draft.pieces.clear()
             self._append(draft, args)
 
@@ -111,8 +115,8 @@ class CallCollector:
 
     def _append(self, draft: _Draft, args: object) -> None:
         piece = args if isinstance(args, str) else _as_text(args)
-        self._chars += len(piece)
-        if self._chars > MAX_ARGS_CHARS:
+        self.chars += len(piece)
+        if self.chars > MAX_ARGS_CHARS:
             raise _too_much()
         if piece:
             draft.pieces.append(piece)

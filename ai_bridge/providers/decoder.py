@@ -39,10 +39,13 @@ class EventDecoder:
             if len(self._body) > MAX_EVENT_BYTES:
                 raise EventTooLarge
             return False
+        written = self._calls.chars
         try:
             self._sse.feed(data, self._on_data)
         finally:
             self._out.flush()
+        if self._calls.chars != written:
+            self._out.writing_call()
         return self._done
 
     def eof(self) -> CallEnd:

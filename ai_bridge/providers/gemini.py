@@ -29,7 +29,7 @@ from ai_bridge.providers.request import (
 )
 from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.secrets import Secret
-from ai_bridge.types import Role, Usage, UsageSource
+from ai_bridge.types import Image, Role, Usage, UsageSource
 from protocol.codes import EndReason
 
 
@@ -77,6 +77,9 @@ class _Chunk(Struct, rename="camel"):
 _chunks = msgspec.json.Decoder(_Chunk)
 _bodies = msgspec.json.Decoder(list[msgspec.Raw])
 
+_MAX_SEED = 2**31 - 1
+"""It is an int32 there; OpenAI's callers may bring more."""
+
 _FINISH = {
     "STOP": EndReason.STOP,
     "MAX_TOKENS": EndReason.LENGTH,
@@ -117,8 +120,8 @@ class Gemini:
             body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
         if call.tools:
             body["tools"] = [{"functionDeclarations": [_tool(tool) for tool in call.tools]}]
-            if call.tool_choice == "none":
-                body["toolConfig"] = {"functionCallingConfig": {"mode": "NONE"}}
+            if call.tool_choice != "auto":
+                body["toolConfig"] = {"functionCallingConfig": _choice(call.tool_choice)}
         if settings := _settings(call, traits):
             body["generationConfig"] = settings
         return body
@@ -146,9 +149,35 @@ def _settings(call: ModelCall, traits: Traits) -> dict[str, Any]:
         settings["maxOutputTokens"] = call.request.params.max_tokens
     if stops := stops_of(call, traits):
         settings["stopSequences"] = stops
+    settings.update(_wishes(call, traits))
     if traits.ask_reasoning:
         settings["thinkingConfig"] = {"includeThoughts": True}
     return settings
+
+
+def _wishes(call: ModelCall, traits: Traits) -> dict[str, Any]:
+    params = call.request.params
+    wishes: dict[str, Any] = {}
+    if params.seed is not None and traits.seed_field:
+        wishes["seed"] = params.seed & _MAX_SEED
+    if traits.penalties:
+        if params.frequency_penalty is not None:
+            wishes["frequencyPenalty"] = params.frequency_penalty
+        if params.presence_penalty is not None:
+            wishes["presencePenalty"] = params.presence_penalty
+    if call.format is not None:
+        wishes["responseMimeType"] = "application/json"
+        if call.format.kind == "schema":
+            wishes["responseJsonSchema"] = call.format.schema
+    return wishes
+
+
+def _choice(choice: str) -> dict[str, Any]:
+    if choice == "none":
+        return {"mode": "NONE"}
+    if choice == "required":
+        return {"mode": "ANY"}
+    return {"mode": "ANY", "allowedFunctionNames": [choice]}
 
 
 def _parts(side: Side, traits: Traits) -> list[dict[str, Any]]:
@@ -157,7 +186,9 @@ def _parts(side: Side, traits: Traits) -> list[dict[str, Any]]:
         if message.role is Role.TOOL:
             answer = {"name": message.name or "tool", "response": {"result": message.text}}
             parts.append({"functionResponse": answer})
-        elif message.text.strip():
+            continue
+        parts.extend(map(_picture, message.images))
+        if message.text.strip():
             parts.append({"text": message.text})
         for number, call in enumerate(message.calls):
             part: dict[str, Any] = {"functionCall": {"name": call.name, "args": args_object(call)}}
@@ -166,6 +197,10 @@ def _parts(side: Side, traits: Traits) -> list[dict[str, Any]]:
             parts.append(part)
     parts.sort(key=lambda part: "functionResponse" not in part)
     return parts
+
+
+def _picture(image: Image) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": image.media, "data": image.data}}
 
 
 def _tool(tool: ToolDef) -> dict[str, Any]:

@@ -18,11 +18,18 @@ from ai_bridge.providers.base import CallSink, HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.decoder import EventDecoder
 from ai_bridge.providers.failures import failure_of
 from ai_bridge.providers.lenient import error_object, figure, read_event
-from ai_bridge.providers.request import post, sampling_of, stops_of, tools_of
+from ai_bridge.providers.request import (
+    choice_of,
+    data_url,
+    post,
+    sampling_of,
+    stops_of,
+    tools_of,
+)
 from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.providers.think import ThinkSplitter
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, Role, ToolCall, Usage, UsageSource
+from ai_bridge.types import AnswerFormat, ChatMessage, Role, ToolCall, Usage, UsageSource
 from protocol.codes import EndReason
 
 
@@ -128,12 +135,18 @@ class OpenAIChat:
         if call.request.params.max_tokens is not None:
             body[traits.max_tokens_field] = call.request.params.max_tokens
         body.update(sampling_of(call, traits))
+        body.update(_wishes(call, traits))
         if stops := stops_of(call, traits):
             body["stop"] = stops
         if tools := tools_of(call, traits):
-            body["tools"] = [_tool(tool) for tool in tools]
-            if call.tool_choice == "none":
-                body["tool_choice"] = "none"
+            body["tools"] = [_tool(tool, traits) for tool in tools]
+            choice = choice_of(call, traits)
+            if choice in ("none", "required"):
+                body["tool_choice"] = choice
+            elif choice != "auto":
+                body["tool_choice"] = {"type": "function", "function": {"name": choice}}
+            if not call.parallel_calls and traits.one_call:
+                body["parallel_tool_calls"] = False
         return body
 
     def decoder(self, out: CallSink) -> ChatDecoder:
@@ -148,6 +161,34 @@ def bearer(key: Secret) -> dict[str, str]:
     return {"authorization": f"Bearer {key.reveal()}"} if key else {}
 
 
+def _wishes(call: ModelCall, traits: Traits) -> dict[str, Any]:
+    """Return what was wished besides; what the service does not know is left out."""
+    params = call.request.params
+    wishes: dict[str, Any] = {}
+    if params.seed is not None and traits.seed_field:
+        wishes[traits.seed_field] = params.seed
+    if traits.sampling and traits.penalties:
+        if params.frequency_penalty is not None:
+            wishes["frequency_penalty"] = params.frequency_penalty
+        if params.presence_penalty is not None:
+            wishes["presence_penalty"] = params.presence_penalty
+    if call.format is not None:
+        wishes["response_format"] = _format(call.format)
+    return wishes
+
+
+def _format(wanted: AnswerFormat) -> dict[str, Any]:
+    if wanted.kind == "object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": named_schema(wanted)}
+
+
+def named_schema(wanted: AnswerFormat) -> dict[str, Any]:
+    """Return a schema as both of OpenAI's dialects have it."""
+    told: dict[str, Any] = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+    return {**told, "description": wanted.description} if wanted.description else told
+
+
 def _message(message: ChatMessage, traits: Traits) -> dict[str, Any]:
     if message.role is Role.TOOL:
         return {
@@ -156,6 +197,8 @@ def _message(message: ChatMessage, traits: Traits) -> dict[str, Any]:
             "content": message.text,
         }
     role = traits.system_role if message.role is Role.SYSTEM else message.role.value
+    if message.images:
+        return {"role": role, "content": _parts(message)}
     if not message.calls:
         return {"role": role, "content": message.text}
     return {
@@ -163,6 +206,18 @@ def _message(message: ChatMessage, traits: Traits) -> dict[str, Any]:
         "content": message.text or None,
         "tool_calls": [_sent_call(call, traits) for call in message.calls],
     }
+
+
+def _parts(message: ChatMessage) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    if message.text:
+        parts.append({"type": "text", "text": message.text})
+    for image in message.images:
+        told = {"url": data_url(image)}
+        if image.detail:
+            told["detail"] = image.detail
+        parts.append({"type": "image_url", "image_url": told})
+    return parts
 
 
 def _sent_call(call: ToolCall, traits: Traits) -> dict[str, Any]:
@@ -181,15 +236,15 @@ def _tool_id(call_id: str, traits: Traits) -> str:
     return hashlib.blake2s(call_id.encode()).hexdigest()[:size]
 
 
-def _tool(tool: ToolDef) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.schema,
-        },
+def _tool(tool: ToolDef, traits: Traits) -> dict[str, Any]:
+    function: dict[str, Any] = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.schema,
     }
+    if tool.strict and traits.strict_tools:
+        function["strict"] = True
+    return {"type": "function", "function": function}
 
 
 class ChatDecoder(EventDecoder):

@@ -17,11 +17,18 @@ from ai_bridge.providers.base import CallSink, HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.decoder import EventDecoder
 from ai_bridge.providers.failures import failure_of
 from ai_bridge.providers.lenient import error_object, figure, read_event
-from ai_bridge.providers.openai_chat import bearer
-from ai_bridge.providers.request import post, sampling_of, split_system, tools_of
+from ai_bridge.providers.openai_chat import bearer, named_schema
+from ai_bridge.providers.request import (
+    choice_of,
+    data_url,
+    post,
+    sampling_of,
+    split_system,
+    tools_of,
+)
 from ai_bridge.providers.services import Traits, base_url_of, traits_of
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, Role, ToolCall, Usage, UsageSource
+from ai_bridge.types import AnswerFormat, ChatMessage, Role, ToolCall, Usage, UsageSource
 from protocol.codes import EndReason
 
 MIN_OUTPUT_TOKENS = 16
@@ -122,9 +129,16 @@ class OpenAIResponses:
         if traits.ask_reasoning:
             body["reasoning"] = {"summary": "auto"}
         if tools := tools_of(call, traits):
-            body["tools"] = [_tool(tool) for tool in tools]
-            if call.tool_choice == "none":
-                body["tool_choice"] = "none"
+            body["tools"] = [_tool(tool, traits) for tool in tools]
+            choice = choice_of(call, traits)
+            if choice in ("none", "required"):
+                body["tool_choice"] = choice
+            elif choice != "auto":
+                body["tool_choice"] = {"type": "function", "name": choice}
+            if not call.parallel_calls and traits.one_call:
+                body["parallel_tool_calls"] = False
+        if call.format is not None:
+            body["text"] = {"format": _format(call.format)}
         return body
 
     def decoder(self, out: CallSink) -> ResponsesDecoder:
@@ -139,8 +153,27 @@ def _items(message: ChatMessage, traits: Traits) -> list[dict[str, Any]]:
         output = {"type": "function_call_output", "call_id": message.call_id}
         return [{**output, "output": message.text}]
     role = traits.system_role if message.role is Role.SYSTEM else message.role.value
-    said = {"type": "message", "role": role, "content": message.text}
-    return [*([said] if message.text else []), *(_sent_call(call) for call in message.calls)]
+    said = {"type": "message", "role": role, "content": _content(message)}
+    speaks = bool(message.text or message.images)
+    return [*([said] if speaks else []), *(_sent_call(call) for call in message.calls)]
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.text
+    parts: list[dict[str, Any]] = []
+    if message.text:
+        parts.append({"type": "input_text", "text": message.text})
+    for image in message.images:
+        detail = image.detail or "auto"
+        parts.append({"type": "input_image", "image_url": data_url(image), "detail": detail})
+    return parts
+
+
+def _format(wanted: AnswerFormat) -> dict[str, Any]:
+    if wanted.kind == "object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", **named_schema(wanted)}
 
 
 def _sent_call(call: ToolCall) -> dict[str, Any]:
@@ -153,13 +186,13 @@ def _sent_call(call: ToolCall) -> dict[str, Any]:
     }
 
 
-def _tool(tool: ToolDef) -> dict[str, Any]:
+def _tool(tool: ToolDef, traits: Traits) -> dict[str, Any]:
     return {
         "type": "function",
         "name": tool.name,
         "description": tool.description,
         "parameters": tool.schema,
-        "strict": False,
+        "strict": tool.strict and traits.strict_tools,  # must be said: true is the default
     }
 
 

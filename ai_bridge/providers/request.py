@@ -12,7 +12,7 @@ from ai_bridge.config import ProviderConfig
 from ai_bridge.providers.base import HttpRequest, ModelCall, ToolDef
 from ai_bridge.providers.lenient import UNREADABLE
 from ai_bridge.providers.services import Traits
-from ai_bridge.types import ChatMessage, Role, ToolCall
+from ai_bridge.types import ChatMessage, Image, Role, ToolCall
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,6 +65,11 @@ def tools_of(call: ModelCall, traits: Traits) -> tuple[ToolDef, ...]:
     return call.tools
 
 
+def choice_of(call: ModelCall, traits: Traits) -> str:
+    """Return the choice among the tools that the service is told; "auto" need not be said."""
+    return call.tool_choice if traits.tool_choice_none else "auto"
+
+
 def split_system(messages: tuple[ChatMessage, ...]) -> tuple[list[str], tuple[ChatMessage, ...]]:
     """Return the texts of the leading system messages, and the talk that follows them.
 
@@ -87,7 +92,7 @@ def sides_of(talk: tuple[ChatMessage, ...]) -> Iterator[Side]:
     """Return the talk by turns, person and model alternating, beginning with the person."""
     side = Side(False, [])
     for message in talk:
-        if not message.text.strip() and not message.calls and message.role is not Role.TOOL:
+        if not _says_something(message):
             continue  # services refuse empty parts
         model = message.role is Role.ASSISTANT
         if model is not side.model:
@@ -96,6 +101,17 @@ def sides_of(talk: tuple[ChatMessage, ...]) -> Iterator[Side]:
         side.messages.append(message)
     if side.messages:
         yield side
+
+
+def _says_something(message: ChatMessage) -> bool:
+    return bool(
+        message.text.strip() or message.images or message.calls or message.role is Role.TOOL
+    )
+
+
+def data_url(image: Image) -> str:
+    """Return where the picture is: its own address, or one that holds its bytes (RFC 2397)."""
+    return image.url or f"data:{image.media};base64,{image.data}"
 
 
 def args_object(call: ToolCall) -> dict[str, Any]:

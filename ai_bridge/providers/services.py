@@ -80,8 +80,7 @@ SERVICES: tuple[Service, ...] = (
     # platform.claude.com/docs/en/build-with-claude/structured-outputs: from the models 4.5 on.
     Service(("api.anthropic.com",), {"max_stop": 16, "answer_format": "none"},
             ((r"claude-[a-z]+-(4-[5-9]|[5-9])(?!\d)", {"answer_format": "schema"}),)),
-    Service(("generativelanguage.googleapis.com",), {"max_stop": 5, "image_urls": False},
-            _GEMINI_MODELS),
+    Service(("generativelanguage.googleapis.com",), {"max_stop": 5}, _GEMINI_MODELS),
     Service(("api.deepseek.com",), {"max_stop": 16, "reasoning_field": "reasoning_content",
                                     "think_tags": False, "answer_format": "object",
                                     "seed_field": ""},

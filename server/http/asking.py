@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 from ai_bridge.errors import BridgeError
 from ai_bridge.http.answers import Begin, Cancel, Pulse
 from ai_bridge.http.openai_shapes import Ask
+from ai_bridge.http.pictures import PictureRoom
 from ai_bridge.http.problems import Problem, problem_of, problem_of_refusal, unknown_model
 from ai_bridge.run import QueueWatcher, TurnWatcher
 from ai_bridge.turn import Turn
@@ -86,6 +87,7 @@ class Asking:
         self.records = core.records
         self.names = ModelNames(core)
         self.pulse = Pulse(core.loop)
+        self.pictures = PictureRoom()
         self._cards = core.cards
         self._rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
 
@@ -144,6 +146,7 @@ class Asking:
             params=_params(target, ask.params),
             request_id=request_id,
             priority=Priority.FACADE,
+            caller_tools=ask.tools,
         )
 
     def figures(self) -> Iterator[Figure]:
@@ -152,6 +155,10 @@ class Asking:
         waiting, lost = len(self.records), self.records.lost
         yield Figure("gauge", "http_records_waiting", "Records of answers to be stored.", waiting)
         yield Figure("counter", "http_records_lost", "Records that were not stored.", lost)
+        held, refused = self.pictures.held, self.pictures.refused
+        yield Figure("gauge", "http_picture_bytes", "Pictures of requests under way.", held)
+        text = "Requests refused because pictures took all their room."
+        yield Figure("counter", "http_pictures_refused", text, refused)
 
     # conversations
 
@@ -221,6 +228,21 @@ def _refuse_in_conversation(caller: HttpCaller, ask: Ask) -> None:
         raise Problem(403, text, code="insufficient_permissions", param="metadata")
     if ask.history[-1].role is not Role.USER:
         raise _not_there("The last message must be the user's: it is sent.", "messages")
+    if ask.history[-1].images:
+        text = "Pictures are not kept in conversations yet: leave out the conversation or them."
+        raise _not_there(text, "messages")
+    if ask.tools is not None:
+        text = (
+            "In a stored conversation the persona's own tools are used: leave tools out, or "
+            "leave out the conversation and send the whole talk as messages."
+        )
+        raise _not_there(text, "tools")
+    if ask.params.format is not None:
+        text = (
+            "What everybody in a conversation reads is plain text: leave response_format out, or "
+            "leave out the conversation and send the whole talk as messages."
+        )
+        raise _not_there(text, "response_format")
 
 
 def _not_there(text: str, param: str) -> Problem:

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from ai_bridge.http.answers import answer_streaming, answer_whole
+from ai_bridge.http.answers import answer
 from ai_bridge.http.bodies import read_body
 from ai_bridge.http.openai_shapes import (
     DONE,
@@ -28,6 +28,7 @@ from ai_bridge.http.openai_shapes import (
     Name,
     split_messages,
 )
+from ai_bridge.http.pictures import check_pictures
 from ai_bridge.http.problems import Problem, headers_of, unknown_model
 from ai_bridge.turn import Turn
 from ai_bridge.types import ChatMessage, GenParams, Outcome, Role, Usage
@@ -115,18 +116,14 @@ async def chat(request: web.Request, caller: HttpCaller) -> web.StreamResponse:
     body = await read_body(request, DECODER)
     asking = request.app[ASKING]
     target = _target(asking, caller, body)
-    prepared = asking.prepare(caller, target, _ask(body), REQUEST_ID.get())
-    shape = SimpleChat()
-    if body.stream:
-        return await answer_streaming(
-            request, prepared.begin, asking.pulse, shape, dress_for(request)
-        )
-    turn, outcome = await answer_whole(request, prepared.begin, asking.pulse)
-    return web.Response(
-        body=shape.whole(turn, outcome),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    ask = _ask(body)
+    await check_pictures(ask.history)
+    prepared = asking.prepare(caller, target, ask, REQUEST_ID.get())
+    with asking.pictures.holding(ask.history):
+        return await answer(
+            request, prepared.begin, asking.pulse, SimpleChat(), dress_for(request),
+            stream=bool(body.stream),
+        )  # fmt: skip
 
 
 def _ask(body: ChatBody) -> Ask:

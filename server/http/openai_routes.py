@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from ai_bridge.http.answers import answer_streaming, answer_whole
+from ai_bridge.http.answers import answer
 from ai_bridge.http.bodies import read_body
 from ai_bridge.http.openai_shapes import (
     DECODER,
@@ -25,6 +25,7 @@ from ai_bridge.http.openai_shapes import (
     model_list,
     read_ask,
 )
+from ai_bridge.http.pictures import check_pictures
 from ai_bridge.http.problems import Problem, openai_response, problem_of, unknown_model
 from protocol.codes import Code
 from server.errors import explain
@@ -97,21 +98,17 @@ async def _completions(request: web.Request) -> web.StreamResponse:
     if CONVERSATION_HEADER in request.headers:
         body.metadata = {"conversation_id": request.headers[CONVERSATION_HEADER]}
     ask = read_ask(body)
+    await check_pictures(ask.history)
     asking = request.app[ASKING]
     target = asking.names.find(caller, ask.model)
     repeat_key = request.headers.get("Idempotency-Key", "")[:_MAX_KEY_CHARS]
     prepared = asking.prepare(caller, target, ask, REQUEST_ID.get(), repeat_key)
     completion = Completion(prepared.turn_id, ask.model, int(time.time()), ask.include_usage)
-    if ask.stream:
-        return await answer_streaming(
-            request, prepared.begin, asking.pulse, completion, dress_for(request)
-        )
-    turn, outcome = await answer_whole(request, prepared.begin, asking.pulse)
-    return web.Response(
-        body=completion.whole(turn, outcome),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    with asking.pictures.holding(ask.history):
+        return await answer(
+            request, prepared.begin, asking.pulse, completion, dress_for(request),
+            stream=ask.stream,
+        )  # fmt: skip
 
 
 @door(openai_response)

@@ -126,6 +126,7 @@ class Sink:
         self.thoughts = ""
         self.calls: list[ToolCall] = []
         self.flushes = 0
+        self.writing = 0
 
     def text(self, piece: str) -> None:
         assert piece
@@ -137,6 +138,9 @@ class Sink:
 
     def tool_call(self, call: ToolCall) -> None:
         self.calls.append(call)
+
+    def writing_call(self) -> None:
+        self.writing += 1
 
     def flush(self) -> None:
         self.flushes += 1

@@ -1,6 +1,7 @@
 """/v1: what is sent to the model, what comes back, and what is refused with which words."""
 
 import asyncio
+import base64
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -57,6 +58,28 @@ def settings(provider: ScriptedProvider, request: pytest.FixtureRequest) -> dict
 
 def text_of(script: str) -> str:
     return answer_text(parse_model(script))
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(26)).decode()
+PIXEL = f"data:image/png;base64,{PNG}"
+
+
+def tool(name: str, parameters: Any = None) -> dict[str, Any]:
+    """Return what offers one tool of the caller's."""
+    function = {"name": name, "parameters": parameters}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
+def form(schema: Any, name: str = "city") -> dict[str, Any]:
+    """Return what asks for JSON by a schema."""
+    told = {"name": name, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": told}}
+
+
+def picture(url: str, role: str = "user") -> dict[str, Any]:
+    """Return a talk with one picture."""
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    return {"messages": [{"role": role, "content": content}]}
 
 
 # what the model is shown
@@ -247,14 +270,40 @@ async def test_a_failure_after_the_first_word_is_an_event(
     ("change", "param"),
     [
         ({"n": 2}, "n"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0]"),
+        (tool("f" * 65), "tools[0].function.name"),
+        (tool("none"), "tools[0].function.name"),
+        (tool("f", {"type": "array"}), "tools[0].function.parameters"),
+        (tool("f", {"$ref": "#/nowhere"}), "tools[0].function.parameters"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function"),
+        ({"tools": tool("f")["tools"] * 2}, "tools"),
+        ({"tools": tool("f")["tools"] * 129}, "tools"),
+        (tool("f", {"description": "x" * 300_000}), "tools"),
+        ({"tools": {}}, "tools"),
+        (tool("f") | {"tool_choice": "sometimes"}, "tool_choice"),
+        (
+            tool("f") | {"tool_choice": {"type": "function", "function": {"name": "g"}}},
+            "tool_choice",
+        ),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"logprobs": True}, "logprobs"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"audio": {"voice": "x"}}, "modalities"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"metadata": {"conversation_id": {"deep": []}}}, "metadata[...]"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}] * 300}]},
             "messages[0].content",
         ),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "grammar"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        (form({}, "a b"), "response_format.json_schema.name"),
+        (form([]), "response_format.json_schema.schema"),
+        (form(None), "response_format.json_schema.schema"),
+        (form({"x": "y" * 70_000}), "response_format.json_schema.schema"),
         ({"temperature": 2.5}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": -1}, "top_p"),
@@ -265,13 +314,19 @@ async def test_a_failure_after_the_first_word_is_an_event(
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        (picture("x"), "messages[0].content[0]"),
+        (picture("http://example.org/a.png"), "messages[0].content[0]"),
+        (picture("file:///etc/passwd"), "messages[0].content[0]"),
+        (picture("data:image/png;base64,"), "messages[0].content[0]"),
+        (picture("data:image/png;base64,!!!"), "messages[0].content[0]"),
+        (picture("data:image/svg+xml;base64,PHN2Zz48L3N2Zz4="), "messages[0].content[0]"),
+        (picture("data:image/png;base64," + PNG[:-4] + "!AAA"), "messages"),
+        (picture("data:image/png;base64," + PNG + "\n"), "messages"),
+        (picture(PIXEL, "assistant"), "messages[0].content[0]"),
+        ({"messages": picture(PIXEL)["messages"] * 17}, "messages"),
         (
-            {
-                "messages": [
-                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
-                ]
-            },
-            "messages[0].content",
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "text": "x"}]}]},
+            "messages[0].content[0]",
         ),
     ],
 )
@@ -298,7 +353,13 @@ async def test_what_cannot_be_given_is_refused_by_name(
         (b'{"model": "nova", "messages": ' + b"[" * 100_000, 400),
         (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b', "model": "nova", "messages": []}', 400),
         (b'{"model": "nova", "messages": [' + b'{"role":"user"},' * 20_000 + b"{}]}", 400),
-        (b" " * (4 * 1024 * 1024 + 1), 413),
+        (b" " * (10 * 1024 * 1024 + 1), 413),
+        (
+            b'{"model": "nova", "messages": [{"role": "user", "content": "'
+            + b"x" * (4 * 1024 * 1024 + 1)
+            + b'"}]}',
+            413,
+        ),
     ],
 )
 async def test_hostile_bodies_are_refused(

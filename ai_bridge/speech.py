@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -92,8 +91,6 @@ class Speech:
         config: SpeechConfig,
         find: Callable[[str], ProviderConfig | None],
         billing: Billing | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.stats = SpeechStats()
@@ -101,7 +98,6 @@ class Speech:
         self.held_bytes = 0
         self._find = find
         self._billing = billing
-        self._clock = clock
         self._service = Renewed(self._provider, self._transcriber)
         self._running: set[asyncio.Task[Written]] = set()
         self._closing = False

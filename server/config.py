@@ -23,6 +23,7 @@ from server.config_sections import (
     MessagesConfig,
     MetricsConfig,
     ProviderConfig,
+    Section,
     ServerConfig,
     StorageConfig,
     WebSocketConfig,
@@ -187,7 +188,7 @@ def show(value: object) -> str:
             return "[" + ", ".join(show(item) for item in value) + "]"
         case dict():
             return "{" + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + "}"
-        case KeyConfig() | ProviderConfig():
+        case Section():
             return show(structs.asdict(value))
         case _:
             return str(value)

@@ -229,3 +229,26 @@ def _check_quirks(where: str, given: dict[str, str | int | float | bool]) -> lis
 
 def _repeated(names: list[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
+def _check_services(config: Config) -> list[Problem]:
+    """Look at who writes recordings down and who makes vectors."""
+    ai = config.ai
+    kinds = {provider.name: provider.kind for provider in ai.providers}
+    found = []
+    for where, service in (("ai.speech", ai.speech), ("ai.embeddings", ai.embeddings)):
+        if service.base_url:
+            if urlsplit(service.base_url).scheme not in ("http", "https"):
+                text = "base_url must begin with http:// or https://"
+                found.append(Problem(where, text))
+        elif service.provider in kinds:
+            if not kinds[service.provider].startswith("openai"):
+                text = f"the provider {service.provider!r} has no OpenAI-shaped interface"
+                found.append(Problem(where, text))
+        elif service.provider:
+            text = f"there is no provider called {service.provider!r} here; it may come by command"
+            found.append(Problem(where, text, False))
+    embeddings = ai.embeddings
+    if (embeddings.provider or embeddings.base_url) and not embeddings.model:
+        found.append(Problem("ai.embeddings", "model is missing, such as text-embedding-3-small"))
+    return found
+
+

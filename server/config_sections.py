@@ -352,6 +352,146 @@ class ShareConfig(Section, frozen=True):
     ] = 0
 
 
+class SpeechConfig(Section, frozen=True):
+    """Who writes recordings down. Without `provider` and `base_url` nobody does."""
+
+    provider: Annotated[
+        str, _about("Name of one of the `ai.providers`, with an OpenAI-shaped interface.")
+    ] = ""
+    base_url: Annotated[
+        str,
+        _about("Address of a service for this alone, up to and including `/v1`, in its place."),
+    ] = ""
+    api_key: Annotated[Secret, _about("Key of the service at `base_url`.")] = field(
+        default_factory=Secret
+    )
+    model: Annotated[
+        str, Meta(min_length=1, max_length=128, description="Its model for transcriptions.")
+    ] = "whisper-1"
+    language: Annotated[
+        str,
+        Meta(max_length=16, description="What people speak (`zh`). Empty: the service guesses."),
+    ] = ""
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=25 * _MIB,
+            description="Largest recording. `limits.http_body_bytes` does not hold for them.",
+        ),
+    ] = 25 * _MIB
+    max_s: Annotated[
+        float, Meta(gt=0, le=600, description="Longest recording in seconds, as far as it tells.")
+    ] = 600
+    price_per_minute: Annotated[
+        float | None,
+        _about("Dollars per minute of sound. Unset: as in the price list, where it is known."),
+    ] = None
+    at_once: Annotated[
+        int, Meta(ge=1, le=1000, description="Recordings at the service at the same time.")
+    ] = 4
+    waiting: Annotated[
+        int, Meta(ge=0, le=10_000, description="Recordings that may wait for it, all together.")
+    ] = 32
+    user_at_once: Annotated[
+        int, Meta(ge=1, le=1000, description="Recordings of one user or key, waiting ones too.")
+    ] = 4
+    held_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Bytes of all recordings held; those at the service count twice in memory.",
+        ),
+    ] = 64 * _MIB
+    deadline_s: Annotated[
+        float, Meta(gt=0, le=600, description="Seconds until the service must have answered.")
+    ] = 120
+
+
+class EmbeddingsConfig(Section, frozen=True):
+    """Who makes the vectors that memories are found by. Without one they are found by words."""
+
+    provider: Annotated[
+        str, _about("Name of one of the `ai.providers`, with an OpenAI-shaped interface.")
+    ] = ""
+    base_url: Annotated[
+        str,
+        _about("Address of a service for this alone, up to and including `/v1`, in its place."),
+    ] = ""
+    api_key: Annotated[Secret, _about("Key of the service at `base_url`.")] = field(
+        default_factory=Secret
+    )
+    model: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description="Its model for embeddings. Another one: all is embedded again by and by.",
+        ),
+    ] = ""
+    dimensions: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="Length of the vectors where the model can shorten them. 0: its own.",
+        ),
+    ] = 0
+
+
+class McpConfig(Section, frozen=True):
+    """One MCP server (streamable HTTP), whose tools models may call."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z][A-Za-z0-9_-]{0,31}$",
+            description="Name; its tool `rain` is `name_rain` to models and in lists of tools.",
+        ),
+    ]
+    url: Annotated[str, _about("Its address, such as `https://tools.example.org/mcp`.")]
+    api_key: Annotated[Secret, _about("Key, sent as `Authorization: Bearer`.")] = field(
+        default_factory=Secret
+    )
+    headers: Annotated[dict[str, Secret], _about("Additional request headers.")] = field(
+        default_factory=dict
+    )
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a call of a tool may take.")
+    ] = 20
+    allow_private: Annotated[
+        bool, _about("It may be on this machine or in a private network, and without TLS.")
+    ] = False
+    trust_first: Annotated[
+        bool,
+        _about(
+            "Approve the first list of tools that it gives. What changes later waits for "
+            "`parlance tools approve` in any case."
+        ),
+    ] = True
+    believe_hints: Annotated[
+        bool,
+        _about(
+            "Believe it when it says that a tool changes nothing (`readOnlyHint`). All other "
+            "tools are never repeated, and a person is asked before they run in a tainted answer."
+        ),
+    ] = True
+    read_tools: Annotated[
+        list[str], _about("Tools that change nothing, whatever it says about them.")
+    ] = field(default_factory=list)
+
+
+class ToolListConfig(Section, frozen=True):
+    """Tools for one tenant, or one of its personas, in place of `tools`."""
+
+    tenant: Annotated[int, Meta(ge=1, description="Number of the tenant.")]
+    persona: Annotated[
+        int, Meta(ge=0, description="Number of the persona. 0: all; others get no more than these.")
+    ] = 0
+    tools: Annotated[list[str], _about("As `tools` in `[ai]`. Empty: none.")] = field(
+        default_factory=list
+    )
+
+
 class AiConfig(Section, frozen=True):
     """Who answers when a persona is asked."""
 
@@ -463,6 +603,12 @@ class MessagesConfig(Section, frozen=True):
     ] = 0
     edit_window_s: Annotated[
         int, Meta(ge=0, description="Seconds in which a message can be changed. 0: always.")
+    speech: Annotated[SpeechConfig, _about("Who writes recordings down: `[ai.speech]`, below.")] = (
+        field(default_factory=SpeechConfig)
+    )
+    embeddings: Annotated[
+        EmbeddingsConfig, _about("Who makes the vectors of memories: `[ai.embeddings]`, below.")
+    ] = field(default_factory=EmbeddingsConfig)
     ] = 0
 
 

@@ -155,18 +155,29 @@ def _secret_hook(env: Mapping[str, str], folder: Path) -> Callable[[type, object
     return decode
 
 
+# Values of these may hold secrets; a message tells the place of what is wrong in them instead.
+_UNSHOWN: Final = (
+    inspect.ListType,
+    inspect.DictType,
+    inspect.CustomType,
+    inspect.StructType,
+)
+
+
 def _convert_one(entry: Entry, raw: object, hook: Callable[[type, object], object]) -> object:
     """Raises ValueError that says what was expected; never shows a secret."""
     kind = unwrap(inspect.type_info(entry.type))
     lenient = isinstance(raw, str)
-    if isinstance(raw, str) and isinstance(kind, inspect.ListType | inspect.DictType):
+    if isinstance(raw, str) and isinstance(
+        kind, inspect.ListType | inspect.DictType | inspect.StructType
+    ):
         raw = _parse_collection(raw, kind)
     if isinstance(raw, str) and isinstance(kind, inspect.LiteralType):
         raw = raw.lower()
     try:
         return cast(object, msgspec.convert(raw, entry.type, strict=not lenient, dec_hook=hook))
     except msgspec.ValidationError as error:
-        plain = isinstance(kind, inspect.ListType | inspect.DictType | inspect.CustomType)
+        plain = isinstance(kind, _UNSHOWN)
         got = "" if plain else f", got {raw!r}"
         detail = _explain_nested(str(error), entry.type) if plain else ""
         raise ValueError(detail or f"expected {expected(entry.type)}{got}") from None
@@ -227,7 +238,7 @@ def expected(annotation: Any) -> str:
             return (
                 "a list of tables" if isinstance(inner, inspect.StructType) else "a list of texts"
             )
-        case inspect.DictType():
+        case inspect.DictType() | inspect.StructType():
             return "a table"
         case inspect.CustomType():
             return "a text, or `env:NAME`, or `file:path`"

@@ -42,6 +42,7 @@ from server.presence import PresenceBoard
 from server.rooms import Rooms
 from server.session import Session
 from server.signin import renew, sign_in
+from server.speech import Speech
 from server.stats import Stats
 from server.streams import Streams
 from server.summaries import Summaries
@@ -144,6 +145,7 @@ class Core:
         self.records = TurnRecords(self)
         self.ask = BackgroundAsk(self, bridge, self.records)
         self.engines = Engines(store, bridge, self.spawn)
+        self.speech = Speech(self)
         self.cards = CardShelf(store)
         self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
         self.memories = Memories(store, self.ask, HashEmbedder(), clock=lambda: self.clock())
@@ -197,6 +199,7 @@ class Core:
 
     async def end_background(self) -> None:
         """End what nobody waits for; call it before the bridge closes."""
+        await self.speech.aclose()
         await self.summaries.close()
         await self.memories.aclose()
         await self.erasures.aclose()

@@ -17,6 +17,7 @@ from server.http import (
     openai_routes,
     page,
     persona_routes,
+    speech_routes,
     test_page,
     usage_routes,
 )
@@ -54,6 +55,7 @@ _SUBJECTS: Final = (
     me_routes,
     chat_routes,
     usage_routes,
+    speech_routes,
     test_page,
 )
 
@@ -135,6 +137,7 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         bridge_figures(core.bridge.stats),
         lambda: talk_figures(core),
         core.memories.figures,
+        core.speech.figures,
         core.engines.figures,
         parts.lag.figures,
         *more,

@@ -1,0 +1,38 @@
+"""POST /v1/audio/transcriptions: recordings to text, in OpenAI's shape.
+
+Who may: a person's token, or an API key with the scope `chat`. The recording has a bound of its
+own, `ai.speech.max_bytes`, and is counted in `ai.speech.held_bytes` while it is here.
+"""
+
+from functools import partial
+
+from aiohttp import web
+
+from ai_bridge.http.problems import openai_response
+from ai_bridge.http.recordings import answer_transcription
+from ai_bridge.speech import Written
+from server.http.callers import HttpCaller
+from server.http.context import parts_of
+from server.http.openai_routes import ASKING, CALLERS, door
+from server.speech import Speech
+
+
+@door(openai_response)
+async def _transcriptions(request: web.Request) -> web.StreamResponse:
+    caller = await request.app[CALLERS].of(request)
+    speech = parts_of(request).core.speech
+    write = partial(_write, speech, caller)
+    return await answer_transcription(request, speech.desk, request.app[ASKING].pulse, write)
+
+
+async def _write(
+    speech: Speech, caller: HttpCaller, data: bytes, language: str, prompt: str
+) -> Written:
+    return await speech.transcribe(
+        caller.tenant, caller.user, data, language=language, prompt=prompt
+    )
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of this subject."""
+    return [web.post("/v1/audio/transcriptions", _transcriptions)]

@@ -51,6 +51,12 @@ class TextBuffer:
         end = character_border(self._bytes, offset_bytes + max_bytes)
         return start, self._bytes[start:end].decode(), end
 
+    def clear(self) -> None:
+        """Drop all text."""
+        self._bytes.clear()
+        self._crc = 0
+        self.size = 0
+
     @property
     def crc(self) -> int:
         return self._crc
@@ -117,3 +123,8 @@ class Turn:
     def append(self, part: StreamPart, text: str) -> bool:
         """Add text (the bridge only); False when the part's bound cut it."""
         return self._parts[part].append(text)
+
+    def retract(self) -> None:
+        """Take back what was said and thought (the bridge only): nobody may read it any more."""
+        for part in (StreamPart.ANSWER, StreamPart.REASONING):
+            self._parts[part].clear()

@@ -1,10 +1,12 @@
 """What of a character card reaches a model, beside the persona's own row."""
 
+import math
 import re
 from typing import Any, Final
 
 from msgspec import Struct
 
+from ai_bridge.group import DEFAULT_TALK
 from ai_bridge.lore import (
     DEFAULT_DEPTH,
     DEFAULT_TOKENS,
@@ -29,7 +31,8 @@ class CardParts(Struct, frozen=True):
     """The parts of one card, ready for use.
 
     `prompt` is the card's own where a row could not hold it whole, and `row_prompt` what the row
-    then holds. `skipped_keys`: keys that are patterns, which are never run.
+    then holds. `talk` is the chance, 0 to 1, that it speaks uncalled where several do.
+    `skipped_keys`: keys that are patterns, which are never run.
     """
 
     row_prompt: str
@@ -40,6 +43,7 @@ class CardParts(Struct, frozen=True):
     post_history: str
     depth_prompt: str
     depth: int
+    talk: float
     lore: LoreBook | None
     greetings: tuple[str, ...]
     skipped_keys: int
@@ -81,6 +85,7 @@ def parts_of(card: Card) -> CardParts:
         post_history=_bounded(card.text("post_history_instructions")),
         depth_prompt=_bounded(tidy(depth_prompt.get("prompt"))),
         depth=min(100, max(0, _int(depth_prompt.get("depth"), 4))),
+        talk=_share(card.extensions.get("talkativeness"), DEFAULT_TALK),
         lore=reader.book,
         greetings=tuple(card.greetings),
         skipped_keys=reader.skipped,
@@ -174,6 +179,17 @@ def _logic(raw: Any) -> Logic:
 
 def _int(raw: Any, default: int) -> int:
     return int(max(-1e9, min(1e9, raw))) if type(raw) in (int, float) else default
+
+
+def _share(raw: Any, default: float) -> float:
+    """Return a number from 0 to 1; some programs write it as text."""
+    if type(raw) not in (int, float, str):
+        return default
+    try:
+        found = float(raw)
+    except ValueError:
+        return default
+    return min(1.0, max(0.0, found)) if math.isfinite(found) else default
 
 
 def _bounded(text: str) -> str:

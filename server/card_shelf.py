@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ai_bridge.group import DEFAULT_TALK
 from ai_bridge.types import PersonaSpec
 from protocol.rows import Persona
 from server.card_errors import CardError
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 MAX_CARDS: Final = 256
-MAX_WITHOUT: Final = 20_000
-"""Personas that are known to have no card; they cost a number each."""
+MAX_KNOWN: Final = 20_000
+"""Personas of which is known whether they have a card, and how talkative it says they are."""
 
 
 class ShelfStats(Struct):
@@ -38,7 +40,7 @@ class CardShelf:
         self._store = store
         self._cards = cards
         self._parts: OrderedDict[int, CardParts] = OrderedDict()
-        self._without: OrderedDict[int, None] = OrderedDict()
+        self._talk: OrderedDict[int, float | None] = OrderedDict()  # None: has no card
         self.stats = ShelfStats()
 
     async def spec(
@@ -60,6 +62,21 @@ class CardShelf:
         name = (row.name if row is not None else None) or "Assistant"
         return PersonaSpec(id, name, prompt, user_name=user_name)
 
+    async def ask_talk(self, personas: Iterable[int]) -> None:
+        """Read the cards of those whose talkativeness is not known yet.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        for persona in personas:
+            if persona not in self._talk:
+                await self.get(persona)
+
+    def talk(self, persona: int) -> float:
+        """Return the chance, 0 to 1, that a persona speaks uncalled, as far as is known."""
+        known = self._talk.get(persona)
+        return DEFAULT_TALK if known is None else known
+
     async def get(self, persona: int) -> CardParts | None:
         """Return what a persona's card brings to a context, None if it has none.
 
@@ -70,15 +87,15 @@ class CardShelf:
         if parts is not None:
             self._parts.move_to_end(persona)
             return parts
-        if persona in self._without:
+        if self._talk.get(persona, DEFAULT_TALK) is None:
             return None
         text = await self._store.read(get_card(persona))
         self.stats.read += 1
         parts = await asyncio.to_thread(_prepare, text) if text is not None else None
+        self._talk[persona] = parts.talk if parts is not None else None
+        while len(self._talk) > MAX_KNOWN:
+            self._talk.popitem(last=False)
         if parts is None:
-            self._without[persona] = None
-            while len(self._without) > MAX_WITHOUT:
-                self._without.popitem(last=False)
             return None
         self._parts[persona] = parts
         while len(self._parts) > self._cards:

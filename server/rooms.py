@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ai_bridge.errors import BridgeError
-from ai_bridge.group import DEFAULT_TALK, MAX_ANSWERS, TurnTaker, Voice, mentioned
+from ai_bridge.group import MAX_ANSWERS, TurnTaker, Voice, mentioned
 from protocol.codes import Code, TalkMode
 from protocol.rows import GenOpt
 from server.directory import Conversation
@@ -73,7 +73,7 @@ class Room:
         self.answers = 0
         self.spoke: dict[int, int] = {}
         self.heard = ""
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     @property
     def idle(self) -> bool:
@@ -113,7 +113,7 @@ class Rooms:
         ids = dict.fromkeys((entry.row.persona or 0, *(entry.row.personas or ())))
         known = (self._core.personas.get(persona) for persona in ids)
         return [
-            Voice(row.id or 0, row.name or "", DEFAULT_TALK)
+            Voice(row.id or 0, row.name or "", self._core.cards.talk(row.id or 0))
             for row in known
             if row is not None and not row.deleted
         ]
@@ -148,9 +148,10 @@ class Rooms:
         if begun:
             others = [persona for persona in mentioned(voices, text, ids or ()) if persona != begun]
             room.chosen.extend(others[: MAX_ANSWERS - 1])
+            self._core.spawn(self._ask_talk(voices))
         elif mode is not TalkMode.CALLED:
             room.heard = (f"{room.heard}\n{text}" if waited else text)[-HEARD_CHARS:]
-            room.timer = self._core.loop.call_later(self.debounce_s, self._pick, entry.id)
+            room.timer = self._core.loop.call_later(self.debounce_s, self._be_quiet, entry.id)
 
     async def enter(self, conv: int, sid: int) -> None:
         """Wait for the floor; whoever was let in or called off must `leave`.
@@ -209,11 +210,18 @@ class Rooms:
             self.chained += 1
             self._begin_next(entry, room)
 
-    def _pick(self, conv: int) -> None:
-        """People have stopped writing: whoever feels like it answers."""
+    def _be_quiet(self, conv: int) -> None:
+        """People have stopped writing."""
+        self._rooms[conv].timer = self._core.spawn(self._pick(conv))
+
+    async def _pick(self, conv: int) -> None:
+        """Let whoever feels like it answer. Cancelled when a person writes."""
         room = self._rooms[conv]
-        room.timer = None
         entry = self._core.directory.peek(conv)
+        if entry is not None:
+            await self._ask_talk(self.voices(entry))
+            entry = self._core.directory.peek(conv)
+        room.timer = None
         if entry is None or entry.row.deleted:
             return
         mode = TalkMode(entry.row.talk or 0)
@@ -223,6 +231,12 @@ class Rooms:
         room.chosen.extend(picks)
         if not room.holder and not room.waiting:
             self._begin_next(entry, room)
+
+    async def _ask_talk(self, voices: list[Voice]) -> None:
+        try:
+            await self._core.cards.ask_talk(voice.id for voice in voices)
+        except StorageError as exc:
+            log.warning("room.cards_unread", extra={"reason": str(exc)})
 
     def _begin_next(self, entry: Conversation, room: Room) -> None:
         if room.chosen:

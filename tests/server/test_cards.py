@@ -174,6 +174,26 @@ def test_what_a_card_brings_reaches_the_context() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "talk"),
+    [
+        (0.8, 0.8),
+        (1, 1.0),
+        ("0.25", 0.25),
+        (7, 1.0),
+        (-1, 0.0),
+        (None, 0.5),
+        ("often", 0.5),
+        ("nan", 0.5),
+        (True, 0.5),
+        ([0.1], 0.5),
+    ],
+)
+def test_talkativeness_is_a_share_or_else_the_usual(given: object, talk: float) -> None:
+    card = Card({"data": {"name": "A", "extensions": {"talkativeness": given}}})
+    assert parts_of(card).talk == talk
+
+
 def test_the_lorebook_keeps_what_its_fields_say() -> None:
     lore = parts_of(parse_card(as_json(V2))).lore
     assert lore is not None

@@ -1,14 +1,20 @@
 """Rooms of several people and personas: the right one speaks, one at a time, and it ends."""
 
+import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ai_bridge.group import TurnTaker
 from protocol.codes import Code, ConvKind, EndReason, Scope, TalkMode
 from protocol.envelopes import Cancel, ConvChange, History, StreamEnd, StreamStart, WatchRequest
 from protocol.rows import ConvSet, SendX
 from server.rooms import MAX_WAITING
+from storage.errors import StorageError
+from storage.persona_cards import save_card
 from tests.server.harness import Peer, Server, serving, watching
 from tests.server.model import Call, Model
 from tests.support.eventually import eventually
@@ -156,6 +162,36 @@ async def test_answers_that_nobody_called_are_paid_by_who_spoke_last(tmp_path: P
         (running,) = server.core.turns._running.values()
         assert room.names[running.new.user] == "bob"
         await room.answer(0, "Yes?")
+
+
+async def test_a_persona_is_as_talkative_as_its_card_says(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        room = Room(server, model)
+        await room.open(TalkMode.LIVELY)
+        for persona, share in zip(room.names, (0.0, 0.9), strict=False):
+            card = json.dumps({"data": {"name": "x", "extensions": {"talkativeness": share}}})
+            await server.store.change((), partial(save_card, persona=persona, card=card))
+        room.dice.falls = [0.4, 0.8, 0.6]  # Ada rolls first, 小美 has no card
+        await say(room.bob, room.conv, "well")
+        assert await room.answer(0, "Well what?") == "Bo"
+        room.dice.falls = [0.01, 0.4]  # Bo, who spoke last, does not roll
+        await say(room.bob, room.conv, "who else?")
+        assert await room.answer(1, "我。") == "小美"
+
+
+async def test_cards_that_cannot_be_read_keep_nobody_from_speaking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(personas: object) -> None:
+        raise StorageError("gone")
+
+    async with Model() as model, serving(tmp_path, ai=model.config()) as server:
+        room = Room(server, model)
+        await room.open(TalkMode.LIVELY)
+        monkeypatch.setattr(server.core.cards, "ask_talk", fail)
+        room.dice.falls = [0.9, 0.4, 0.9]
+        await say(room.bob, room.conv, "well")
+        assert await room.answer(0, "Yes?") == "Bo"
 
 
 async def test_a_called_answer_that_waits_can_be_cancelled_and_holds_nobody_up(

@@ -32,6 +32,9 @@ class Limits(Struct, frozen=True):
     month_micro: int = 0
 
 
+UNLIMITED = Limits()
+
+
 class Spent(Struct):
     """What an account has spent and set aside (for running turns), in micro-dollars.
 
@@ -84,7 +87,7 @@ class Ledger:
         *,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
-        user_limits: Limits = Limits(),  # noqa: B008 - frozen
+        user_limits: Limits = UNLIMITED,
     ) -> None:
         self._now_ms = now_ms
         self._clock = clock
@@ -101,14 +104,14 @@ class Ledger:
 
     def set_limits(self, tenant: int, user: int, limits: Limits) -> None:
         """Bound a user, or with WHOLE_TENANT all of a tenant; counts from now on."""
-        if limits == Limits():
+        if limits == UNLIMITED:
             self._limits.pop((tenant, user), None)
         else:
             self._limits[tenant, user] = limits
 
     def limits(self, tenant: int, user: int) -> Limits:
         """Return what bounds an account."""
-        default = Limits() if user == WHOLE_TENANT else self._user_limits
+        default = UNLIMITED if user == WHOLE_TENANT else self._user_limits
         return self._limits.get((tenant, user), default)
 
     # spending
@@ -250,7 +253,7 @@ class Ledger:
         idle = [
             key
             for key, spent in self._spent.items()
-            if not spent.reserved and self.limits(*key) == Limits()
+            if not spent.reserved and self.limits(*key) == UNLIMITED
         ]
         for key in idle[: MAX_IDLE // 10]:
             del self._spent[key]

@@ -438,60 +438,6 @@ class EmbeddingsConfig(Section, frozen=True):
     ] = 0
 
 
-class McpConfig(Section, frozen=True):
-    """One MCP server (streamable HTTP), whose tools models may call."""
-
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[A-Za-z][A-Za-z0-9_-]{0,31}$",
-            description="Name; its tool `rain` is `name_rain` to models and in lists of tools.",
-        ),
-    ]
-    url: Annotated[str, _about("Its address, such as `https://tools.example.org/mcp`.")]
-    api_key: Annotated[Secret, _about("Key, sent as `Authorization: Bearer`.")] = field(
-        default_factory=Secret
-    )
-    headers: Annotated[dict[str, Secret], _about("Additional request headers.")] = field(
-        default_factory=dict
-    )
-    timeout_s: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds that a call of a tool may take.")
-    ] = 20
-    allow_private: Annotated[
-        bool, _about("It may be on this machine or in a private network, and without TLS.")
-    ] = False
-    trust_first: Annotated[
-        bool,
-        _about(
-            "Approve the first list of tools that it gives. What changes later waits for "
-            "`parlance tools approve` in any case."
-        ),
-    ] = True
-    believe_hints: Annotated[
-        bool,
-        _about(
-            "Believe it when it says that a tool changes nothing (`readOnlyHint`). All other "
-            "tools are never repeated, and a person is asked before they run in a tainted answer."
-        ),
-    ] = True
-    read_tools: Annotated[
-        list[str], _about("Tools that change nothing, whatever it says about them.")
-    ] = field(default_factory=list)
-
-
-class ToolListConfig(Section, frozen=True):
-    """Tools for one tenant, or one of its personas, in place of `tools`."""
-
-    tenant: Annotated[int, Meta(ge=1, description="Number of the tenant.")]
-    persona: Annotated[
-        int, Meta(ge=0, description="Number of the persona. 0: all; others get no more than these.")
-    ] = 0
-    tools: Annotated[list[str], _about("As `tools` in `[ai]`. Empty: none.")] = field(
-        default_factory=list
-    )
-
-
 class AiConfig(Section, frozen=True):
     """Who answers when a persona is asked."""
 
@@ -593,6 +539,12 @@ class AiConfig(Section, frozen=True):
     history: Annotated[
         int, Meta(ge=0, le=1000, description="Earlier messages shown to a model at most.")
     ] = 20
+    speech: Annotated[SpeechConfig, _about("Who writes recordings down: `[ai.speech]`, below.")] = (
+        field(default_factory=SpeechConfig)
+    )
+    embeddings: Annotated[
+        EmbeddingsConfig, _about("Who makes the vectors of memories: `[ai.embeddings]`, below.")
+    ] = field(default_factory=EmbeddingsConfig)
 
 
 class MessagesConfig(Section, frozen=True):
@@ -603,12 +555,6 @@ class MessagesConfig(Section, frozen=True):
     ] = 0
     edit_window_s: Annotated[
         int, Meta(ge=0, description="Seconds in which a message can be changed. 0: always.")
-    speech: Annotated[SpeechConfig, _about("Who writes recordings down: `[ai.speech]`, below.")] = (
-        field(default_factory=SpeechConfig)
-    )
-    embeddings: Annotated[
-        EmbeddingsConfig, _about("Who makes the vectors of memories: `[ai.embeddings]`, below.")
-    ] = field(default_factory=EmbeddingsConfig)
     ] = 0
 
 

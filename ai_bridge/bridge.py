@@ -298,6 +298,11 @@ class Bridge:
         return self._admission.queued
 
     @property
+    def tools(self) -> ToolLoop | None:
+        """What runs the tools that models ask for, with their registry."""
+        return self._tools
+
+    @property
     def engines(self) -> EngineRegistry:
         """Where engines are listed and switched.
 

@@ -22,6 +22,7 @@ from server.commands import (
     serve,
     settings,
     tokens,
+    tools,
     users,
 )
 from server.commands.context import Common, command_line
@@ -87,6 +88,7 @@ migrate.add_to(app)
 doctor.add_to(app)
 settings.add_to(app)
 ai.add_to(app)
+tools.add_to(app)
 
 
 def put_first(words: Sequence[str]) -> list[str]:

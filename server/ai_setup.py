@@ -14,6 +14,7 @@ from ai_bridge.secrets import Secret as BridgeSecret
 from ai_bridge.tools.builtin import builtin_tools
 from ai_bridge.tools.loop import Confirm, LoopLimits, ToolLoop, deny
 from ai_bridge.tools.registry import ToolRegistry
+from ai_bridge.tools.servers import source_of
 from server.config_sections import AiConfig, ProviderConfig
 from server.confirmations import CONFIRM_S
 from storage.people import list_tenants
@@ -99,13 +100,10 @@ def make_bridge(
     confirm: Confirm = deny,
 ) -> Bridge:
     """Return the bridge of this server, not started yet; `confirm` asks people about tools."""
-    registry = ToolRegistry(tuple(ai.tools))
-    for spec in builtin_tools():
-        registry.add(spec)
     return Bridge(
         bridge_config(ai, added),
         lag_ms=lag_ms,
-        tools=_tool_loop(registry, confirm) if ai.tools else None,
+        tools=_tool_loop(tool_registry(ai), confirm),
         engines=make_engines(ai),
         default_engine=ai.engine,
         billing=billing,
@@ -120,6 +118,21 @@ def make_engines(ai: AiConfig) -> "dict[EngineInfo, Callable[[ChatEngine], Engin
         base_url=ai.mem0_url, api=ai.mem0_api, api_key=BridgeSecret(ai.mem0_key.reveal())
     )
     return {MEM0_PROXY: lambda chat: Mem0Proxy(chat, mem0)}
+
+
+def tool_registry(ai: AiConfig) -> ToolRegistry:
+    """Return the built-in tools, and who may use which; those of MCP servers come by themselves."""
+    servers = {server.name for server in ai.mcp}
+
+    def named(tools: list[str]) -> list[str]:
+        return [source_of(tool) if tool in servers else tool for tool in tools]
+
+    registry = ToolRegistry(named(ai.tools))
+    for spec in builtin_tools():
+        registry.add(spec)
+    for one in ai.tool_lists:
+        registry.allow(one.tenant, named(one.tools), one.persona)
+    return registry
 
 
 def _tool_loop(registry: ToolRegistry, confirm: Confirm) -> ToolLoop:

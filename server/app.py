@@ -31,6 +31,7 @@ from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
 from storage.engines import ENGINES
 from storage.erasure import SUBJECT as ERASURES
+from storage.mcp_servers import MCP
 from storage.personas import all_personas
 from storage.revisions import BUDGETS, PROVIDERS, revisions
 from storage.rows import StoreOptions
@@ -130,6 +131,8 @@ class App:
         self._http = HttpServer(HttpParts(config, core, self._accounts, self._lag))
         await self._http.start()
         core.http_factory = self._http.factory
+        core.mcp.start()
+        refresh.add(MCP, core.mcp.refresh)
         self._lag.start(loop)
         await core.turns.recover(starting=True)
         core.spawn(core.engines.reload())  # what was asked for while no server ran
@@ -180,6 +183,7 @@ class App:
         await core.end_background()
         if self._bridge is not None:
             await self._bridge.aclose(grace_s=drain_s)
+        await core.mcp.aclose()  # turns that ran until now could still use their tools
         core.marks.flush()
         await core.finish(max(1.0, deadline - loop.time()))
         for session in core.hub:

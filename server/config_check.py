@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from protocol.handshake import OriginPolicy
-from server.config_sections import Config, KeyConfig
+from server.config_sections import AiConfig, Config, KeyConfig
 
 _MIN_HS256_BYTES: Final = 32  # RFC 7518 §3.2
 _RENEW_BEFORE_DAYS: Final = 14
@@ -186,6 +186,7 @@ def _check_key(key: KeyConfig) -> list[Problem]:
 def _check_providers(config: Config) -> list[Problem]:
     twice = _repeated([provider.name for provider in config.ai.providers])
     found = [Problem("ai.providers", f"two providers are called {name!r}") for name in twice]
+    found += _check_tools(config.ai)
     for provider in config.ai.providers:
         where = f"ai.providers[{provider.name}]"
         if provider.kind == "openai_chat" and not provider.base_url:
@@ -198,6 +199,47 @@ def _check_providers(config: Config) -> list[Problem]:
             Problem("ai.mem0_url", "the engine mem0_proxy needs it, with http:// or https://")
         )
     return found + _check_routes(config)
+
+
+def _check_tools(ai: AiConfig) -> list[Problem]:
+    if not (ai.tools or ai.tool_lists or ai.mcp):
+        return []
+    from ai_bridge.tools.builtin import BUILTIN_NAMES
+    from ai_bridge.tools.mcp import check_url
+    from server.mcp_servers import to_mcp
+
+    names = [server.name for server in ai.mcp]
+    twice = _repeated([*BUILTIN_NAMES, *names])
+    found = [Problem("ai.mcp", f"two sources of tools are called {name!r}") for name in twice]
+    for server in ai.mcp:
+        where = f"ai.mcp[{server.name}]"
+        try:
+            check_url(to_mcp(server))
+        except ValueError as error:
+            found.append(Problem(where, str(error)))
+        if server.api_key and "authorization" in map(str.lower, server.headers):
+            found.append(Problem(where, "give api_key or a header authorization, not both"))
+    lists = {"ai.tools": ai.tools}
+    for one in ai.tool_lists:
+        where = f"ai.tool_lists[{one.tenant}, {one.persona}]"
+        if where in lists:
+            found.append(Problem(where, "there are two lists for the same"))
+        lists[where] = one.tools
+    for where, tools in lists.items():
+        for tool in tools:
+            if tool not in (*BUILTIN_NAMES, *names) and not _of_server(tool, names):
+                known = ", ".join((*BUILTIN_NAMES, *names))
+                found.append(Problem(where, f"there is no tool {tool!r}; there are {known}"))
+    used = {tool for tools in lists.values() for tool in tools}
+    for name in names:
+        if name not in used and not any(_of_server(tool, [name]) for tool in used):
+            text = "no list of tools names it, so nobody can use it: add it to ai.tools"
+            found.append(Problem(f"ai.mcp[{name}]", text, False))
+    return found
+
+
+def _of_server(tool: str, names: list[str]) -> bool:
+    return any(tool.startswith(f"{name}_") for name in names)
 
 
 def _check_routes(config: Config) -> list[Problem]:

@@ -438,6 +438,60 @@ class EmbeddingsConfig(Section, frozen=True):
     ] = 0
 
 
+class McpConfig(Section, frozen=True):
+    """One MCP server (streamable HTTP), whose tools models may call."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z][A-Za-z0-9_-]{0,31}$",
+            description="Name; its tool `rain` is `name_rain` to models and in lists of tools.",
+        ),
+    ]
+    url: Annotated[str, _about("Its address, such as `https://tools.example.org/mcp`.")]
+    api_key: Annotated[Secret, _about("Key, sent as `Authorization: Bearer`.")] = field(
+        default_factory=Secret
+    )
+    headers: Annotated[dict[str, Secret], _about("Additional request headers.")] = field(
+        default_factory=dict
+    )
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a call of a tool may take.")
+    ] = 20
+    allow_private: Annotated[
+        bool, _about("It may be on this machine or in a private network, and without TLS.")
+    ] = False
+    trust_first: Annotated[
+        bool,
+        _about(
+            "Approve the first list of tools that it gives. What changes later waits for "
+            "`parlance tools approve` in any case."
+        ),
+    ] = True
+    believe_hints: Annotated[
+        bool,
+        _about(
+            "Believe it when it says that a tool changes nothing (`readOnlyHint`). All other "
+            "tools are never repeated, and a person is asked before they run in a tainted answer."
+        ),
+    ] = True
+    read_tools: Annotated[
+        list[str], _about("Tools that change nothing, whatever it says about them.")
+    ] = field(default_factory=list)
+
+
+class ToolListConfig(Section, frozen=True):
+    """Tools for one tenant, or one of its personas, in place of `tools`."""
+
+    tenant: Annotated[int, Meta(ge=1, description="Number of the tenant.")]
+    persona: Annotated[
+        int, Meta(ge=0, description="Number of the persona. 0: all; others get no more than these.")
+    ] = 0
+    tools: Annotated[list[str], _about("As `tools` in `[ai]`. Empty: none.")] = field(
+        default_factory=list
+    )
+
+
 class AiConfig(Section, frozen=True):
     """Who answers when a persona is asked."""
 
@@ -497,8 +551,18 @@ class AiConfig(Section, frozen=True):
         int, Meta(ge=16, description="Tokens of the window that are kept for the answer.")
     ] = 2_048
     tools: Annotated[
-        list[Literal["current_time", "calculate"]],
-        _about("Tools that models may call. Each costs some tokens of every question."),
+        list[str],
+        _about(
+            "Tools that models may call: `current_time`, `calculate`, the name of an MCP server "
+            "for all of its tools, or one of them as `parlance tools list` shows it. Each costs "
+            "some tokens of every question."
+        ),
+    ] = field(default_factory=list)
+    tool_lists: Annotated[
+        list[ToolListConfig], _about("Tenants and personas with other tools than `tools`.")
+    ] = field(default_factory=list)
+    mcp: Annotated[
+        list[McpConfig], _about("MCP servers. Their tools are used where a list names them.")
     ] = field(default_factory=list)
     summaries: Annotated[
         bool, _about("Talks too long for a model are folded into notes, behind the answers.")

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.embeddings import HashEmbedder
+from ai_bridge.tools.registry import ToolRegistry
 from protocol.codes import AuthMethod, Code
 from protocol.errors import ProtocolError
 from protocol.handshake import OriginPolicy
@@ -35,6 +36,7 @@ from server.heartbeat import Wheel
 from server.hub import Hub
 from server.limits import HandshakeGate, StrangerLimit, WindowLimit
 from server.marks import Marks
+from server.mcp_servers import McpSupervisor
 from server.memories import Memories
 from server.outbox import Flusher, OutboxLimits
 from server.persona_cache import PersonaCache
@@ -145,6 +147,8 @@ class Core:
         self.records = TurnRecords(self)
         self.ask = BackgroundAsk(self, bridge, self.records)
         self.engines = Engines(store, bridge, self.spawn)
+        registry = bridge.tools.registry if bridge.tools is not None else ToolRegistry()
+        self.mcp = McpSupervisor(config.ai.mcp, registry, store, clock=loop.time)
         self.speech = Speech(self)
         self.cards = CardShelf(store)
         self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)

@@ -106,7 +106,7 @@ class McpClient:
         self.list_changed = list_changed or (lambda: None)
         self.sessions = 0
         self.tells_changes = False
-        self._url = _checked_url(server)
+        self._url = check_url(server)
         self._http: aiohttp.ClientSession | None = None
         self._session_id = ""
         self._version = ""
@@ -411,7 +411,12 @@ class _Deadline:
             raise _failure("timed_out") from None
 
 
-def _checked_url(server: McpServer) -> URL:
+def check_url(server: McpServer) -> URL:
+    """Return a server's address.
+
+    Raises:
+        ValueError: it is not usable; the text says why, without the address.
+    """
     url = URL(server.url)
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("the address of a tool server begins with https://")
@@ -420,9 +425,9 @@ def _checked_url(server: McpServer) -> URL:
     if server.allow_private:
         return url
     if url.scheme != "https":
-        raise ValueError("a tool server needs https, unless the operator allows private ones")
+        raise ValueError("a tool server needs https, unless allow_private is set")
     if is_numeric(url.host) and not is_public(url.host):
-        raise ValueError("this tool server is in a private network, which is not allowed")
+        raise ValueError("this tool server is in a private network: set allow_private to use it")
     return url
 
 
@@ -484,8 +489,9 @@ def _tools_of(listed: list[Any]) -> list[McpTool]:
         if not isinstance(one, dict) or not _is_name(one.get("name")):
             continue
         try:
-            raw = json.dumps(one, sort_keys=True, separators=(",", ":")).encode()
-        except (ValueError, RecursionError):
+            # Raises for lone surrogates and huge numbers, too: no service could be told of them.
+            raw = msgspec.json.encode(one, order="deterministic")
+        except (ValueError, OverflowError, RecursionError):
             continue
         if len(raw) > MAX_TOOL_BYTES:
             continue

@@ -258,6 +258,17 @@ DIALECTS: Final = {
 """Dialect of each `ProviderConfig.kind`."""
 
 
+def schema_problems(schema: dict[str, Any]) -> dict[Dialect, str]:
+    """Return why a tool with this schema cannot be told in a dialect; empty if it can in all."""
+    problems = {}
+    for dialect in dict.fromkeys(DIALECTS.values()):
+        try:
+            normalise(schema, dialect)
+        except BadSchema as bad:
+            problems[dialect] = bad.reason
+    return problems
+
+
 def definition_tokens(offered: tuple[ToolDef, ...]) -> int:
     """Return the estimate of what telling a model these tools costs."""
     return estimate_tokens(msgspec.json.encode(offered).decode()) if offered else 0

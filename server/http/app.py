@@ -33,6 +33,7 @@ from server.metrics import (
     store_figures,
 )
 from server.talk_figures import talk_figures
+from server.tool_figures import tool_figures
 from server.version import VERSION
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         store_figures(core.store.stats),
         bridge_figures(core.bridge.stats),
         lambda: talk_figures(core),
+        lambda: tool_figures(core),
         core.memories.figures,
         core.speech.figures,
         core.engines.figures,

@@ -24,7 +24,7 @@ async def read_use(core: "Core", caller: Caller) -> tuple[Use, Use]:
     """
     now = datetime.fromtimestamp(core.now_ms() / 1000, UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    today = core.now_ms() // DAY_MS
+    today = round(midnight.timestamp() * 1000) // DAY_MS
     days = await core.store.read(
         usage_by_day(caller.tenant, caller.user, today - now.day + 1, now.day)
     )

@@ -6,7 +6,14 @@ from typing import Any, Final
 from msgspec import NODEFAULT, structs
 
 from server.config import show
-from server.config_sections import KeyConfig, McpConfig, ProviderConfig, ToolListConfig
+from server.config_sections import (
+    EmbeddingsConfig,
+    KeyConfig,
+    McpConfig,
+    ProviderConfig,
+    SpeechConfig,
+    ToolListConfig,
+)
 from server.config_source import ENTRIES, describe, env_name, expected, section_types
 
 _HEAD: Final = """# Settings
@@ -49,6 +56,8 @@ models = ["deepseek-chat"]
 _TABLES: Final = {
     "auth.keys": ("[[auth.keys]]", KeyConfig),
     "ai.providers": ("[[ai.providers]]", ProviderConfig),
+    "ai.speech": ("[ai.speech]", SpeechConfig),
+    "ai.embeddings": ("[ai.embeddings]", EmbeddingsConfig),
     "ai.mcp": ("[[ai.mcp]]", McpConfig),
     "ai.tool_lists": ("[[ai.tool_lists]]", ToolListConfig),
 }

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 
 from ai_bridge.config import BridgeConfig
-from ai_bridge.errors import BridgeError
+from ai_bridge.errors import USER_BUSY, BridgeError
 from ai_bridge.fairness import Entry, FairQueue, Lane, Ring, Tenant, User, VirtualTime
-from ai_bridge.tokens import estimate_tokens
+from ai_bridge.tokens import message_tokens
 from ai_bridge.turn import Turn
 from ai_bridge.types import Priority, TurnRequest
 from protocol.codes import Code
@@ -43,12 +43,15 @@ MIN_STREAMS = 16
 def turn_cost(request: TurnRequest, answer_tokens: int) -> int:
     """Return about how many tokens a turn takes; old messages rarely reach the model."""
     recent = request.history[-COST_MESSAGES:]
-    prompt = sum(estimate_tokens(message.text) for message in recent)
+    prompt = sum(map(message_tokens, recent))
+    if request.caller_tools is not None:
+        prompt += request.caller_tools.tokens
     return prompt + (request.params.max_tokens or answer_tokens)
 
 
 def _model_of(turn: Turn) -> Hashable:
-    return turn.request.params.model
+    params = turn.request.params
+    return (params.provider, params.model) if params.provider else params.model
 
 
 def _never(_turn: Turn) -> bool:
@@ -319,7 +322,7 @@ class Admission:
                 f"{user.running} of your answers are being written and {len(user.queue)} wait. "
                 "Let one end or cancel it, then ask again."
             )
-            raise BridgeError(Code.BUSY, text, retry_ms)
+            raise BridgeError(Code.BUSY, text, retry_ms, USER_BUSY)
         full = self.queued >= config.queue
         full = full or user.tenant.queued >= max(1, round(config.queue * TENANT_SHARE))
         saturated = user.running < running

@@ -245,7 +245,7 @@ class Bridge:
         config = self._config
         params = request.params
         longest = params.max_tokens or config.answer_tokens
-        choices = self._router.plan(params.model)
+        choices = self._router.plan(params.model, params.provider)
         windows = [self._router.window_tokens(choice.slot) for choice in choices]
         tab = self.billing.open(
             request,
@@ -316,6 +316,10 @@ class Bridge:
     def models(self) -> list[ModelInfo]:
         """Return the models that turns may name, the default one marked."""
         return self._engine.models() if self._engine is not None else []
+
+    def offered(self) -> list[ModelInfo]:
+        """Return every model of every provider ("*": any name), and routes with provider ""."""
+        return self._router.offered() if self._router is not None else []
 
     def provider(self, name: str) -> ProviderConfig | None:
         """Return the settings that a provider has now, for what is no turn (speech, embeddings)."""

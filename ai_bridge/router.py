@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ai_bridge.breaker import Breaker
 from ai_bridge.config import BridgeConfig, Route
@@ -76,7 +76,7 @@ class Router:
         self._sleep = sleep
         self._dice = dice or random.Random()
         self._on_room = on_room
-        self._plans: dict[str, tuple[Choice, ...]] = {}
+        self._plans: dict[tuple[str, str], tuple[Choice, ...]] = {}
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._sticky: OrderedDict[int, Slot] = OrderedDict()
         self._parked: dict[SlotLease, tuple[float, asyncio.Future[bool]]] = {}
@@ -101,14 +101,17 @@ class Router:
         """All slots that were needed so far."""
         return [slot for service in self.services for slot in service.slots.values()]
 
-    def model_of(self, wanted: str | None) -> str:
+    def model_of(self, wanted: str | None, only: str = "") -> str:
         """Return the model or route that a turn means.
+
+        Args:
+            only: the one provider that may be asked, whose own name of the model is meant.
 
         Raises:
             BridgeError: MODEL_UNAVAILABLE, no provider has it.
         """
         model = wanted or self._registry.default_model
-        known = model in self._registry.routes or self._serving(model)
+        known = self._pinned(model, only) if only else self._known(model)
         if not model or not known:
             raise BridgeError(
                 Code.MODEL_UNAVAILABLE,
@@ -117,12 +120,32 @@ class Router:
             )
         return model
 
+    def _known(self, model: str) -> bool:
+        return model in self._registry.routes or bool(self._serving(model))
+
     def window_tokens(self, slot: Slot) -> int:
         return slot.config.window_tokens or self.config.window_tokens
 
     def models(self) -> list[ModelInfo]:
         """Return every name once, routes first; "*" for a provider that takes any name."""
         return self._models
+
+    def offered(self) -> list[ModelInfo]:
+        """Return every model of every provider, "*" for any name; routes with provider ""."""
+        return self._offered
+
+    def _list_offered(self) -> list[ModelInfo]:
+        routes = [
+            structs.replace(info, provider="")
+            for info in self._models
+            if info.id in self._registry.routes
+        ]
+        default = self._registry.default_model
+        return routes + [
+            self._info(model, service, default)
+            for service in self.services
+            for model in service.config.models or ("*",)
+        ]
 
     def _list_models(self) -> list[ModelInfo]:
         services = {service.config.name: service for service in self.services}
@@ -147,20 +170,25 @@ class Router:
 
     # --- choosing ----------------------------------------------------------------------------
 
-    def plan(self, wanted: str | None) -> tuple[Choice, ...]:
-        """Return everything that can serve a model, in the order of the configuration."""
+    def plan(self, wanted: str | None, only: str = "") -> tuple[Choice, ...]:
+        """Return everything that can serve a model, in the order of the configuration.
+
+        Args:
+            only: see `model_of`.
+        """
         model = wanted or self._registry.default_model
-        plan = self._plans.get(model)
+        plan = self._plans.get((model, only))
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._forget_idle()
-            plan = self._plans[model] = tuple(self._choices(model))
+            plan = self._plans[model, only] = tuple(self._choices(model, only))
         return plan
 
-    def _choices(self, model: str) -> Iterable[Choice]:
-        route = self._registry.routes.get(model)
+    def _choices(self, model: str, only: str) -> Iterable[Choice]:
+        route = self._registry.routes.get(model) if not only else None
         if route is None:
-            for service, name in self._serving(model):
+            serving = self._pinned(model, only) if only else self._serving(model)
+            for service, name in serving:
                 for key in range(len(service.keys)):
                     yield Choice(self._slot(service, key, name), service.config.tier, 1.0)
             return
@@ -187,6 +215,13 @@ class Router:
                     return [(service, rest)]
         return [(service, model) for service in self.services if service.serves(model)]
 
+    def _pinned(self, model: str, only: str) -> list[tuple[Service, str]]:
+        return [
+            (service, model)
+            for service in self.services
+            if service.config.name == only and service.serves(model)
+        ]
+
     def _slot(self, service: Service, key: int, model: str) -> Slot:
         slot = service.slots.get((key, model))
         if slot is None:
@@ -200,17 +235,17 @@ class Router:
             )  # fmt: skip
         return slot
 
-    def has_room(self, wanted: str | None, priority: Priority) -> bool:
+    def has_room(self, wanted: str | None, priority: Priority, only: str = "") -> bool:
         """Tell whether a turn should start: there is room, or nothing to wait for."""
-        plan = self.plan(wanted)
+        plan = self.plan(wanted, only)
         return any(choice.slot.has_room(priority) for choice in plan) or not self.hopeful(plan)
 
-    def is_closed(self, wanted: str | None) -> bool:
+    def is_closed(self, wanted: str | None, only: str = "") -> bool:
         """Tell whether every slot of a model is closed, or opens again step by step."""
         now = self._clock()
         return all(
             choice.slot.storm.passing or choice.slot.closed_until > now
-            for choice in self.plan(wanted)
+            for choice in self.plan(wanted, only)
         )
 
     def hopeful(self, choices: Sequence[Choice], until: float | None = None) -> bool:
@@ -286,10 +321,11 @@ class Router:
 
     def reserve(
         self, wanted: str | None, *, priority: Priority = Priority.INTERACTIVE, conv: int = 0,
-        tokens: int = 0,
+        tokens: int = 0, only: str = "",
     ) -> SlotLease:  # fmt: skip
         """Return a lease; it holds a place if one was free."""
-        lease = SlotLease(self, self.plan(wanted), priority=priority, conv=conv, tokens=tokens)
+        plan = self.plan(wanted, only)
+        lease = SlotLease(self, plan, priority=priority, conv=conv, tokens=tokens)
         lease.move()
         return lease
 
@@ -297,11 +333,11 @@ class Router:
         """Drop the slots of names that nobody uses now; they are made again when needed."""
         waiting = {choice.slot for lease in self._parked for choice in lease.choices}
         now = self._clock()
-        for model, plan in list(self._plans.items()):
+        for name, plan in list(self._plans.items()):
             slots = {choice.slot for choice in plan}
             idle = all(slot.running == 0 and slot.closed_until <= now for slot in slots)
             if idle and not slots & waiting:
-                del self._plans[model]
+                del self._plans[name]
         kept = {choice.slot for plan in self._plans.values() for choice in plan} | waiting
         for service in self.services:
             service.slots = {at: slot for at, slot in service.slots.items() if slot in kept}
@@ -390,6 +426,7 @@ class Router:
 
     def _adopt(self, registry: Registry) -> None:
         self._models = self._list_models()
+        self._offered = self._list_offered()
         for service in registry.services:
             service.on_change = self.changed
             service.on_closed = self._closed

@@ -56,13 +56,14 @@ class ChatEngine:
         self.ratios = TokenRatios()
 
     def check(self, request: TurnRequest) -> None:
-        self.router.model_of(request.params.model)
+        self.router.model_of(request.params.model, request.params.provider)
 
     def has_room(self, request: TurnRequest) -> bool:
-        return self.router.has_room(request.params.model, request.priority)
+        params = request.params
+        return self.router.has_room(params.model, request.priority, params.provider)
 
     def is_closed(self, request: TurnRequest) -> bool:
-        return self.router.is_closed(request.params.model)
+        return self.router.is_closed(request.params.model, request.params.provider)
 
     def reserve(self, request: TurnRequest) -> ChatJob:
         lease = self.router.reserve(
@@ -70,6 +71,7 @@ class ChatEngine:
             priority=request.priority,
             conv=request.conv,
             tokens=turn_cost(request, self.router.config.answer_tokens),
+            only=request.params.provider,
         )
         return ChatJob(self, lease, self.router.config)
 

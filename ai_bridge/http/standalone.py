@@ -143,7 +143,8 @@ class Standalone:
         persona = self._personas.get(ask.model)
         if persona is None:
             spec = PersonaSpec(0, "", ask.system)
-            params = msgspec.structs.replace(ask.params, model=self._served(ask.model))
+            model, provider = self._served(ask.model)
+            params = msgspec.structs.replace(ask.params, model=model, provider=provider)
         else:
             prompt = "\n\n".join(part for part in (persona.prompt, ask.system) if part)
             spec = PersonaSpec(self._persona_ids[persona.id], persona.name, prompt)
@@ -161,17 +162,15 @@ class Standalone:
             caller_tools=ask.tools,
         )
 
-    def _served(self, name: str) -> str:
-        """Return the model that a caller names, with or without its provider in front."""
-        models = self._bridge.models()
-        if any(info.id == name for info in models):
-            return name
+    def _served(self, name: str) -> tuple[str, str]:
+        """Return the model that a caller names, and the provider if he names that too."""
+        offered = self._bridge.offered()
         provider, _, model = name.partition("/")
-        for info in models:
-            if info.provider == provider and model and info.id in (model, "*"):
-                return model
-        if any(info.id == "*" for info in models):
-            return name
+        for info in offered:
+            if info.provider and info.provider == provider and model and info.id in (model, "*"):
+                return model, provider
+        if any(info.id in (name, "*") for info in offered):
+            return name, ""
         raise unknown_model(name)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
@@ -189,8 +188,12 @@ class Standalone:
     def _rows(self) -> list[ModelRow]:
         rows = [ModelRow(name, self._started_s, "persona") for name in self._personas]
         rows.extend(
-            ModelRow(f"{info.provider}/{info.id}", self._started_s, info.provider)
-            for info in self._bridge.models()
+            ModelRow(
+                f"{info.provider}/{info.id}" if info.provider else info.id,
+                self._started_s,
+                info.provider or "route",
+            )
+            for info in self._bridge.offered()
             if info.id != "*"
         )
         return rows

@@ -172,7 +172,7 @@ class Asking:
             cid = hashlib.blake2b(repeat_key.encode(), digest_size=16).digest()
         params = ask.params
         opt = GenOpt(
-            model=target.model,
+            model=target.setting,
             temperature=params.temperature,
             top_p=params.top_p,
             max_tokens=params.max_tokens,
@@ -203,10 +203,11 @@ def _params(target: Target, asked: GenParams) -> GenParams:
     """Return the request's wishes; what it leaves open is the persona's choice."""
     opt = target.persona.opt if target.persona is not None else None
     if opt is None:
-        return structs.replace(asked, model=target.model)
+        return structs.replace(asked, model=target.model, provider=target.provider)
     return structs.replace(
         asked,
         model=target.model or opt.model,
+        provider=target.provider,
         temperature=opt.temperature if asked.temperature is None else asked.temperature,
         top_p=opt.top_p if asked.top_p is None else asked.top_p,
         max_tokens=opt.max_tokens if asked.max_tokens is None else asked.max_tokens,

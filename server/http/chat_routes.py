@@ -161,7 +161,8 @@ def _target(asking: Asking, caller: HttpCaller, body: ChatBody) -> Target:
     everyday = names.persona(caller, EVERYDAY)
     if model is None or everyday is None:
         raise unknown_model("/".join(part for part in (body.provider, body.model) if part))
-    return Target(model, None if body.conversation_id is not None else everyday, model)
+    shown = None if body.conversation_id is not None else everyday
+    return Target(model, shown, model, body.provider or "")
 
 
 @door(chat_response)

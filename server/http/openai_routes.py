@@ -132,7 +132,7 @@ async def _model(request: web.Request) -> web.StreamResponse:
         return json_response(names.row(target.persona))
     if target.model is None:
         raise unknown_model(name)
-    return json_response(ModelRow(name, 0, name.partition("/")[0]))
+    return json_response(ModelRow(name, 0, target.provider or "route"))
 
 
 def install(app: web.Application, parts: "HttpParts") -> None:

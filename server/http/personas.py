@@ -1,4 +1,5 @@
-"""Names of models as programs write them: a persona's slug, `persona:<id>`, or `provider/model`."""
+"""Names of models as programs write them: a persona's slug, `persona:<id>`, `provider/model`, or
+the name of a route."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -27,11 +28,18 @@ class Target(Struct, frozen=True):
     Attributes:
         name: as the caller wrote it, and is told again.
         model: the providers' name of a model, None for the persona's own choice.
+        provider: the one that is to answer, "" for any that has the model.
     """
 
     name: str
     persona: Persona | None
     model: str | None = None
+    provider: str = ""
+
+    @property
+    def setting(self) -> str | None:
+        """The model as the settings of a conversation name it."""
+        return f"{self.provider}/{self.model}" if self.provider and self.model else self.model
 
 
 class ModelNames:
@@ -64,10 +72,9 @@ class ModelNames:
         persona = self.persona(caller, name)
         if persona is not None:
             return Target(name, persona)
-        if caller.raw:
-            model = self.model(name)
-            if model is not None:
-                return Target(name, None, model)
+        target = self.raw(name) if caller.raw else None
+        if target is not None:
+            return target
         raise unknown_model(name)
 
     def persona(self, caller: HttpCaller, name: str) -> Persona | None:
@@ -79,14 +86,20 @@ class ModelNames:
         personas = self._core.personas
         return personas.get(persona) if persona and personas.may_use(caller, persona) else None
 
-    def model(self, name: str) -> str | None:
-        """Return the model that `provider/model` means; None when no provider is called so."""
+    def raw(self, name: str) -> Target | None:
+        """Return what `provider/model` means, or the name of a route; None for neither."""
         provider, _, model = name.partition("/")
-        return self.served(provider, model) if provider and model else None
+        for info in self._core.bridge.offered():
+            if not info.provider:
+                if info.id == name:
+                    return Target(name, None, name)
+            elif info.provider == provider and model and info.id in (model, "*"):
+                return Target(name, None, model, provider)
+        return None
 
     def served(self, provider: str, model: str) -> str | None:
         """Return the model of these names if there is one; "" stands for any."""
-        for info in self._core.bridge.models():
+        for info in self._core.bridge.offered():
             if provider in ("", info.provider) and (info.id in (model, "*") or not model):
                 return model or (None if info.id == "*" else info.id)
         return None
@@ -117,9 +130,10 @@ class ModelNames:
         return ModelRow(self.name_of(persona), (persona.created or 0) // 1000, owner)
 
     def _models(self) -> Iterator[ModelRow]:
-        for info in self._core.bridge.models():
+        for info in self._core.bridge.offered():
             if info.id != "*":
-                yield ModelRow(f"{info.provider}/{info.id}", 0, info.provider)
+                name = f"{info.provider}/{info.id}" if info.provider else info.id
+                yield ModelRow(name, 0, info.provider or "route")
 
     async def _personas(self, caller: HttpCaller, scope: Scope) -> list[Persona]:
         found: list[Persona] = []

@@ -6,7 +6,7 @@ and marks change in one transaction, so no message is read for good twice, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -171,14 +171,15 @@ def last_asks(window_ms: int) -> Op[list[Noted]]:
 def unread_messages(user: int, persona: int, limit: int) -> Op[Unread]:
     """Return what user wrote to persona and nobody has read for memories yet.
 
-    Only user's own text messages: nothing forwarded, nothing taken back. Run it with
-    snapshot=True.
+    Only user's own text messages: nothing forwarded, nothing taken back, nothing of a deleted
+    conversation. Run it with snapshot=True.
     """
     marks = yield Statement(
         "SELECT conv, tenant, upto_seq, noted_seq FROM ai_memory_mark"
         " WHERE user = ? AND persona = ? AND noted_seq > upto_seq ORDER BY conv LIMIT ?",
         (user, persona, _CONVS_AT_ONCE + 1),
     )
+    gone = yield from _deleted({row[0] for row in marks})
     spans: list[Span] = []
     written: list[Written] = []
     more = len(marks) > _CONVS_AT_ONCE
@@ -198,7 +199,8 @@ def unread_messages(user: int, persona: int, limit: int) -> Op[Unread]:
             end = rows[-1][0]
         more = more or end < noted
         spans.append(Span(conv, upto, end))
-        written += [Written(conv, *row[:3]) for row in rows if row[2] and _is_own(row[3])]
+        if conv not in gone:
+            written += [Written(conv, *row[:3]) for row in rows if row[2] and _is_own(row[3])]
     return Unread(marks[0][1] if marks else 0, tuple(spans), tuple(written), more)
 
 
@@ -274,13 +276,29 @@ def _same_marks(user: int, persona: int, spans: Sequence[Span]) -> Op[dict[int, 
 
 
 def _current(tx: Tx, facts: Sequence[Learnt]) -> Op[list[Learnt]]:
-    """Return the facts whose message is still as it was read."""
+    """Return the facts whose message is still as it was read, and where it was."""
     if not facts:
         return []
     keys = {(fact.source.conv, fact.source.seq) for fact in facts}
     rows = yield tx.dialect.select("m.conv, m.seq, m.rev", "message", ("conv", "seq"), keys)
     revs = {(row[0], row[1]): row[2] for row in rows}
-    return [fact for fact in facts if revs.get(fact.source[:2]) == fact.source.rev]
+    gone = yield from _deleted({fact.source.conv for fact in facts})
+    return [
+        fact
+        for fact in facts
+        if revs.get(fact.source[:2]) == fact.source.rev and fact.source.conv not in gone
+    ]
+
+
+def _deleted(convs: Collection[int]) -> Op[set[int]]:
+    """Return those of the conversations that are deleted: nothing is learnt from them."""
+    if not convs:
+        return set()
+    marks, args = in_list(sorted(convs))
+    rows = yield Statement(
+        f"SELECT id FROM conversation WHERE id IN ({marks}) AND deleted > 0", args
+    )
+    return {row[0] for row in rows}
 
 
 def _new_rows(

@@ -1,30 +1,36 @@
-"""Keys that cannot be printed by accident."""
+"""Keys and passwords that cannot be printed by accident."""
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Secret:
-    """A string that shows neither in repr, str and format nor in an encoder's output."""
+    """A text that is printed as "(set)", whoever prints it, and that no encoder takes.
 
-    __slots__ = ("_value",)
+    Equal to another Secret of the same text. Truthy when not empty.
+    """
 
-    def __init__(self, value: str = "") -> None:
-        self._value = value
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
 
     def reveal(self) -> str:
-        """Return the value; call it only where the request header is written."""
-        return self._value
+        """Return the text; call it only where the text is used."""
+        return self._text
 
     def __bool__(self) -> bool:
-        return bool(self._value)
+        return bool(self._text)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
+        return isinstance(other, Secret) and other._text == self._text
 
     def __hash__(self) -> int:
-        return hash(self._value)
+        return hash((Secret, self._text))
 
     def __repr__(self) -> str:
-        return "Secret(set)" if self._value else "Secret(empty)"
+        return "(set)" if self._text else "(not set)"
 
-    __str__ = __repr__
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not copied to disk or to another process")

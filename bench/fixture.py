@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
+from ai_bridge.secrets import Secret
 from bench.processes import OTHER_CORE, SERVER_CORE, can_pin, cpu_s, pin, rss_bytes
 from protocol.codec import MSGPACK
 from protocol.codes import AuthMethod, UserKind
@@ -26,7 +27,6 @@ from protocol.envelopes import Bye, Hello, Welcome
 from protocol.frames import PREFACE, FrameDecoder
 from server.auth import Tokens
 from server.config_sections import KeyConfig
-from server.secrets import Secret
 
 if TYPE_CHECKING:
     from tests.support.servers import ServerHandle

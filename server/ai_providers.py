@@ -9,10 +9,10 @@ import msgspec
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import ProviderConfig as BridgeProvider
+from ai_bridge.secrets import Secret
 from server.ai_setup import bridge_config, to_provider
 from server.config_sections import AiConfig, ProviderConfig
 from server.errors import ServiceError, invalid
-from server.secrets import Secret
 from server.vault import Vault, VaultError
 from storage.providers import ProviderRow, providers, save_provider
 from storage.revisions import revisions

@@ -10,7 +10,6 @@ from ai_bridge.config import BridgeConfig, Quirks, Route, Target, TenantShare
 from ai_bridge.config import ProviderConfig as BridgeProvider
 from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
 from ai_bridge.prices import Price, PriceTable
-from ai_bridge.secrets import Secret as BridgeSecret
 from ai_bridge.tools.builtin import builtin_tools
 from ai_bridge.tools.loop import Confirm, LoopLimits, ToolLoop, deny
 from ai_bridge.tools.registry import ToolRegistry
@@ -73,8 +72,8 @@ def to_provider(given: ProviderConfig) -> BridgeProvider:
         name=given.name,
         kind=given.kind,
         base_url=given.base_url,
-        api_key=BridgeSecret(given.api_key.reveal()),
-        api_keys=tuple(BridgeSecret(key.reveal()) for key in given.api_keys),
+        api_key=given.api_key,
+        api_keys=tuple(given.api_keys),
         models=tuple(given.models),
         headers={name: value.reveal() for name, value in given.headers.items()},
         tier=given.tier,
@@ -114,9 +113,7 @@ def make_engines(ai: AiConfig) -> "dict[EngineInfo, Callable[[ChatEngine], Engin
     """Return how the engines besides the chat engine are made."""
     if not ai.mem0_url:
         return {}
-    mem0 = Mem0Config(
-        base_url=ai.mem0_url, api=ai.mem0_api, api_key=BridgeSecret(ai.mem0_key.reveal())
-    )
+    mem0 = Mem0Config(base_url=ai.mem0_url, api=ai.mem0_api, api_key=ai.mem0_key)
     return {MEM0_PROXY: lambda chat: Mem0Proxy(chat, mem0)}
 
 

@@ -15,10 +15,11 @@ from jwt import PyJWS
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import PyJWTError
 
+from ai_bridge.secrets import Secret
 from protocol.codes import Code, UserKind
 from protocol.types import Id
 from server.config_sections import AuthConfig, KeyConfig
-from server.secrets import Secret, create_once, read_private
+from server.secrets import create_once, read_private
 
 MAX_TOKEN_BYTES: Final = 4096
 KEY_FILE: Final = "token-key.json"

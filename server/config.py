@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from msgspec import structs
 
+from ai_bridge.secrets import Secret
 from server.config_check import Problem, check, is_loopback
 from server.config_sections import (
     AiConfig,
@@ -37,7 +38,6 @@ from server.config_source import (
     read_file,
     section_types,
 )
-from server.secrets import Secret
 
 __all__ = [
     "AiConfig",

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from server.secrets import Secret
+from ai_bridge.secrets import Secret
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 from msgspec import inspect, structs
 
+from ai_bridge.secrets import Secret
 from server.config_sections import Config, Section
-from server.secrets import Secret, resolve_secret
+from server.secrets import resolve_secret
 
 ENV_PREFIX: Final = "PARLANCE_"
 ENV_PATH: Final = "PARLANCE_CONFIG"

@@ -1,44 +1,15 @@
-"""Values that never show themselves: passwords, keys, addresses that hold a password."""
+"""Secrets in files: where settings point at them, and those that a server makes for itself."""
 
 import contextlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from ai_bridge.secrets import Secret
 
 _MAX_SECRET_FILE_BYTES: Final = 64 * 1024
-
-
-class Secret:
-    """A text that is printed as "(set)", whoever prints it.
-
-    Equal to another Secret of the same text. Truthy when not empty.
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str = "") -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text; call it only where the text is used."""
-        return self._text
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._text))
-
-    def __repr__(self) -> str:
-        return "(set)" if self._text else "(not set)"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a secret is not copied to disk or to another process")
 
 
 def resolve_secret(text: str, env: Mapping[str, str], folder: Path) -> Secret:

@@ -15,7 +15,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from server.secrets import Secret, create_once, read_private
+from ai_bridge.secrets import Secret
+from server.secrets import create_once, read_private
 
 KEY_FILE: Final = "master.key"
 KEY_BYTES: Final = 32

@@ -70,8 +70,8 @@ def add_provider(
     """
     import msgspec
 
+    from ai_bridge.secrets import Secret
     from server.config_sections import ProviderConfig
-    from server.secrets import Secret
 
     given = {
         "name": name,

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ai_bridge.account import Limits
+from ai_bridge.secrets import Secret
 from protocol.codes import ConvKind
 from protocol.envelopes import MsgPush
 from server.ai_providers import (
@@ -21,7 +22,6 @@ from server.ai_providers import (
 from server.ai_setup import load_budgets
 from server.config_sections import AiConfig, ProviderConfig
 from server.errors import ServiceError
-from server.secrets import Secret
 from server.vault import Vault, VaultError
 from storage.providers import ProviderRow, providers, save_provider
 from storage.revisions import BUDGETS, PROVIDERS, note_revision, revisions

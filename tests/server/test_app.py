@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ai_bridge.secrets import Secret
 from protocol.codes import Code, ConvKind, EndReason, Scope
 from protocol.envelopes import (
     Bye,
@@ -31,7 +32,6 @@ from server.config_sections import (
     StorageConfig,
     WebSocketConfig,
 )
-from server.secrets import Secret
 from storage.errors import OpenFailed
 from tests.server.harness import Server, cid, codes_of, serving, watching
 from tests.server.model import Model

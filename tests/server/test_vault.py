@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.secrets import Secret
+from ai_bridge.secrets import Secret
 from server.vault import KEY_BYTES, KEY_FILE, Vault, VaultError, make_vault, parse_master_key
 
 NAME = "provider/openai"

@@ -218,7 +218,7 @@ class StreamedAnswer:
     def turn_queued(self, turn: Turn, place: int) -> None:
         """Tell the place in the queue as a comment, which clients skip and people can read."""
         self._place = place
-        if self._opened and self._behind_since is None:
+        if place and self._opened and self._behind_since is None:
             self._write(self._comment())
 
     def turn_started(self, turn: Turn) -> None:

@@ -160,6 +160,30 @@ async def test_a_slow_reader_is_sent_the_rest_in_one_piece(reader: Reader) -> No
     assert reader.stops == 0
 
 
+async def test_who_waits_reads_the_place_in_the_queue_between_the_events(reader: Reader) -> None:
+    reader.answer.turn_queued(reader.turn, 3)
+    reader.beat(COMMENT_S)
+    sending = await reader.open()
+    assert reader.wire.written.endswith(b": place 3 in the queue\n\n\r\n")
+    reader.answer.turn_queued(reader.turn, 2)
+    assert reader.wire.written.endswith(b": place 2 in the queue\n\n\r\n")
+    reader.beat(COMMENT_S)
+    assert reader.wire.written.count(b": place 2 ") == 2, "in the place of the keep-alive"
+    reader.answer.turn_started(reader.turn)
+    reader.beat(COMMENT_S)
+    assert reader.wire.written.endswith(b": keep-alive\n\n\r\n")
+    before = reader.wire.writes
+    reader.answer.turn_queued(reader.turn, 0)
+    reader.request.protocol.writing_paused = True
+    reader.say("Hi")
+    reader.answer.turn_queued(reader.turn, 1)
+    assert reader.wire.writes == before, "nothing for a reader that is behind"
+    reader.request.protocol.writing_paused = False
+    reader.end()
+    await sending
+    assert "".join(reader.pieces()) == "Hi"
+
+
 async def test_the_end_reaches_a_slow_reader_after_the_text(reader: Reader) -> None:
     reader.say("begin ")
     sending = await reader.open()

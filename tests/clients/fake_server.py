@@ -20,7 +20,7 @@ from protocol.codes import MsgKind, StreamState
 from protocol.frames import PREFACE, FrameDecoder
 from protocol.handshake import OriginPolicy, accept_upgrade
 from protocol.http_head import HeadReader, join_head, parse_request
-from protocol.rows import Conv, Limits, Member, Msg, MsgX, MyConv, Persona, StreamPos
+from protocol.rows import Conv, Limits, Member, Msg, MsgX, MyConv, Persona, StreamPos, Use
 from protocol.websocket import BINARY, PING, TEXT, WebSocketDecoder, encode_frame
 from tests.clients.model import ME, ModelConv, ModelServer
 
@@ -157,6 +157,7 @@ class FakeServer:
         self.answers: list[list[str | None]] = []
         self.streams: dict[int, FakeStream] = {}
         self.personas: list[Persona] = []
+        self.used = (Use(0, 0, 0, 0, 0), Use(0, 0, 0, 0, 0))
         self.hb = 30
         self.tokens: set[str] = {"token"}
         self.http_answers: dict[str, tuple[int, Any]] = {}
@@ -378,6 +379,8 @@ _ANSWERS: dict[type[Any], Callable[[FakeServer, Any], Any]] = {
     e.ProfileSet: lambda server, f: e.Changed(f.rid, 0, 0, server.model.now),
     e.UserGet: lambda server, f: e.Users(f.rid, [], ""),
     e.Edit: lambda server, f: server_edit(server, f),
+    e.Confirm: lambda server, f: e.Done(f.rid),
+    e.Usage: lambda server, f: e.UsageInfo(f.rid, *server.used),
     e.Auth: lambda server, f: e.Authed(f.rid, server.model.now + 1000),
 }
 

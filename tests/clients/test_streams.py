@@ -8,7 +8,7 @@ import zlib
 from clients import events as ev
 from clients.streams import STREAMS_MAX, OpenWanted, Streams
 from protocol import envelopes as e
-from protocol.codes import EndReason
+from protocol.codes import EndReason, StreamState
 from protocol.rows import Msg, MsgX, StreamPos
 
 TEXT = "Grüße, 你好，a story 🦊 of waves"
@@ -105,3 +105,30 @@ def test_number_of_streams_followed_is_bounded() -> None:
         streams.start(e.StreamStart(sid, 5, 7, 1, 0, 1))
     assert len(streams.running) == STREAMS_MAX
     assert streams.dropped == 2
+
+
+def test_place_in_the_queue_is_told_once_per_change_and_ends_with_the_waiting() -> None:
+    streams = Streams()
+    streams.start(e.StreamStart(9, 5, 7, 1, 0, 0))
+    stream = streams.running[9]
+    assert streams.queued(e.StreamQueued(9, 5, 3)) == [ev.StreamMoved(9, 5, 3)]
+    assert streams.queued(e.StreamQueued(9, 5, 3)) == []
+    assert (stream.state, stream.place) == (StreamState.QUEUED, 3)
+    assert streams.queued(e.StreamQueued(9, 5, 0)) == [ev.StreamMoved(9, 5, 0)]
+    assert (stream.state, stream.place) == (StreamState.RUNNING, 0)
+    streams.queued(e.StreamQueued(9, 5, 2))
+    streams.delta(e.StreamDelta(9, 0, 0, "Hi"))
+    assert (stream.state, stream.place) == (StreamState.RUNNING, 0)
+    assert streams.queued(e.StreamQueued(10, 5, 2)) == [], "a stream that nobody knows"
+
+
+def test_who_comes_later_learns_the_place_from_the_list_and_the_text() -> None:
+    streams = Streams()
+    assert streams.join([StreamPos(9, 5, 7, 0, 0, 4)]) == [
+        ev.StreamStarted(9, 5, 7, 0),
+        ev.StreamMoved(9, 5, 4),
+    ]
+    assert streams.running[9].state is StreamState.QUEUED
+    assert streams.opened(e.Opened(1, 9, 5, 0, 0, 0, "", 0, 3)) == [ev.StreamMoved(9, 5, 3)]
+    assert streams.running[9].state is StreamState.QUEUED
+    assert streams.join([StreamPos(9, 5, 7, 0, 0)]) == [ev.StreamMoved(9, 5, 0)]

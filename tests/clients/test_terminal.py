@@ -24,7 +24,7 @@ from clients.terminal.plain import Plain, read_lines
 from clients.terminal.screen import Screen
 from clients.terminal.words import Words
 from protocol import envelopes as e
-from protocol.rows import Persona
+from protocol.rows import Persona, Use
 from tests.clients.fake_server import FakeServer
 from tests.clients.test_client import QUICK, token, until
 
@@ -189,6 +189,101 @@ async def test_answer_is_drawn_as_it_comes_and_stays_as_a_message(server: FakeSe
             await until(lambda: not chat.running)
             assert "#2" in term.text
             assert "▍" not in term.text
+
+
+@pytest.mark.parametrize(
+    ("words", "third", "next_one"),
+    [(EN, "3rd in line", "next in line"), (ZH, "排在第 3 位", "下一个就是你")],
+)
+async def test_place_in_the_queue_is_one_line_that_is_replaced(
+    server: FakeServer, words: Words, third: str, next_one: str
+) -> None:
+    conv = server.create()
+    async with chatting(server, words) as chat:
+        await chat.begin(conv=conv.id)
+        async with terminal(chat, words) as term:
+            stream = server.begin_stream(conv.id)
+            server.publish([e.StreamQueued(stream.sid, conv.id, 3)])
+            await term.shows(third)
+            server.publish([e.StreamQueued(stream.sid, conv.id, 1)])
+            await term.shows(next_one)
+            assert third not in term.text
+            server.publish([e.StreamQueued(stream.sid, conv.id, 0)])
+            await term.shows(words("thinking"))
+            assert next_one not in term.text
+            server.stream_text(stream, "Hello")
+            await term.shows("Hello▍")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(2, "2nd in line"), (4, "4th in line"), (11, "11th in line"), (13, "13th in line"),
+     (21, "21st in line"), (112, "112th in line"), (203, "203rd in line")],
+)  # fmt: skip
+def test_places_are_said_as_people_say_them(number: int, said: str) -> None:
+    assert EN.place(number) == said
+
+
+@pytest.mark.parametrize(("words", "command", "yes"), [(EN, "/yes", True), (ZH, "/no", False)])
+async def test_question_about_a_tool_is_shown_and_answered(
+    server: FakeServer, words: Words, command: str, yes: bool
+) -> None:
+    conv = server.create()
+    server.personas = [NOVA]
+    async with chatting(server, words) as chat:
+        await chat.begin(conv=conv.id)
+        async with terminal(chat, words) as term:
+            stream = server.begin_stream(conv.id)
+            server.publish([e.StreamDelta(stream.sid, 2, 0, "running look\ndone look\n")])
+            server.publish([e.StreamDelta(stream.sid, 2, 23, "confirm send_mail\n")])
+            args = '{"to": "\x1b[31mbob\\n"}'
+            server.publish([e.ToolAsk(stream.sid, conv.id, 4, "send_mail", args, 17, 0)])
+            await term.shows(words("tool asks", who="Nova", name="send_mail"))
+            assert '{"to": "�[31mbob' in term.text, "nothing steers the terminal"
+            assert words("tool asks more", left=17) in term.text
+            assert words("tool confirm", name="send_mail") in term.text
+            term.type(f"{command}\r")
+            await until(lambda: any(isinstance(f, e.Confirm) for f in server.frames))
+            (said,) = [f for f in server.frames if isinstance(f, e.Confirm)]
+            assert (said.sid, said.call, said.yes) == (stream.sid, 4, yes)
+            server.publish([e.ToolSettled(stream.sid, 4, int(yes))])
+            await term.shows(words("tool yes" if yes else "tool no", name="send_mail"))
+            assert words("tool asks", who="Nova", name="send_mail") not in term.text
+            term.type(f"{command}\r")
+            await term.shows(words("nothing asked"))
+
+
+async def test_question_of_another_conversation_says_of_which(server: FakeServer) -> None:
+    conv, other = server.create(), server.create()
+    async with chatting(server) as chat:
+        await chat.begin(conv=conv.id)
+        async with terminal(chat) as term:
+            title = chat.title_of(other.id)
+            server.publish([e.ToolAsk(77, other.id, 1, "send_mail", "{}", 0, 0)])
+            await term.shows(f"({title}) wants to run the tool send_mail")
+            server.publish([e.ToolSettled(77, 1, 2)])
+            await term.shows("Nobody answered in time: send_mail does not run.")
+
+
+@pytest.mark.parametrize(
+    ("words", "today", "month"),
+    [
+        (EN, "Today: 1,200 tokens read, 34 written", "$0.0123 of $2.0000 spent"),
+        (ZH, "今天：读入 1,200 个 token，写出 34 个", "花费 $0.0123，上限 $2.0000"),
+    ],
+)
+async def test_usage_is_told_in_the_users_language(
+    server: FakeServer, words: Words, today: str, month: str
+) -> None:
+    conv = server.create()
+    server.used = (Use(1200, 34, 0, 0, 0), Use(5000, 60, 12_345, 2_000_000, 0))
+    said: list[str] = []
+    async with chatting(server, words) as chat:
+        await chat.begin(conv=conv.id)
+        assert await Commands(chat, words, said.append).run("/usage")
+    first, second = said[-1].split("\n")
+    assert first == today
+    assert second.endswith(month)
 
 
 async def test_alt_enter_begins_a_new_line(server: FakeServer) -> None:

@@ -16,6 +16,7 @@ from server.commands import (
     conversations,
     dead_letters,
     doctor,
+    engines,
     memories,
     migrate,
     personas,
@@ -88,6 +89,7 @@ migrate.add_to(app)
 doctor.add_to(app)
 settings.add_to(app)
 ai.add_to(app)
+engines.add_to(app)
 tools.add_to(app)
 
 

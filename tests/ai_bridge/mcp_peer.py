@@ -1,22 +1,33 @@
-"""A tool server made with the official `mcp` package; run as a program, it prints its port."""
+"""A tool server made with the official `mcp` package; run as a program, it prints its port.
+
+Arguments: json or sse, the port (0: any), what the tool `add` is said to do.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import uvicorn
 from mcp.server import MCPServer
+from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context
 
+ADDS = "Adds two numbers."
 
-def build() -> MCPServer:
+
+def build(adds: str) -> MCPServer:
     server = MCPServer("peer", log_level="ERROR")
     cancelled: list[str] = []
+    # The package says that it tells of changed lists only if it is made to.
+    low = server._lowlevel_server
+    told = partial(low.create_initialization_options, NotificationOptions(tools_changed=True))
+    low.create_initialization_options = told  # type: ignore[method-assign]
 
-    @server.tool(description="Adds two numbers.")
+    @server.tool(description=adds)
     def add(left: int, right: int) -> int:
         return left + right
 
@@ -43,6 +54,12 @@ def build() -> MCPServer:
             cancelled.append("endless")
         return ""
 
+    @server.tool(description="Learns another tool.")
+    async def learn(ctx: Context) -> str:
+        server.add_tool(lambda: "learnt", name="learnt", description="Was learnt.")
+        await ctx.session.send_tool_list_changed()
+        return "done"
+
     @server.tool(description="Tells what was cancelled.")
     def ended() -> list[str]:
         return cancelled
@@ -50,14 +67,14 @@ def build() -> MCPServer:
     return server
 
 
-async def serve(*, json_response: bool) -> None:
-    options: dict[str, Any] = {"json_response": json_response}
-    app = build().streamable_http_app(**options)
-    listener = socket.create_server(("127.0.0.1", 0))
+async def serve(mode: str, port: str = "0", adds: str = ADDS) -> None:
+    options: dict[str, Any] = {"json_response": mode == "json"}
+    app = build(adds).streamable_http_app(**options)
+    listener = socket.create_server(("127.0.0.1", int(port)))
     print(listener.getsockname()[1], flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     await server.serve(sockets=[listener])
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(json_response="json" in sys.argv))
+    asyncio.run(serve(*sys.argv[1:]))

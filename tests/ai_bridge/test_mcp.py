@@ -49,7 +49,7 @@ async def peer(request: pytest.FixtureRequest) -> AsyncIterator[McpClient]:
 
 async def test_the_official_server_is_understood(peer: McpClient) -> None:
     tools = {tool.name: tool for tool in await peer.tools()}
-    assert set(tools) == {"add", "greet", "fail", "slow", "endless", "ended"}
+    assert set(tools) == {"add", "greet", "fail", "slow", "endless", "learn", "ended"}
     assert tools["add"].description == "Adds two numbers."
     assert tools["add"].schema["required"] == ["left", "right"]
     assert await peer.call("add", {"left": 1, "right": 2}) == "3"
@@ -74,6 +74,22 @@ async def test_the_official_server_is_understood(peer: McpClient) -> None:
         if (await peer.call("ended", {})).count("endless") == 2:
             return
     pytest.fail("the server was not told")
+
+
+async def test_the_official_server_tells_that_its_list_has_changed(peer: McpClient) -> None:
+    changed = asyncio.Event()
+    peer.list_changed = changed.set
+    before = await peer.tools()
+    assert peer.tells_changes
+    hearing = asyncio.ensure_future(peer.listen())
+    async with asyncio.timeout(5):
+        while not changed.is_set():  # until its stream of news is open, nobody is told
+            assert await peer.call("learn", {}) == "done"
+            await asyncio.sleep(0.01)
+    assert {tool.name for tool in await peer.tools()} - {tool.name for tool in before} == {"learnt"}
+    hearing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hearing
 
 
 # --- a hand-written server -----------------------------------------------------------------------

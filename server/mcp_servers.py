@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct, field
 
-from ai_bridge.secrets import Secret as BridgeSecret
+from ai_bridge.secrets import Secret
 from ai_bridge.tools.mcp import McpFailure, McpServer, McpTool
 from ai_bridge.tools.pins import PendingTool
 from ai_bridge.tools.registry import DIALECTS, ToolRegistry, schema_problems
@@ -82,9 +82,9 @@ _decode_seen: Final = msgspec.json.Decoder(list[SeenTool]).decode
 
 def to_mcp(given: McpConfig) -> McpServer:
     """Return a server of the settings as the bridge knows it."""
-    headers = {name: BridgeSecret(value.reveal()) for name, value in given.headers.items()}
+    headers = dict(given.headers)
     if given.api_key:
-        headers["authorization"] = BridgeSecret(f"Bearer {given.api_key.reveal()}")
+        headers["authorization"] = Secret(f"Bearer {given.api_key.reveal()}")
     return McpServer(
         name=given.name,
         url=given.url,

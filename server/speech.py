@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import asdict, replace
 
 from ai_bridge.errors import BridgeError
-from ai_bridge.secrets import Secret
 from ai_bridge.speech import Speech as Desk
 from ai_bridge.speech import SpeechConfig as DeskConfig
 from ai_bridge.speech import Written
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def desk_config(given: SpeechConfig) -> DeskConfig:
     """Return the settings as the bridge knows them."""
-    return DeskConfig(**asdict(given) | {"api_key": Secret(given.api_key.reveal())})
+    return DeskConfig(**asdict(given))
 
 
 class Speech:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
@@ -28,6 +29,10 @@ from tests.support.servers import (
     open_server,
     prepare,
 )
+
+if TYPE_CHECKING:
+    from bench.provider.mem0 import FakeMem0
+    from bench.provider.server import ScriptedProvider
 
 # Deadlines measure this machine's load, not the code; bounds on time have tests of their own.
 settings.register_profile("default", max_examples=50, deadline=None)
@@ -207,3 +212,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in left_out:
         title = "SQLite" if name == "sqlite" else TITLES[KINDS[KINDS.index(name)]]
         terminalreporter.write_line(f"{title}: left out by PARLANCE_TEST_ENGINES", yellow=True)
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[ScriptedProvider]:
+    """An AI service that takes any model name, and with it any behaviour."""
+    from bench.provider.server import ScriptedProvider
+
+    provider = ScriptedProvider()
+    provider.models = []
+    await provider.start()
+    yield provider
+    await provider.aclose()
+
+
+@pytest.fixture
+async def mem0() -> AsyncIterator[FakeMem0]:
+    """A mem0 server that wants no key."""
+    from bench.provider.mem0 import FakeMem0
+
+    mem0 = FakeMem0()
+    await mem0.start()
+    yield mem0
+    await mem0.aclose()

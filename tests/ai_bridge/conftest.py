@@ -16,15 +16,6 @@ from tests.ai_bridge.fakes import Clock, Sleeps, Watcher, request
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []  # so that the bridge takes any model name, and with it any behaviour
-    await provider.start()
-    yield provider
-    await provider.aclose()
-
-
-@pytest.fixture
 async def second_provider() -> AsyncIterator[ScriptedProvider]:
     provider = ScriptedProvider()
     provider.models = []

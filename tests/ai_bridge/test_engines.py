@@ -72,14 +72,6 @@ class World:
         return self.bridge.submit(request(self._next, text, **fields), watcher), watcher
 
 
-@pytest.fixture
-async def mem0() -> AsyncIterator[FakeMem0]:
-    mem0 = FakeMem0()
-    await mem0.start()
-    yield mem0
-    await mem0.aclose()
-
-
 @pytest.fixture(params=["chat_engine", "mem0_proxy"])
 async def world(
     request: pytest.FixtureRequest, provider: ScriptedProvider, mem0: FakeMem0

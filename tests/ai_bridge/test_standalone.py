@@ -69,15 +69,6 @@ async def run(provider: ScriptedProvider, tmp_path: Path, keys: str) -> AsyncIte
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []
-    await provider.start()
-    yield provider
-    await provider.aclose()
-
-
-@pytest.fixture
 async def house(provider: ScriptedProvider, tmp_path: Path) -> AsyncIterator[House]:
     async for house in run(provider, tmp_path, KEY):
         yield house

@@ -26,14 +26,6 @@ CHAT, MEM0 = "chat_engine", "mem0_proxy"
 ALL = EngineScope()
 
 
-@pytest.fixture
-async def mem0() -> AsyncIterator[FakeMem0]:
-    mem0 = FakeMem0()
-    await mem0.start()
-    yield mem0
-    await mem0.aclose()
-
-
 def settings(mem0_url: str = "http://127.0.0.1:1") -> AiConfig:
     return AiConfig(detect=False, demo_words_per_s=0, mem0_url=mem0_url)
 

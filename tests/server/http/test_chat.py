@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -31,15 +30,6 @@ from tests.support.eventually import eventually
 CHAT = "/api/v1/chat"
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}'
 SAID = answer_text(parse_model("tokens=5"))
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []
-    await provider.start()
-    yield provider
-    await provider.aclose()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -64,14 +63,6 @@ class Desk:
     def at(self, tenant: str, persona: int = 0) -> str:
         registry = self.site.core.bridge.engines
         return registry.resolve(self.tenants[tenant], persona, 1).info().name
-
-
-@pytest.fixture
-async def mem0() -> AsyncIterator[FakeMem0]:
-    mem0 = FakeMem0()
-    await mem0.start()
-    yield mem0
-    await mem0.aclose()
 
 
 @pytest.fixture

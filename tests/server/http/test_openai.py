@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -40,15 +39,6 @@ from tests.support.eventually import eventually
 from tests.support.turns import turns_of
 
 OTHER_TENANT = 2
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []  # any name is taken: it says what to do
-    await provider.start()
-    yield provider
-    await provider.aclose()
 
 
 @pytest.fixture

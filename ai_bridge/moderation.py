@@ -165,22 +165,21 @@ class Moderation:
         last answer was looked at in its time.
         """
         history = request.history
-        if not history or history[-1].role is not Role.USER:
+        first, last = _asked(history)
+        if last < 0:
             return request
-        subject = Subject.of(request)
-        at = _first_unanswered(history)
-        earlier = "\n".join(one.text for one in history[at:-1])[-EARLIER_CHARS:]
+        subject, question = Subject.of(request), history[last]
+        earlier = "\n".join(one.text for one in history[first:last])[-EARLIER_CHARS:]
         verdict, before = await asyncio.gather(
-            self.check(Stage.INPUT, history[-1].text, subject),
+            self.check(Stage.INPUT, question.text, subject),
             self.check(Stage.INPUT, earlier, subject),
         )
         if verdict.action is Action.BLOCK:
             return verdict
-        question = history[-1]
         if verdict.action is Action.REPLACE:
             question = structs.replace(question, text=verdict.text)
-        kept = history[:-1] if before.action < Action.REPLACE else history[:at]
-        return structs.replace(request, history=(*kept, question))
+        kept = history[: last if before.action < Action.REPLACE else first]
+        return structs.replace(request, history=(*kept, question, *history[last + 1 :]))
 
     async def aclose(self) -> None:
         """Close the checkers' connections; checks must have ended."""
@@ -242,8 +241,12 @@ class _Asked:
         self.paused_until = 0.0
 
 
-def _first_unanswered(history: tuple[ChatMessage, ...]) -> int:
-    at = len(history)
-    while at and history[at - 1].role is Role.USER:
-        at -= 1
-    return at
+def _asked(history: tuple[ChatMessage, ...]) -> tuple[int, int]:
+    """Return where the last run of people's messages begins, and its last one; -1 if none is."""
+    last = len(history) - 1
+    while last >= 0 and history[last].role is not Role.USER:
+        last -= 1
+    first = max(last, 0)
+    while first and history[first - 1].role is Role.USER:
+        first -= 1
+    return first, last

@@ -107,10 +107,11 @@ def _masked(text: str, words: Iterable[str]) -> str:
     plain, origin = _mapped(text)
     marked = set[int]()
     for word in words:
-        found = [range(at, at + len(word)) for at in places(plain, word)]
+        found = list(places(plain, word))
         if not found:
             return ""
-        marked.update(origin[at] for span in found for at in span)
+        for at in found:
+            marked.update(range(origin[at], origin[at + len(word) - 1] + 1))
     return "".join(MASK if at in marked else char for at, char in enumerate(text))
 
 

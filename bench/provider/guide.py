@@ -21,6 +21,7 @@ POST /v1/responses             OpenAI responses
 POST /v1/messages              Anthropic
 POST /v1beta/models/MODEL:streamGenerateContent?alt=sse, :generateContent   Gemini
 POST /v1/embeddings            vectors by shared words (Chinese: shared pairs of signs)
+POST /v1/moderations           flags the words that a test calls bad (none by itself)
 POST /v1/audio/transcriptions  a form; the text tells name, size and language
 GET  /v1/models, /v1beta/models, /api/tags   lists; Anthropic's by its version header
 GET  /stats, /aborts           figures; the streams that clients left

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct, structs
 
-from bench.provider import embeddings, transcription
+from bench.provider import embeddings, moderation, transcription
 from bench.provider.dialect import Dialect, Failure
 from bench.provider.dialects.anthropic import Anthropic
 from bench.provider.dialects.chat import Chat
@@ -32,13 +32,14 @@ KEPT_ABORTS = 10_000
 KEPT_LAGS = 1_000
 
 CHAT, RESPONSES, ANTHROPIC, GEMINI = Chat(), Responses(), Anthropic(), Gemini()
-EMBEDDINGS, TRANSCRIPTIONS = "embeddings", "transcriptions"
+EMBEDDINGS, TRANSCRIPTIONS, MODERATIONS = "embeddings", "transcriptions", "moderations"
 
 
 class Request(Struct, frozen=True):
     """One POST as it came in.
 
-    `kind` is the dialect (chat, responses, anthropic, gemini), embeddings or transcriptions.
+    `kind` is the dialect (chat, responses, anthropic, gemini), embeddings, transcriptions or
+    moderations.
     The body of a form is its fields; see `transcription.form_of`.
     """
 
@@ -59,7 +60,7 @@ Answer = str | Said
 
 
 class ScriptedProvider:
-    """Speaks OpenAI chat and responses, Anthropic, Gemini, embeddings and transcriptions.
+    """Speaks OpenAI chat and responses, Anthropic, Gemini, embeddings, transcripts, moderation.
 
     What is answered comes from `replies` (the oldest first, taken off; a refusal takes none),
     else from `reply_with` (None leaves it), else from the model's name, whose pace and faults
@@ -74,6 +75,7 @@ class ScriptedProvider:
         tries: requests so far by model, of those that fail a number of times.
         replies: answers to the next chat requests.
         reply_with: writes answers to chat requests and transcripts.
+        bad: words that moderation finds, each with the scores of its categories.
         aborts: the last ten thousand streams that their clients left.
     """
 
@@ -88,6 +90,7 @@ class ScriptedProvider:
         self.tries: dict[str, int] = {}
         self.replies: deque[Answer] = deque()
         self.reply_with: Callable[[Request], Answer | None] | None = None
+        self.bad: moderation.Bad = {}
         self.aborts: deque[Abort] = deque(maxlen=KEPT_ABORTS)
         self.wheel = Wheel()
         self._server: asyncio.Server | None = None
@@ -156,7 +159,7 @@ class ScriptedProvider:
             self._refuse(line, behaviour, dialect or CHAT)
             return
         said = self._said(request)  # not before: a refusal takes no reply off
-        if problem and said is None:
+        if problem and said is None and request.kind != MODERATIONS:
             failure = Failure(status=400, message=problem)
             line.respond(400, compact((dialect or CHAT).error(failure)))
         elif dialect is None:
@@ -184,7 +187,7 @@ class ScriptedProvider:
     def _said(self, request: Request) -> Said | None:
         """Return what a test wants said, None when the model's name decides."""
         answer: Answer | None = None
-        if request.kind != EMBEDDINGS:
+        if request.kind not in (EMBEDDINGS, MODERATIONS):
             if self.replies and request.kind != TRANSCRIPTIONS:
                 answer = self.replies.popleft()
             elif self.reply_with is not None:
@@ -238,6 +241,9 @@ class ScriptedProvider:
         if request.kind == EMBEDDINGS:
             value = embeddings.answer(request.body, request.model, behaviour.dim)
             kind, body = "application/json", compact(value)
+        elif request.kind == MODERATIONS:
+            judged = moderation.answer(request.body, request.model, self.bad)
+            kind, body = "application/json", compact(judged)
         else:
             text = said.text if said is not None else transcription.told(request.body)
             kind, body = transcription.answer(request.body, text, behaviour.seconds)
@@ -305,6 +311,8 @@ def _read(raw: Raw, path: str) -> tuple[Request, Dialect | None]:
         model = unquote(path.rpartition("/models/")[2].rpartition(":")[0])
     elif path.endswith("/embeddings"):
         return Request(raw.path, raw.headers, body, EMBEDDINGS, model), None
+    elif path.endswith("/moderations"):
+        return Request(raw.path, raw.headers, body, MODERATIONS, model), None
     else:
         dialect = next((one for end, one in _DIALECTS if path.endswith(end)), None)
     if dialect is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ai_bridge.turn import Turn
@@ -77,6 +78,10 @@ class Watcher:
     async def change(self, at_least: int = 1) -> None:
         """Wait until text has come."""
         await self._until(lambda: self.changes >= at_least)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so; looks after whatever the bridge tells."""
+        await self._until(is_so)
 
     async def _until(self, is_so: Any) -> None:
         async with asyncio.timeout(10):

@@ -80,16 +80,18 @@ def in_list(values: Iterable[Any]) -> tuple[str, list[Any]]:
 
     Few different texts keep the cache of prepared statements small. Values must not be empty.
     """
-    args = list(values)
-    size = 1 << (len(args) - 1).bit_length()
-    args.extend(args[-1:] * (size - len(args)))
-    return ",".join("?" * size), args
+    args = _filled_up(values)
+    return ",".join("?" * len(args)), args
 
 
 def in_rows(keys: Iterable[Sequence[Any]]) -> tuple[str, list[Any]]:
     """Return "(?,?),(?,?),…" and its flat arguments, filled up like `in_list`."""
-    rows = list(keys)
-    size = 1 << (len(rows) - 1).bit_length()
-    rows.extend(rows[-1:] * (size - len(rows)))
+    rows = _filled_up(keys)
     mark = "(" + ",".join("?" * len(rows[0])) + ")"
-    return ",".join([mark] * size), [value for row in rows for value in row]
+    return ",".join([mark] * len(rows)), [value for row in rows for value in row]
+
+
+def _filled_up(values: Iterable[T]) -> list[T]:
+    found = list(values)
+    size = 1 << (len(found) - 1).bit_length()
+    return found + found[-1:] * (size - len(found))

@@ -115,11 +115,9 @@ def get_erasure(kind: int, target: int) -> Op[Erasure | None]:
     return Erasure(*rows[0]) if rows else None
 
 
-def open_erasures(limit: int = 100) -> Op[list[Erasure]]:
+def open_erasures(limit: int = 10) -> Op[list[Erasure]]:
     """Return erasures that are not finished, oldest first."""
-    rows = yield Statement(
-        f"{_SELECT} WHERE finished = 0 ORDER BY requested, kind, target LIMIT ?", (limit,)
-    )
+    rows = yield Statement(f"{_SELECT} WHERE finished = 0 ORDER BY requested LIMIT ?", (limit,))
     return [Erasure(*row) for row in rows]
 
 

@@ -35,7 +35,15 @@ from storage.errors import Exists, NotFound
 from storage.ids import new_id
 from storage.migrate import SCHEMA_DIR
 from storage.ops import Op, Rows, Statement
-from storage.rows import DeadLetter, DeviceTouch, EndTurn, MarkRow, NewTurn, TurnCheckpoint
+from storage.rows import (
+    DeadLetter,
+    DeviceTouch,
+    EndTurn,
+    MarkRow,
+    NewTurn,
+    TurnCheckpoint,
+    TurnStatus,
+)
 from storage.store import Store
 from storage.writes import Append
 from tests.storage.world import World, cid
@@ -491,7 +499,7 @@ async def test_answers_that_nobody_makes_any_more_are_not_asked_again(town: Town
     await erase(town.store, await town.begin())
     row = await town.store.read(turns.get_turn(turn.sid))
     assert row is not None
-    assert row.status == turns.TurnStatus.CANCELLED
+    assert row.status == TurnStatus.CANCELLED
 
 
 async def test_letters_that_come_from_a_file_later_are_dropped_too(town: Town) -> None:

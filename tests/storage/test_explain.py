@@ -19,6 +19,7 @@ from storage import (
     dead_letters,
     devices,
     engines,
+    erasure,
     mcp_servers,
     members,
     memories,
@@ -257,6 +258,7 @@ async def use_everything(store: Store) -> None:
     picture = {"mime": "image/png", "data": b"x", "id": new_id()}
     await do((), persona_cards.add_card_picture, tenant=1, owner=ann, **picture)
     await use_memories(store, users, others)
+    await use_erasure(store, users, others)
 
 
 async def use_memories(store: Store, users: list[int], convs: list[int]) -> None:
@@ -303,6 +305,55 @@ async def use_memories(store: Store, users: list[int], convs: list[int]) -> None
     for user, persona in ((ann, 5), (users[1], 0)):
         await do(user, memories.erase_memories, persona=persona)
     await do(ann, memories.forget_user)
+
+
+async def use_erasure(store: Store, users: list[int], convs: list[int]) -> None:
+    """Call every step of erasing, with enough erasures for an optimiser to care."""
+    read, change = store.read, store.change
+    for conv in convs[100:]:
+        await change([conv], partial(erasure.begin_conversation, conv=conv))
+        await change((), partial(erasure.finish_conversation, conv=conv))
+    gone, conv, whole = users[40], convs[40], convs[41]
+    for user in users[40:]:
+        job = await change([user], partial(erasure.begin_user, user=user))
+    for user in users[42:]:
+        await change([user], partial(erasure.finish_user, user=user))
+    await change((), partial(erasure.note_progress, job=job, conv=1, seq=2, done=3))
+    place = await read(erasure.next_place(users[41], 0, 5))
+    assert place is not None
+    feeds = [feed for feed in (place.conv, users[41], place.heir) if feed]
+    leave = partial(erasure.leave_conversation, place=place, user=users[41])
+    await change(feeds, leave)
+    ops: list[Op[Any]] = [
+        erasure.get_erasure(1, gone),
+        erasure.open_erasures(1),
+        erasure.sent_messages(conv, users[0], 0),
+        erasure.running_turns(conv),
+        erasure.running_turns(conv, users[0]),
+        erasure.present_members(conv),
+    ]
+    for op in ops:
+        await read(op)
+    await change([conv], partial(erasure.recall_sent, conv=conv, user=users[0], seqs=[1, 2]))
+    await change((), partial(erasure.end_running, sids=[5]))
+    member = (await read(erasure.present_members(whole)))[0]
+    everybody = partial(erasure.drop_everybody, conv=whole, users=[member])
+    await change([whole, member], everybody)
+    for step in (
+        erasure.close_conversation,
+        erasure.delete_messages,
+        erasure.delete_turns,
+        erasure.empty_conversation,
+    ):
+        await change([whole], partial(step, conv=whole))
+    await change((), partial(erasure.clear_turns, conv=conv, user=users[0]))
+    for _ in range(2):
+        await change([users[5]], partial(erasure.erase_user_memories, user=users[5]))
+    for after in (0, 5):
+        await change([users[5]], partial(erasure.erase_personas, user=users[5], after=after))
+        await change((), partial(erasure.erase_pictures, user=users[0], after=after))
+        await change((), partial(erasure.erase_dead_letters, after=after))
+    await change([gone], partial(erasure.finish_user, user=gone))
 
 
 @pytest.fixture

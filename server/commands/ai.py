@@ -15,13 +15,13 @@ from server.commands.context import (
     show,
     table,
 )
+from server.commands.users import TenantSlug
 
 if TYPE_CHECKING:
     from server.config import Config
     from server.vault import Vault
     from storage.store import Store
 
-TenantSlug = Annotated[str, typer.Option("--tenant", help="Slug of the tenant.")]
 Name = Annotated[str, typer.Argument(help="Name of the service, as in `name/model`.")]
 
 _PAGE = 2_000

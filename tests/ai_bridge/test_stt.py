@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_bridge.audio_length import seconds_of
+from ai_bridge.account import BudgetExceeded, Ledger, Limits
+from ai_bridge.audio_length import kind_of, seconds_of
+from ai_bridge.billing import Billing
 from ai_bridge.config import ProviderConfig
-from ai_bridge.errors import ProviderFailure, Remedy
+from ai_bridge.errors import BridgeError, ProviderFailure, Remedy
+from ai_bridge.prices import PriceTable
 from ai_bridge.secrets import Secret
+from ai_bridge.speech import Speech, SpeechConfig
 from ai_bridge.stt import MAX_BYTES, HttpTranscriber
+from ai_bridge.transport.aio import AioTransport
+from ai_bridge.transport.raw_h1 import SWEEP_S, RawTransport
 from bench.provider.server import ScriptedProvider
 from protocol.codes import Code
 from tests.ai_bridge.conftest import closed
@@ -79,7 +85,7 @@ async def test_a_recording_is_written_down(
     assert "my voice" not in str(sent.body)
 
 
-@pytest.mark.parametrize(("transport", "repeats"), [("aio", 3_000), ("raw", 12_000)])
+@pytest.mark.parametrize(("transport", "repeats"), [("aio", 12_000), ("raw", 12_000)])
 async def test_every_byte_arrives(provider: ScriptedProvider, transport: str, repeats: int) -> None:
     chosen = config(provider.base_url, transport=transport)
     transcriber = HttpTranscriber(chosen, "fake")
@@ -87,6 +93,43 @@ async def test_every_byte_arrives(provider: ScriptedProvider, transport: str, re
     transcript = await transcriber.transcribe(data, "", "audio/webm;codecs=opus")
     assert transcript.text == f"voice.webm, {len(data)} bytes, language unknown"
     await transcriber.aclose()
+
+
+@pytest.mark.parametrize("transport", ["aio", "raw"])
+async def test_a_silence_as_long_as_the_deadline_is_no_dead_connection(transport: str) -> None:
+    chosen = config("http://127.0.0.1:9/v1", transport=transport)
+    transcriber = HttpTranscriber(chosen, "m", deadline_s=500)
+    client = transcriber._transport
+    if isinstance(client, RawTransport):
+        assert client.pool._reads_quiet * SWEEP_S > 500
+    else:
+        assert isinstance(client, AioTransport)
+        assert client._read_s > 500
+    await transcriber.aclose()
+
+
+async def test_words_that_occur_are_passed_on(
+    make: MakeTranscriber, provider: ScriptedProvider
+) -> None:
+    await make().transcribe(b"x", "a.mp3", "", "zh", "年糕\r\n--x\ud800" + "长" * 5_000)
+    sent = provider.requests[-1].body["prompt"]
+    assert sent.startswith("年糕\r\n--x?长")
+    assert len(sent) == 2_000
+
+
+async def test_the_first_of_several_keys_is_used(provider: ScriptedProvider) -> None:
+    several = ProviderConfig(
+        name="x", base_url=provider.base_url, api_keys=(Secret("sk-1"), Secret("sk-2"))
+    )
+    transcriber = HttpTranscriber(several, "fake")
+    await transcriber.transcribe(b"x", "a.mp3", "")
+    assert provider.requests[-1].headers["authorization"] == "Bearer sk-1"
+    await transcriber.aclose()
+
+
+def test_a_service_without_the_interface_is_refused() -> None:
+    with pytest.raises(ValueError, match="transcriptions"):
+        HttpTranscriber(ProviderConfig(name="x", kind="anthropic"), "m")
 
 
 @pytest.mark.parametrize("lang", [None, "", "Chinese", "../x", "汉语"])
@@ -216,6 +259,79 @@ async def test_who_finds_every_place_taken_is_refused_and_cancelling_frees_it(
     await closed(provider)
 
 
+# --- what is looked at before anybody is asked ---
+
+
+class Desk:
+    """Speech in front of the scripted service, with an account."""
+
+    def __init__(self, provider: ScriptedProvider, **fields: object) -> None:
+        self.billing = Billing(Ledger(now_ms=lambda: 0, clock=lambda: 0.0), PriceTable())
+        settings = {"model": "fake", **fields}
+        if "base_url" not in settings:
+            settings["provider"] = "x"
+        chosen = config(provider.base_url)
+        self.speech = Speech(
+            SpeechConfig(**settings),  # type: ignore[arg-type]
+            lambda name: chosen if name == "x" else None,
+            self.billing,
+        )
+
+
+async def test_what_does_not_tell_its_length_is_held_against_the_longest_it_can_be(
+    provider: ScriptedProvider,
+) -> None:
+    desk = Desk(provider, price_per_minute=60.0, model="silent", deadline_s=0.05)
+    ledger = desk.billing.ledger
+    ledger.set_limits(1, 0, Limits(day_micro=9_000_000))
+    with pytest.raises(BudgetExceeded):
+        await desk.speech.transcribe(1, 5, b"OggS" + bytes(7_500))
+    assert not provider.requests
+    with pytest.raises(BridgeError, match="took too long"):
+        await desk.speech.transcribe(1, 5, b"OggS" + bytes(6_000))
+    assert (ledger.spent(1, 0).day, ledger.spent(1, 0).reserved) == (0, 0)
+    await desk.speech.aclose()
+
+
+async def test_a_model_of_the_price_list_costs_what_is_written_there(
+    provider: ScriptedProvider,
+) -> None:
+    provider.reply_with = lambda request: "hi"
+    desk = Desk(provider, model="whisper-1")
+    written = await desk.speech.transcribe(1, 5, wav(60))
+    # What the service tells counts, not what the recording says of itself.
+    assert written.transcript.seconds == 3.0
+    assert written.cost_micro == 300
+    assert desk.billing.unpriced == 0
+    await desk.speech.aclose()
+
+
+async def test_a_model_without_a_price_is_free_and_counted(provider: ScriptedProvider) -> None:
+    desk = Desk(provider)
+    assert (await desk.speech.transcribe(1, 5, wav(60))).cost_micro == 0
+    assert desk.billing.unpriced == 1
+    await desk.speech.aclose()
+
+
+async def test_a_service_of_its_own_goes_before_the_named_one(provider: ScriptedProvider) -> None:
+    desk = Desk(provider, base_url=provider.base_url, api_key=Secret("sk-own"))
+    written = await desk.speech.transcribe(1, 5, ogg(3))
+    assert written.provider == "speech"
+    assert provider.requests[-1].headers["authorization"] == "Bearer sk-own"
+    await desk.speech.aclose()
+
+
+@pytest.mark.parametrize(
+    ("model", "served"),
+    [("", True), ("whisper-1", True), ("fake", True), ("x/fake", True), ("gpt-9", False)],
+)
+def test_the_model_goes_by_its_own_name_and_by_openais(model: str, served: bool) -> None:
+    assert (
+        Speech(SpeechConfig(provider="x", model="fake"), lambda name: None).serves(model) is served
+    )
+    assert not Speech(SpeechConfig(), lambda name: None).serves(model)
+
+
 # --- lengths -------------------------------------------------------------------------------------
 
 
@@ -227,12 +343,91 @@ def test_a_recording_tells_its_length(
     assert seconds_of(make_recording(seconds)) == pytest.approx(seconds, abs=0.001)
 
 
+def webm(seconds: float) -> bytes:
+    """As browsers record: sizes unknown, no duration, the last block ends it."""
+    block = b"\xa3\x86\x81" + struct.pack(">h", 500) + b"\x80ab"
+    cluster = b"\x1fC\xb6u\x01" + b"\xff" * 7 + b"\xe7\x84"
+    cluster += struct.pack(">I", int(seconds * 1000) - 500) + block
+    info = b"\x15I\xa9f\x87*\xd7\xb1\x83\x0fB@"
+    return b"\x1aE\xdf\xa3\x80\x18S\x80g\x01" + b"\xff" * 7 + info + cluster
+
+
+def told_webm(seconds: float) -> bytes:
+    info = b"\x15I\xa9f\x8bD\x89\x88" + struct.pack(">d", seconds * 1000)
+    return b"\x1aE\xdf\xa3\x80\x18S\x80g\x01" + b"\xff" * 7 + info
+
+
+def mp3(seconds: float, *, begin: bytes = b"", frame: bytes = b"\xff\xfb\x90\x00") -> bytes:
+    """128 kbit/s, 44,100 Hz: 417 bytes and 26.12 ms a frame."""
+    return begin + (frame + bytes(413)) * round(seconds * 44_100 / 1152)
+
+
+def tagged_mp3(seconds: float) -> bytes:
+    return mp3(seconds, begin=b"ID3\4\0\0\0\0\1\x00" + bytes(128))
+
+
+def variable_mp3(seconds: float) -> bytes:
+    head = b"\xff\xfb\x90\x00" + bytes(32) + b"Xing" + struct.pack(">II", 1, 0)
+    frames = struct.pack(">I", round(seconds * 44_100 / 1152))
+    return head[:-4] + frames + bytes(417)
+
+
+@pytest.mark.parametrize(
+    ("make_recording", "kind"),
+    [
+        (wav, "wav"),
+        (ogg, "ogg"),
+        (mp4, "m4a"),
+        (flac, "flac"),
+        (webm, "webm"),
+        (told_webm, "webm"),
+        (mp3, "mp3"),
+        (tagged_mp3, "mp3"),
+        (variable_mp3, "mp3"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [3.0, 61.0, 599.0])
+def test_a_recording_tells_what_it_is_and_how_long(
+    make_recording: Callable[[float], bytes], kind: str, seconds: float
+) -> None:
+    recording = make_recording(seconds)
+    assert kind_of(recording) == kind
+    assert seconds_of(recording) == pytest.approx(seconds, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x89PNG\r\n", b"hello", b"\xff\xf1\x50\x80", b"{}", b"\xff\xfb"]
+)
+def test_what_is_no_recording_has_no_kind(data: bytes) -> None:
+    assert kind_of(data) == ""
+
+
+def test_an_mp4_with_pictures_keeps_its_name() -> None:
+    assert kind_of(mp4(1).replace(b"M4A ", b"isom")) == "mp4"
+
+
 @pytest.mark.parametrize("data", [b"", b"ID3\4", b"\x1aE\xdf\xa3webm", b"RIFF", b"OggS", b"fLaC"])
 def test_what_tells_no_length_has_none(data: bytes) -> None:
     assert seconds_of(data) is None
 
 
-@given(st.sampled_from([wav(0.01), ogg(1), mp4(1), flac(1)]), st.integers(0, 400), st.binary())
+@given(
+    st.sampled_from(
+        [
+            wav(0.01),
+            ogg(1),
+            mp4(1),
+            flac(1),
+            webm(1),
+            told_webm(1),
+            mp3(0.1),
+            tagged_mp3(0.1),
+            variable_mp3(1),
+        ]
+    ),
+    st.integers(0, 400),
+    st.binary(),
+)
 def test_a_damaged_recording_harms_nobody(recording: bytes, at: int, noise: bytes) -> None:
     seconds = seconds_of(recording[:at] + noise + recording[at + 2 * len(noise) :])
     assert seconds is None or seconds >= 0

@@ -198,7 +198,7 @@ def _check_providers(config: Config) -> list[Problem]:
         found.append(
             Problem("ai.mem0_url", "the engine mem0_proxy needs it, with http:// or https://")
         )
-    return found + _check_routes(config)
+    return found + _check_routes(config) + _check_services(config)
 
 
 def _check_tools(ai: AiConfig) -> list[Problem]:
@@ -258,19 +258,6 @@ def _check_routes(config: Config) -> list[Problem]:
     return found
 
 
-def _check_quirks(where: str, given: dict[str, str | int | float | bool]) -> list[Problem]:
-    from ai_bridge.config import Quirks
-
-    try:
-        msgspec.convert(given, Quirks)
-    except msgspec.ValidationError as error:
-        names = ", ".join(Quirks.__struct_fields__)
-        return [Problem(where, f"quirks: {error}; there are {names}")]
-    return []
-
-
-def _repeated(names: list[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
 def _check_services(config: Config) -> list[Problem]:
     """Look at who writes recordings down and who makes vectors."""
     ai = config.ai
@@ -294,3 +281,16 @@ def _check_services(config: Config) -> list[Problem]:
     return found
 
 
+def _check_quirks(where: str, given: dict[str, str | int | float | bool]) -> list[Problem]:
+    from ai_bridge.config import Quirks
+
+    try:
+        msgspec.convert(given, Quirks)
+    except msgspec.ValidationError as error:
+        names = ", ".join(Quirks.__struct_fields__)
+        return [Problem(where, f"quirks: {error}; there are {names}")]
+    return []
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

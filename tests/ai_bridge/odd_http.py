@@ -33,7 +33,7 @@ class OddHttpServer:
     """Serves every request with `answer`, one after another on each connection."""
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        self.answer = answer
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
         self.asked: list[Asked] = []
@@ -67,7 +67,7 @@ class OddHttpServer:
                 asked = await _read(reader)
                 self.asked.append(asked)
                 self.came.set()
-                await self._answer(asked, writer)
+                await self.answer(asked, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

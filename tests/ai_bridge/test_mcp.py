@@ -22,7 +22,8 @@ from ai_bridge.tools.registry import Effect, ToolContext, ToolError, ToolRegistr
 from ai_bridge.tools.schema import Dialect
 from ai_bridge.tools.servers import McpServers
 from protocol.codes import Code
-from tests.ai_bridge.odd_http import Answer, Asked, OddHttpServer, Writer, reply
+from tests.ai_bridge.odd_http import Answer, Asked, Writer, reply
+from tests.ai_bridge.odd_mcp import Odd, event, result, stream, text, tool
 
 CONTEXT = ToolContext(turn_id=1, tenant=1, user=1, conv=1, persona=1)
 ROOT = Path(__file__).parents[2]
@@ -93,70 +94,6 @@ async def test_the_official_server_tells_that_its_list_has_changed(peer: McpClie
 
 
 # --- a hand-written server -----------------------------------------------------------------------
-
-
-class Odd:
-    """A well-behaved server until a test puts something else in place of one method's answer."""
-
-    def __init__(self) -> None:
-        self.server = OddHttpServer(self._answer)
-        self.methods: dict[str, Answer] = {}
-        self.pages: list[list[dict[str, Any]]] = [[tool("echo")]]
-        self.clients: list[McpClient] = []
-
-    def client(self, **fields: Any) -> McpClient:
-        fields = {"allow_private": True, "timeout_s": 2.0, **fields}
-        client = McpClient(McpServer(name="odd", url=self.server.url + "/mcp", **fields))
-        self.clients.append(client)
-        return client
-
-    def heard(self, method: str) -> list[Asked]:
-        return [asked for asked in self.server.asked if asked.message.get("method") == method]
-
-    async def _answer(self, asked: Asked, writer: Writer) -> None:
-        message = asked.message
-        method = message.get("method", "")
-        if method in self.methods:
-            await self.methods[method](asked, writer)
-        elif "id" not in message or not method:
-            reply(writer, status=202)
-        elif method == "initialize":
-            info = {"protocolVersion": VERSION, "capabilities": {}, "serverInfo": {}}
-            reply(writer, result(asked, info), mcp_session_id="s-1")
-        elif method == "tools/list":
-            page = int(message["params"].get("cursor", "0"))
-            found: dict[str, Any] = {"tools": self.pages[page]}
-            if page + 1 < len(self.pages):
-                found["nextCursor"] = str(page + 1)
-            reply(writer, result(asked, found))
-        else:
-            reply(writer, result(asked, text("ok")))
-
-
-def tool(name: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "description": f"Does {name}.",
-        "inputSchema": {"type": "object"},
-        **fields,
-    }
-
-
-def result(asked: Asked, value: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": asked.message["id"], "result": value}
-
-
-def text(*parts: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": part} for part in parts]}
-
-
-def event(value: Any) -> bytes:
-    return b"event: message\ndata: " + json.dumps(value).encode() + b"\n\n"
-
-
-def stream(writer: Writer, *pieces: bytes) -> None:
-    """Begin an event stream that ends with the connection."""
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + b"".join(pieces))
 
 
 @pytest.fixture
@@ -613,7 +550,7 @@ async def test_a_changed_list_is_told_in_the_servers_own_stream(odd: Odd) -> Non
     told = asyncio.Event()
     changed = event({"method": "notifications/tools/list_changed"})
     gets: list[Asked] = []
-    usual = odd.server._answer
+    usual = odd.answer
 
     async def answer(asked: Asked, writer: Writer) -> None:
         if asked.method != "GET":
@@ -625,7 +562,7 @@ async def test_a_changed_list_is_told_in_the_servers_own_stream(odd: Odd) -> Non
         await told.wait()
         writer.close()
 
-    odd.server._answer = answer
+    odd.server.answer = answer
     client = odd.client(headers={"authorization": Secret("Bearer k")})
     client.list_changed = told.set
     await client.listen()
@@ -677,12 +614,12 @@ async def test_only_a_server_that_says_so_is_listened_to(
 async def test_a_stream_that_is_none_ends_in_a_typed_failure(
     odd: Odd, answer: Answer, reason: str
 ) -> None:
-    usual = odd.server._answer
+    usual = odd.answer
 
     async def either(asked: Asked, writer: Writer) -> None:
         await (answer if asked.method == "GET" else usual)(asked, writer)
 
-    odd.server._answer = either
+    odd.server.answer = either
     with pytest.raises(McpFailure) as failure:
         await odd.client().listen()
     assert failure.value.reason == reason
@@ -691,12 +628,12 @@ async def test_a_stream_that_is_none_ends_in_a_typed_failure(
 async def test_a_stream_of_a_forgotten_session_ends_and_the_session_is_begun_anew(
     odd: Odd,
 ) -> None:
-    usual = odd.server._answer
+    usual = odd.answer
 
     async def either(asked: Asked, writer: Writer) -> None:
         await (_status(404) if asked.method == "GET" else usual)(asked, writer)
 
-    odd.server._answer = either
+    odd.server.answer = either
     client = odd.client()
     await client.listen()
     await client.call("echo", {})

@@ -260,7 +260,8 @@ class ChatJob:
             run.end_attempt(answered=answered)
         slot.note_success()
         self._lease.stick()
-        if not offered:  # their cost is in the reported figure, and not in the estimate
+        # What is estimated otherwise than by its text teaches nothing about texts.
+        if not tool_tokens and not any(message.images for message in context.messages):
             self._learn(slot.model, context, end)
         return end
 
@@ -277,9 +278,15 @@ class ChatJob:
             window_tokens=window // 2 if shrink else window,
             answer_tokens=self._config.answer_tokens,
             history_messages=self._config.history_messages,
+            rules=self._config.rules if _is_persona(request) else "",
             tool_tokens=tool_tokens,
             ratio=self._engine.ratios.get(slot.model),
         )
+
+
+def _is_persona(request: TurnRequest) -> bool:
+    """Tell whether a persona answers somebody: no bare model, and no work behind the scenes."""
+    return request.persona.id != 0 and request.priority is not Priority.BACKGROUND
 
 
 def _outcome(run: TurnRun, end: CallEnd) -> Outcome:

@@ -100,7 +100,7 @@ def put_first(words: Sequence[str]) -> list[str]:
     pending = list(words)
     while pending:
         word = pending.pop(0)
-        if word == "--" or word == "chat":
+        if word == "--" or (word == "chat" and not rest):
             # What follows belongs to the command alone.
             rest += [word, *pending]
             break

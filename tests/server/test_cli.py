@@ -97,6 +97,8 @@ def test_common_options_may_stand_anywhere() -> None:
     words = ["user", "list", "--data-dir", "d", "--set=a.b=c", "--tenant", "t"]
     assert put_first(words) == ["--data-dir", "d", "--set=a.b=c", "user", "list", "--tenant", "t"]
     assert put_first(["chat", "--config", "x"]) == ["chat", "--config", "x"]
+    key = ["token", "key", "add", "x", "--scope", "chat"]
+    assert put_first([*key, "--data-dir", "d"]) == ["--data-dir", "d", *key]
     assert put_first(["user", "--", "--config"]) == ["user", "--", "--config"]
 
 

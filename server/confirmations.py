@@ -7,6 +7,7 @@ tool, and returns what the first of that person's devices says. Nobody answers f
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from ai_bridge.tools.registry import ToolContext
 from ai_bridge.types import ToolCall
 from protocol.codes import Caps, Code, Settled
 from protocol.envelopes import Confirm, Frame, ToolAsk, ToolSettled
+from protocol.states import State
 from server.errors import ServiceError
 from server.hub import Encoded
 from server.streams import Stream
@@ -117,7 +119,7 @@ class Confirmations:
 
     def _unaskable(self, user: int) -> str:
         """Return why this user cannot be asked, "" if they can."""
-        if not any(session.caps & _CONFIRM for session in self._core.hub.sessions_of(user)):
+        if not any(self._devices(user)):
             return "nobody"
         if self._asked[user] >= MAX_OF_USER:
             return "user_full"
@@ -147,9 +149,15 @@ class Confirmations:
     def _tell(self, user: int, frame: Frame) -> None:
         # As replies, which are never dropped: there are few, and nothing would bring them back.
         encoded = Encoded(frame)
+        for session in self._devices(user):
+            session.outbox.reply(encoded.bytes_for(session))
+
+    def _devices(self, user: int) -> "Iterator[Session]":
+        """Yield the connections on which a user can be asked."""
         for session in self._core.hub.sessions_of(user):
-            if session.caps & _CONFIRM:
-                session.outbox.reply(encoded.bytes_for(session))
+            # One that signs in is told all that is open once it has its welcome.
+            if session.caps & _CONFIRM and session.state is not State.ATTACHING:
+                yield session
 
 
 def preview(args: str) -> tuple[str, int]:

@@ -24,12 +24,15 @@ from protocol.envelopes import (
     MsgPush,
     StreamDelta,
     StreamEnd,
+    Synced,
     ToolAsk,
+    Welcome,
 )
 from protocol.envelopes import ToolSettled as SettledFrame
 from server import confirmations
 from server.config_sections import AiConfig, ProviderConfig
 from server.confirmations import ARGS_CHARS, CONFIRM_S, preview
+from server.handlers.connection import catch_up
 from tests.server.harness import (
     ALL_CAPS,
     TRANSPORTS,
@@ -282,6 +285,60 @@ async def test_a_device_that_comes_back_is_asked_again(tmp_path: Path) -> None:
         await again.expect(SettledFrame)
         await ended(again, sid)
         assert len(here.mails) == 1
+
+
+async def test_nothing_is_asked_before_the_welcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place(tmp_path) as here:
+        ann, first = await here.talk()
+        read = asyncio.Event()
+        in_time = asyncio.Event()
+
+        async def slow(*args: Any) -> Synced:
+            read.set()
+            await in_time.wait()
+            return await catch_up(*args)
+
+        monkeypatch.setattr("server.signin.catch_up", slow)
+        second = await here.server.dial()
+        second.send(second.hello(ann, 2, caps=ASKING, sync=fresh_sync()))
+        await read.wait()
+        sid = await here.want(first)
+        asked = await first.expect(ToolAsk)
+        in_time.set()
+        seen = [await second.next() for _ in range(3)]
+        assert [type(frame) for frame in seen] == [Welcome, Synced, ToolAsk]
+        assert seen[-1] == asked
+        await second.ask(Confirm, sid, asked.call, True)
+        await ended(first, sid)
+        assert not [f for f in await second.settled() if isinstance(f, ToolAsk)]
+
+
+async def test_who_is_only_about_to_sign_in_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place(tmp_path) as here:
+        ann, first = await here.talk()
+        await first.close()
+        await eventually(lambda: here.server.core.hub.size == 0)
+        old = await here.server.connect(ann, number=3, caps=ALL_CAPS)
+        reading, in_time = asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Synced:
+            reading.set()
+            await in_time.wait()
+            return await catch_up(*args)
+
+        monkeypatch.setattr("server.signin.catch_up", slow)
+        peer = await here.server.dial()
+        peer.send(peer.hello(ann, 2, caps=ASKING, sync=fresh_sync()))
+        await reading.wait()
+        sid = await here.want(old)
+        await ended(old, sid)
+        assert here.outcomes == {"nobody": 1}
+        in_time.set()
+        await peer.expect(Welcome)
 
 
 async def test_questions_are_bounded_per_user_and_in_all(

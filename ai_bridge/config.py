@@ -125,6 +125,8 @@ class BridgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """On start, look for a local Ollama and for keys in the environment, if no provider is set."""
     default_model: str = ""
     """Model of turns that name none; empty: the first model of the first provider."""
+    rules: str = ""
+    """Stands before the prompt of every persona; models that are asked as such do not see it."""
     routes: tuple[Route, ...] = ()
     max_streams: int = 800
     tenants: tuple[TenantShare, ...] = ()

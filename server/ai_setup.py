@@ -9,12 +9,14 @@ from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig, Quirks, Route, Target, TenantShare
 from ai_bridge.config import ProviderConfig as BridgeProvider
 from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
+from ai_bridge.moderation import Action, Checker, Moderation, Stage
+from ai_bridge.moderators import ServiceCheck, WordCheck
 from ai_bridge.prices import Price, PriceTable
 from ai_bridge.tools.builtin import builtin_tools
 from ai_bridge.tools.loop import Confirm, LoopLimits, ToolLoop, deny
 from ai_bridge.tools.registry import ToolRegistry
 from ai_bridge.tools.servers import source_of
-from server.config_sections import AiConfig, ProviderConfig
+from server.config_sections import AiConfig, ModerationConfig, ProviderConfig
 from server.confirmations import CONFIRM_S
 from storage.people import list_tenants
 from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 MICRO: Final = 1_000_000
+_ACTIONS: Final = {"flag": Action.FLAG, "replace": Action.REPLACE, "block": Action.BLOCK}
 
 
 def bridge_config(ai: AiConfig, added: tuple[BridgeProvider, ...] = ()) -> BridgeConfig:
@@ -41,6 +44,7 @@ def bridge_config(ai: AiConfig, added: tuple[BridgeProvider, ...] = ()) -> Bridg
         providers=(*map(to_provider, configured), *added),
         detect=ai.detect and not added,
         default_model=ai.default_model,
+        rules=ai.rules,
         routes=tuple(
             Route(name=name, targets=tuple(map(_target, places)))
             for name, places in ai.routes.items()
@@ -99,13 +103,40 @@ def make_bridge(
     confirm: Confirm = deny,
 ) -> Bridge:
     """Return the bridge of this server, not started yet; `confirm` asks people about tools."""
-    return Bridge(
+    bridge = Bridge(
         bridge_config(ai, added),
         lag_ms=lag_ms,
         tools=_tool_loop(tool_registry(ai), confirm),
         engines=make_engines(ai),
         default_engine=ai.engine,
         billing=billing,
+    )
+    bridge.moderation = make_moderation(ai.moderation, bridge)
+    return bridge
+
+
+def make_moderation(given: ModerationConfig, bridge: Bridge) -> Moderation | None:
+    """Return what looks at questions and answers, None if nothing does."""
+    checkers: list[Checker] = []
+    if given.words:
+        checkers.append(WordCheck(given.words, _ACTIONS[given.word_action]))
+    if given.provider:
+        checkers.append(
+            ServiceCheck(
+                lambda: bridge.provider(given.provider),
+                given.model,
+                thresholds=given.thresholds,
+                action=_ACTIONS[given.service_action],
+            )
+        )
+    if not checkers or not given.stages:
+        return None
+    return Moderation(
+        checkers,
+        stages=map(Stage, given.stages),
+        fail_open=given.fail_open,
+        timeout_s=given.timeout_s,
+        at_once=given.at_once,
     )
 
 

@@ -45,6 +45,7 @@ def check(config: Config) -> list[Problem]:
         *_check_storage(config),
         *_check_keys(config),
         *_check_providers(config),
+        *_check_moderation(config),
     ]
     return sorted(problems, key=lambda problem: not problem.fatal)
 
@@ -278,6 +279,29 @@ def _check_services(config: Config) -> list[Problem]:
     embeddings = ai.embeddings
     if (embeddings.provider or embeddings.base_url) and not embeddings.model:
         found.append(Problem("ai.embeddings", "model is missing, such as text-embedding-3-small"))
+    return found
+
+
+def _check_moderation(config: Config) -> list[Problem]:
+    from ai_bridge.moderators import WordCheck
+
+    given = config.ai.moderation
+    kinds = {provider.name: provider.kind for provider in config.ai.providers}
+    where, found = "ai.moderation", []
+    try:
+        WordCheck(given.words)
+    except ValueError as error:
+        found.append(Problem(f"{where}.words", str(error)))
+    if given.provider in kinds:
+        if not kinds[given.provider].startswith("openai"):
+            text = f"the provider {given.provider!r} has no OpenAI-shaped interface"
+            found.append(Problem(f"{where}.provider", text))
+    elif given.provider:
+        text = f"there is no provider called {given.provider!r} here; it may come by command"
+        found.append(Problem(f"{where}.provider", text, False))
+    if (given.words or given.provider) and not given.stages:
+        text = "nothing is checked: name input, output or both"
+        found.append(Problem(f"{where}.stages", text, False))
     return found
 
 

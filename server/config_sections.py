@@ -492,6 +492,63 @@ class ToolListConfig(Section, frozen=True):
     )
 
 
+class ModerationConfig(Section, frozen=True):
+    """What people may ask and models may answer. Nothing is checked without `words` or `provider`.
+
+    Work behind the scenes (summaries, memories) is not checked.
+    """
+
+    words: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=64)]],
+        Meta(
+            max_length=5000,
+            description="Words and phrases to look for, in any width and case. Chinese is found "
+            "anywhere, words of scripts with spaces only whole.",
+        ),
+    ] = field(default_factory=list)
+    word_action: Annotated[
+        Literal["flag", "replace", "block"],
+        _about(
+            "What follows when one is found: a line in the log; stars in its place (in a question; "
+            "an answer is blocked); or the end of the turn."
+        ),
+    ] = "block"
+    provider: Annotated[
+        str,
+        _about("Name of one of the `ai.providers` with an OpenAI-shaped `/moderations` to ask."),
+    ] = ""
+    model: Annotated[
+        str, Meta(min_length=1, max_length=128, description="Its model for moderation.")
+    ] = "omni-moderation-latest"
+    thresholds: Annotated[
+        dict[str, Annotated[float, Meta(ge=0, le=1)]],
+        _about(
+            "Score from which a category counts, such as `violence = 0.8`; for categories that are "
+            "not named the service's own opinion does."
+        ),
+    ] = field(default_factory=dict)
+    service_action: Annotated[
+        Literal["flag", "block"],
+        _about("What follows when a category counts: a line in the log, or the end of the turn."),
+    ] = "block"
+    stages: Annotated[
+        list[Literal["input", "output"]],
+        _about(
+            "`input`: questions, before a service is asked. `output`: answers, every 200 "
+            "characters while they come, and the whole at its end."
+        ),
+    ] = field(default_factory=lambda: ["input", "output"])
+    fail_open: Annotated[
+        bool, _about("Let pass what nobody could check in time. Otherwise it is held back.")
+    ] = True
+    timeout_s: Annotated[float, Meta(gt=0, le=30, description="Seconds that a check may take.")] = (
+        1.5
+    )
+    at_once: Annotated[
+        int, Meta(ge=1, le=1000, description="Checks at a time; 512 more may wait.")
+    ] = 32
+
+
 class AiConfig(Section, frozen=True):
     """Who answers when a persona is asked."""
 
@@ -606,6 +663,17 @@ class AiConfig(Section, frozen=True):
     speech: Annotated[SpeechConfig, _about("Who writes recordings down: `[ai.speech]`, below.")] = (
         field(default_factory=SpeechConfig)
     )
+    rules: Annotated[
+        str,
+        Meta(
+            max_length=8000,
+            description="Stands before the prompt of every persona, for every way in: the place "
+            "for a company's rules. Models that programs ask by their own name do not see it.",
+        ),
+    ] = ""
+    moderation: Annotated[
+        ModerationConfig, _about("What may be asked and answered: `[ai.moderation]`, below.")
+    ] = field(default_factory=ModerationConfig)
     embeddings: Annotated[
         EmbeddingsConfig, _about("Who makes the vectors of memories: `[ai.embeddings]`, below.")
     ] = field(default_factory=EmbeddingsConfig)

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from server.metrics import Figure
+from ai_bridge.moderation import ModerationStats
+from server.metrics import Figure, Spread
 
 if TYPE_CHECKING:
+    from ai_bridge.moderation import Moderation
     from server.core import Core
 
 
-def talk_figures(core: "Core") -> Iterator[Figure]:
+def talk_figures(core: "Core") -> Iterator[Figure | Spread]:
     """Yield the figures."""
     rooms, cards = core.rooms, core.cards.stats
     yield Figure("gauge", "rooms", "Groups with personas remembered.", len(rooms))
@@ -27,6 +29,7 @@ def talk_figures(core: "Core") -> Iterator[Figure]:
     yield Figure("gauge", "tool_questions_open", "Tools that wait for a yes.", len(questions))
     ended = dict(questions.outcomes)
     yield Figure("counter", "tool_questions", "Questions about tools, by end.", ended, "end")
+    yield from _moderation_figures(core.bridge.moderation)
     billing = core.bridge.billing
     if billing is not None:
         ledger = billing.ledger
@@ -34,3 +37,15 @@ def talk_figures(core: "Core") -> Iterator[Figure]:
         yield Figure("counter", "budget_expired", "Reservations never settled.", ledger.expired)
         yield Figure("counter", "budget_warnings", "Budgets four fifths spent.", ledger.warned)
         yield Figure("counter", "ai_unpriced", "Calls of models without price.", billing.unpriced)
+
+
+def _moderation_figures(moderation: "Moderation | None") -> Iterator[Figure | Spread]:
+    stats = moderation.stats if moderation is not None else ModerationStats()
+    inside = moderation.gate.inside if moderation is not None else 0
+    yield Figure("counter", "moderation_checks", "By stage, verdict.", stats.checked, "check")
+    yield Figure("counter", "moderation_failed", "Without a verdict.", stats.failed, "why")
+    yield Figure("gauge", "moderation_running", "Running, waiting.", inside)
+    seconds = stats.seconds
+    yield Spread(
+        "moderation_seconds", "Time of a check.", seconds.bounds, seconds.counts, seconds.total
+    )

@@ -263,7 +263,7 @@ def figures() -> frozenset[str]:
     ).render()
     names = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.M))
     # These need a whole server to be read.
-    for module in ("talk_figures", "tool_figures", "memory_stats", "http/asking"):
+    for module in ("talk_figures", "engines", "tool_figures", "memory_stats", "http/asking"):
         text = (ROOT / "server" / f"{module}.py").read_text()
         names |= {f"parlance_{name}" for name in re.findall(r'Figure\(\s*"\w+", "(\w+)"', text)}
     return frozenset(names | {f"{name}_total" for name in names})

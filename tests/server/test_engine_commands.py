@@ -5,15 +5,12 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from bench.provider.mem0 import FakeMem0
 from protocol.rows import Persona
-from server.__main__ import app, put_first
 from server.commands import engines
-from server.commands.context import command_line
 from storage.accounts import create_user
 from storage.engines import ChoiceState, EngineChoice, ask_engine, engine_choices, settle_engine
 from storage.people import create_tenant
@@ -21,6 +18,7 @@ from storage.personas import save_persona, upsert_builtin
 from storage.rows import StoreOptions
 from storage.store import Store
 from tests.conftest import sqlite_url
+from tests.server.shell import Shell
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +35,15 @@ def mem0_url() -> Iterator[str]:
     loop.close()
 
 
-class Shell:
-    """Runs commands on one data folder."""
+class EngineShell(Shell):
+    """Runs commands with a mem0 server; what they say comes without line ends."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], mem0_url: str) -> None:
-        self.folder = folder
-        self.mem0_url = mem0_url
-        self._capsys = capsys
+    mem0_url = ""
 
     def run(self, *words: str, code: int = 0) -> str:
-        settings = ["--set", "ai.detect=false", "--set", "server.port=1"]
+        settings = ["--set", "ai.detect=false"]
         settings += ["--set", f"ai.mem0_url={self.mem0_url}"] if self.mem0_url else []
-        base = ["--data-dir", str(self.folder), *settings]
-        done = command_line(app, put_first([*words, *base]))
-        out, err = self._capsys.readouterr()
-        assert done == code, out + err
-        return " ".join((out + err).split())
+        return " ".join(super().run(*words, *settings, code=code).split())
 
     async def choices(self) -> list[EngineChoice]:
         async with self.store() as store:
@@ -71,18 +62,13 @@ class Shell:
 
 
 @pytest.fixture
-def shell(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    mem0_url: str,
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return Shell(tmp_path / "data", capsys, mem0_url)
+def shell(shell: Shell, capsys: pytest.CaptureFixture[str], mem0_url: str) -> EngineShell:
+    engines = EngineShell(shell.folder, capsys)
+    engines.mem0_url = mem0_url
+    return engines
 
 
-def test_engines_are_listed_told_of_and_asked(shell: Shell) -> None:
+def test_engines_are_listed_told_of_and_asked(shell: EngineShell) -> None:
     listed = shell.run("engine", "list")
     assert "chat_engine memory, tools, personality everybody" in listed
     assert "mem0_proxy mem0, tools, personality" in listed
@@ -92,7 +78,7 @@ def test_engines_are_listed_told_of_and_asked(shell: Shell) -> None:
     assert "chat_engine ok mem0_proxy ok" in shell.run("engine", "health")
 
 
-def test_a_switch_is_written_down_for_whom_it_is_meant(shell: Shell) -> None:
+def test_a_switch_is_written_down_for_whom_it_is_meant(shell: EngineShell) -> None:
     shell.run("tenant", "add", "acme")
     assert "Written down" in shell.run("engine", "switch", "mem0_proxy", "--tenant", "acme")
     shell.run("engine", "switch", "mem0_proxy")
@@ -105,7 +91,7 @@ def test_a_switch_is_written_down_for_whom_it_is_meant(shell: Shell) -> None:
     assert "waits for a server" in listed
 
 
-def test_a_persona_is_chosen_for_by_name_where_its_tenant_may_see_it(shell: Shell) -> None:
+def test_a_persona_is_chosen_for_by_name_where_its_tenant_may_see_it(shell: EngineShell) -> None:
     async def fill() -> int:
         async with shell.store() as store:
             acme = await store.change([], lambda tx: create_tenant(tx, "acme", "Acme"))
@@ -136,7 +122,7 @@ def test_a_persona_is_chosen_for_by_name_where_its_tenant_may_see_it(shell: Shel
     assert "in the tenant acme" in listed
 
 
-def test_what_does_not_exist_is_refused_with_the_way_to_see_what_does(shell: Shell) -> None:
+def test_what_does_not_exist_is_refused_with_the_way_to_see_what_does(shell: EngineShell) -> None:
     assert "parlance engine list" in shell.run("engine", "switch", "nobody", code=1)
     assert "no tenant" in shell.run("engine", "switch", "chat_engine", "--tenant", "x", code=1)
     assert "no persona" in shell.run("engine", "switch", "chat_engine", "--persona", "x", code=1)
@@ -145,7 +131,7 @@ def test_what_does_not_exist_is_refused_with_the_way_to_see_what_does(shell: She
     assert shell.asked() == []
 
 
-def test_an_engine_that_is_ill_is_not_chosen_and_the_command_says_why(shell: Shell) -> None:
+def test_an_engine_that_is_ill_is_not_chosen_and_the_command_says_why(shell: EngineShell) -> None:
     shell.mem0_url = "http://127.0.0.1:1"
     said = shell.run("engine", "switch", "mem0_proxy", code=1)
     assert "mem0_proxy was not chosen. The mem0 server does not answer." in said
@@ -166,7 +152,7 @@ def test_an_engine_that_is_ill_is_not_chosen_and_the_command_says_why(shell: She
     ],
 )
 def test_where_a_server_runs_the_command_tells_what_came_of_it(
-    shell: Shell,
+    shell: EngineShell,
     monkeypatch: pytest.MonkeyPatch,
     state: ChoiceState,
     reason: str,
@@ -182,7 +168,7 @@ def test_where_a_server_runs_the_command_tells_what_came_of_it(
 
 
 def test_somebody_who_asks_again_meanwhile_is_told_to_look(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
+    shell: EngineShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(shell, monkeypatch, lambda asked: None)
     assert "somebody else" in shell.run("engine", "switch", "mem0_proxy", code=1)
@@ -196,7 +182,7 @@ def replaced(asked: EngineChoice, state: ChoiceState, reason: str) -> EngineChoi
 
 
 def answering(
-    shell: Shell,
+    shell: EngineShell,
     monkeypatch: pytest.MonkeyPatch,
     answer: Callable[[EngineChoice], EngineChoice | None],
 ) -> None:

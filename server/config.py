@@ -180,6 +180,8 @@ def show(value: object) -> str:
     match value:
         case Secret():
             return repr(value)
+        case None:
+            return "(not set)"
         case bool():
             return "true" if value else "false"
         case str():

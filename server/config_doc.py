@@ -83,7 +83,9 @@ def _lines() -> Iterator[str]:
         for entry in ENTRIES.values():
             if entry.key.startswith(f"{name}."):
                 key = entry.key.split(".", 1)[1]
-                yield _row(key, show(entry.default), entry.type, entry.about)
+                title, _ = _TABLES.get(entry.key, ("", None))
+                default = "(below)" if title == f"[{entry.key}]" else show(entry.default)
+                yield _row(key, default, entry.type, entry.about)
         for key, (title, table) in _TABLES.items():
             if key.startswith(f"{name}."):
                 yield from _table(title, table)

@@ -222,8 +222,14 @@ def unwrap(kind: inspect.Type) -> inspect.Type:
 
 def expected(annotation: Any) -> str:
     """Say in words what values a field takes."""
-    kind = unwrap(inspect.type_info(annotation))
+    return _expected(inspect.type_info(annotation))
+
+
+def _expected(given: inspect.Type) -> str:
+    kind = unwrap(given)
     match kind:
+        case inspect.UnionType():  # with None, for what is not set
+            return _expected(next(one for one in kind.types if not _is_none(one)))
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType():
@@ -245,6 +251,10 @@ def expected(annotation: Any) -> str:
             return "a text, or `env:NAME`, or `file:path`"
         case _:
             return "a text"
+
+
+def _is_none(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.NoneType)
 
 
 def _range(kind: inspect.IntType | inspect.FloatType) -> str:

@@ -509,3 +509,11 @@ async def test_letters_that_come_from_a_file_later_are_dropped_too(town: Town) -
     await town.do((), dead_letters.add_dead, letters=[late])
     await Eraser(town.store, Audience()).drop_letters()
     assert await holding(town.store, town.mark) == set()
+
+
+def test_the_paper_says_of_every_table_what_happens_to_it() -> None:
+    text = (SCHEMA_DIR.parents[1] / "docs" / "behavior.md").read_text()
+    section = text.split("## What erasing means")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert named == set(all_tables()), "say it in docs/behavior.md, and do it"

@@ -8,9 +8,10 @@ answers while they come: output_guard.py.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -28,6 +29,8 @@ MAX_CHARS = 160_000
 """Of one text. A longer one is held back: nobody could tell in time what is in it."""
 EARLIER_CHARS = 10_000
 """Of what was said since the last answer, before the question; the newest."""
+MAX_REFUSED = 10_000
+"""Refused questions that are remembered, by their digest; the oldest are forgotten."""
 TIMEOUT_S = 1.5
 AT_ONCE = 32
 WAITING = 512
@@ -139,6 +142,11 @@ class Moderation:
         self._fail_open = fail_open
         self._timeout_s = timeout_s
         self._clock = clock
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
+
+    def refused(self, text: str) -> bool:
+        """Tell whether this process has refused this question: no model may read it later."""
+        return bool(self._refused) and _digest(text) in self._refused
 
     async def check(self, stage: Stage, text: str, subject: Subject) -> Verdict:
         """Judge a text. Never fails; cancelling it leaves nothing open."""
@@ -160,11 +168,12 @@ class Moderation:
     async def question(self, request: TurnRequest) -> TurnRequest | Verdict:
         """Judge what a turn asks; return the request to go on with, or why it must not.
 
-        Also looks at what stands between the last answer and the question, such as an earlier
-        question that was refused: the model is not shown it if it is bad. What lies before the
-        last answer was looked at in its time.
+        Also looks at what people said between the last answer and the question, which nobody has
+        looked at yet: the model is not shown it if it is bad. Nor is it shown what was refused.
         """
         history = request.history
+        if self._refused:
+            history = _without(history, self.refused)
         first, last = _asked(history)
         if last < 0:
             return request
@@ -175,6 +184,8 @@ class Moderation:
             self.check(Stage.INPUT, earlier, subject),
         )
         if verdict.action is Action.BLOCK:
+            if verdict.why != UNCHECKED:
+                self._remember(question.text)
             return verdict
         if verdict.action is Action.REPLACE:
             question = structs.replace(question, text=verdict.text)
@@ -185,6 +196,11 @@ class Moderation:
         """Close the checkers' connections; checks must have ended."""
         for asked in self._asked:
             await asked.checker.aclose()
+
+    def _remember(self, text: str) -> None:
+        self._refused[_digest(text)] = None
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
 
     async def _judge(self, stage: Stage, text: str, subject: Subject) -> Verdict:
         if len(text) > MAX_CHARS:
@@ -239,6 +255,22 @@ class _Asked:
         self.checker = checker
         self.failures = 0
         self.paused_until = 0.0
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _without(
+    history: tuple[ChatMessage, ...], refused: Callable[[str], bool]
+) -> tuple[ChatMessage, ...]:
+    """Leave out refused messages of people; the last one is the question and is looked at anew."""
+    last = _asked(history)[1]
+    return tuple(
+        one
+        for at, one in enumerate(history)
+        if at == last or one.role is not Role.USER or not refused(one.text)
+    )
 
 
 def _asked(history: tuple[ChatMessage, ...]) -> tuple[int, int]:

@@ -382,6 +382,45 @@ async def test_a_refused_question_is_not_shown_to_the_model_later(
     assert "fine" in str(provider.requests[-1].body["messages"])
 
 
+async def test_a_refused_question_stays_hidden_when_later_ones_were_answered(
+    world: World, provider: ScriptedProvider, judge: ScriptedProvider
+) -> None:
+    await world.start(ServiceCheck(lambda: at(judge)))
+    refused = ChatMessage(Role.USER, "how do I kill time")
+    asked = judge.stats.requests
+    assert (await world.ask(refused.text))[1].reason is EndReason.FILTERED
+    assert world.moderation.refused(refused.text)
+    assert not world.moderation.refused("fine")
+    history = (
+        ChatMessage(Role.USER, "Hello"),
+        refused,
+        ChatMessage(Role.USER, "fine"),
+        ChatMessage(Role.ASSISTANT, "Hi"),
+        refused,
+        ChatMessage(Role.USER, "Where are we?"),
+    )
+    assert (await world.ask(history=history))[1].reason is EndReason.STOP
+    sent = [one["content"] for one in provider.requests[-1].body["messages"]]
+    assert sent[1:] == ["Hello", "fine", "Hi", "Where are we?"]
+    judge.bad = {}  # the service has changed its mind, and so may the person
+    assert (await world.ask(refused.text))[1].reason is EndReason.STOP
+    assert judge.stats.requests > asked
+
+
+def test_refused_questions_are_forgotten_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ai_bridge.moderation.MAX_REFUSED", 3)
+    moderation = Moderation([WordCheck(["bad"])])
+
+    async def ask() -> None:
+        for number in range(5):
+            judged = await moderation.question(request(number, f"bad {number}"))
+            assert isinstance(judged, Verdict)
+
+    asyncio.run(ask())
+    known = [number for number in range(5) if moderation.refused(f"bad {number}")]
+    assert known == [2, 3, 4]
+
+
 async def test_a_masked_question_is_asked_with_stars(
     world: World, provider: ScriptedProvider
 ) -> None:
@@ -536,6 +575,7 @@ async def test_a_judge_that_is_down_lets_pass_or_holds_back(
     assert "could not be checked" in outcome.error
     assert outcome.retry_ms > 0
     assert provider.stats.requests == 0
+    assert not world.moderation.refused("kill")
 
 
 async def test_an_answer_that_nobody_can_judge_is_taken_back_if_the_operator_wants(

@@ -146,33 +146,45 @@ class HttpEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
         """See `Embedder`."""
+        vectors, _ = await self.embed_counted(texts)
+        return vectors
+
+    async def embed_counted(self, texts: Sequence[str]) -> tuple[list[bytes], int]:
+        """Return the vectors, and the tokens that the service counted for them; 0: it did not.
+
+        Raises:
+            ProviderFailure: see `Embedder`.
+        """
+        tokens = 0
         try:
             async with self.gate, asyncio.timeout(self._deadline_s):
                 vectors: list[bytes] = []
                 for at in range(0, len(texts), self._batch):
-                    vectors += await self._embed_batch(texts[at : at + self._batch])
+                    more, counted = await self._embed_batch(texts[at : at + self._batch])
+                    vectors += more
+                    tokens += counted
         except TimeoutError:
             raise _late() from None
         except GateFull:
             raise _busy() from None
         if len({len(vector) for vector in vectors}) > 1:
             raise malformed()
-        return vectors
+        return vectors, tokens
 
     async def aclose(self) -> None:
         """Close idle connections; calls must have ended."""
         await self._transport.aclose()
 
-    async def _embed_batch(self, texts: Sequence[str]) -> list[bytes]:
+    async def _embed_batch(self, texts: Sequence[str]) -> tuple[list[bytes], int]:
         decoder = BodyDecoder()
         await self._transport.stream(self._request(texts), decoder, _classify)
         try:
             listed = _lists.decode(decoder.body)
         except UNREADABLE:
             raise _unreadable(decoder.body) from None
-        if listed.usage is not None:
-            self.prompt_tokens += figure(listed.usage.prompt_tokens)
-        return await _in_order(listed.data, len(texts))
+        tokens = figure(listed.usage.prompt_tokens) if listed.usage is not None else 0
+        self.prompt_tokens += tokens
+        return await _in_order(listed.data, len(texts)), tokens
 
     def _request(self, texts: Sequence[str]) -> HttpRequest:
         body: dict[str, Any] = {

@@ -28,6 +28,7 @@ from server.confirmations import Confirmations
 from server.delivery import tell_unsure
 from server.devices import DeviceBook
 from server.directory import Conversation, Directory
+from server.embedder import service_embedder
 from server.engines import Engines
 from server.erasure import Erasures
 from server.handlers import build_router
@@ -50,6 +51,7 @@ from server.streams import Streams
 from server.summaries import Summaries
 from server.turn_records import TurnRecords
 from server.turns import Turns
+from server.usage_sums import UsageSums
 from storage.ids import new_id
 from storage.store import Store
 
@@ -152,7 +154,11 @@ class Core:
         self.speech = Speech(self)
         self.cards = CardShelf(store)
         self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
-        self.memories = Memories(store, self.ask, HashEmbedder(), clock=lambda: self.clock())
+        self.usage = UsageSums(store)
+        self.embedder = service_embedder(self, self.usage)
+        self.memories = Memories(
+            store, self.ask, HashEmbedder(), paid=self.embedder, clock=lambda: self.clock()
+        )
         self.erasures = Erasures(self)
         store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0
@@ -206,6 +212,9 @@ class Core:
         await self.speech.aclose()
         await self.summaries.close()
         await self.memories.aclose()
+        if self.embedder is not None:
+            await self.embedder.aclose()
+        await self.usage.aclose()
         await self.erasures.aclose()
 
     async def finish(self, deadline_s: float) -> None:
@@ -228,6 +237,7 @@ class Core:
             self.turns.checkpoint,
             self.confirmations.sweep,
             self.memories.sweep,
+            self.usage.sweep,
             self.erasures.sweep,
         ):
             try:

@@ -15,7 +15,7 @@ from ai_bridge.types import TurnRequest
 from server.memory_learner import Ask, Learner
 from server.memory_pairs import Pairs
 from server.memory_stats import MemoryLimits, MemoryStats, memory_figures
-from server.memory_vectors import Sleep, Vectors
+from server.memory_vectors import Payer, PayingEmbedder, Sleep, Unpaid, Vectors
 from storage.errors import StorageError
 from storage.ids import new_id as make_id
 from storage.memories import Memory, PairState, set_vectors, touch_memories
@@ -41,6 +41,7 @@ class Memories:
         ask: makes the model's answer for an extraction (Priority.BACKGROUND); None where there is
             no model that could: nothing is learnt then, and nothing put by for later.
         embedder: None to go by words alone.
+        paid: an embedder that keeps accounts, in its place.
         clock: monotonic seconds; the one that `sweep` is called with.
     """
 
@@ -50,6 +51,7 @@ class Memories:
         ask: Ask | None,
         embedder: Embedder | None = None,
         *,
+        paid: PayingEmbedder | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = _wall_ms,
         new_id: Callable[[], int] = make_id,
@@ -60,7 +62,9 @@ class Memories:
         self._store = store
         self._now_ms = now_ms
         self.stats = MemoryStats()
-        self._vectors = Vectors(embedder, self.stats, clock=clock, sleep=sleep)
+        if paid is None and embedder is not None:
+            paid = Unpaid(embedder)
+        self._vectors = Vectors(paid, self.stats, clock=clock, sleep=sleep)
         self.pairs = Pairs(store, self._vectors, limits, self.stats)
         self._learns = ask is not None
         self.learner = Learner(
@@ -170,7 +174,11 @@ class Memories:
         model = self._vectors.model
         _, rows = await self._store.read(read_pair(user, persona), snapshot=True)
         old: list[Memory] = [row.memory for row in rows if row.model != model]
-        vectors = await self._vectors.batch([memory.text for memory in old])
+        if not old:
+            return
+        # The operator chose another model: the tenant pays, no person's budget.
+        payer = Payer(old[0].tenant, 0, persona)
+        vectors = await self._vectors.batch([memory.text for memory in old], payer)
         if vectors is None:
             self.pairs.stale[user, persona] = None  # the embedder may be there again later
             return

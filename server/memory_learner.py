@@ -30,7 +30,7 @@ from ai_bridge.memory.vectors import Matrix
 from ai_bridge.types import TurnRequest
 from server.memory_pairs import Pair, Pairs
 from server.memory_stats import MemoryLimits, MemoryStats
-from server.memory_vectors import Vectors
+from server.memory_vectors import Payer, Vectors
 from storage.errors import StorageError
 from storage.memory_marks import (
     Learned,
@@ -289,7 +289,8 @@ class Learner:
         if pair is None:
             return []
         texts = [message.text for message in unread.written]
-        shown = await self._neighbours(pair, texts)
+        payer = Payer(unread.tenant, user, persona)
+        shown = await self._neighbours(pair, texts, payer)
         about = About(
             turn_id=self._new_id(),
             tenant=unread.tenant,
@@ -302,16 +303,16 @@ class Learner:
         found = parse_answer(answer, texts, len(shown))
         self._stats.skipped += found.skipped
         self._stats.rejected.update(found.rejected)
-        decisions = await self._decide(pair, shown, found.facts)
+        decisions = await self._decide(pair, shown, found.facts, payer)
         return [_learnt(one, unread, self._vectors.model) for one in decisions]
 
-    async def _neighbours(self, pair: Pair, texts: Sequence[str]) -> list[Memory]:
+    async def _neighbours(self, pair: Pair, texts: Sequence[str], payer: Payer) -> list[Memory]:
         """Return the known memories nearest to what was written."""
         if len(pair.memories) <= MAX_NEIGHBOURS:
             return pair.memories
         joined = "\n".join(texts)
         nearness = pair.words.resemblances(joined)
-        vectors = await self._vectors.batch([joined]) if pair.matrix.nbytes else None
+        vectors = await self._vectors.batch([joined], payer) if pair.matrix.nbytes else None
         if vectors:
             cosines = await pair.matrix.cosines(vectors[0])
             nearness = [max(near, cos or 0.0) for near, cos in zip(nearness, cosines, strict=True)]
@@ -319,11 +320,11 @@ class Learner:
         return [pair.memories[i] for i in order[:MAX_NEIGHBOURS]]
 
     async def _decide(
-        self, pair: Pair, shown: Sequence[Memory], facts: Sequence[Fact]
+        self, pair: Pair, shown: Sequence[Memory], facts: Sequence[Fact], payer: Payer
     ) -> list[Decision]:
         if not facts:
             return []
-        vectors = await self._vectors.batch([fact.text for fact in facts])
+        vectors = await self._vectors.batch([fact.text for fact in facts], payer)
         vectors = vectors or [b""] * len(facts)
         own = Matrix(vectors)
         cosines = [await pair.matrix.cosines(vector) for vector in vectors]

@@ -16,7 +16,7 @@ from ai_bridge.memory.types import Memory
 from ai_bridge.memory.vectors import Matrix
 from ai_bridge.scripts import normal
 from server.memory_stats import MemoryLimits, MemoryStats
-from server.memory_vectors import Vectors
+from server.memory_vectors import Payer, Vectors
 from storage.memories import Embedded, PairState, pair_memories, pair_state
 from storage.store import Store
 
@@ -32,10 +32,16 @@ _PREPARED_AT_ONCE: Final = 32
 class Pair:
     """What one persona remembers of one user, at revision `rev`."""
 
-    __slots__ = ("matrix", "memories", "nbytes", "queries", "rev", "stale", "words")
+    __slots__ = (
+        "matrix", "memories", "model", "nbytes", "queries", "rev", "stale", "tenant", "words",
+    )  # fmt: skip
 
-    def __init__(self, rev: int, memories: list[Memory], words: WordIndex, model: str) -> None:
+    def __init__(
+        self, rev: int, tenant: int, memories: list[Memory], words: WordIndex, model: str
+    ) -> None:
         self.rev = rev
+        self.tenant = tenant
+        self.model = model
         self.memories = memories
         self.words = words
         self.matrix = Matrix([m.vector if m.model == model else b"" for m in memories])
@@ -86,7 +92,7 @@ class Pairs:
             self._drop(key)
             return None
         kept = self._kept.get(key)
-        if kept is not None and kept.rev == state.rev:
+        if kept is not None and kept.rev == state.rev and kept.model == self._vectors.model:
             self._kept.move_to_end(key)
             self._stats.pair_hits += 1
             return kept
@@ -94,7 +100,8 @@ class Pairs:
         now, rows = await self._store.read(pair_memories(user, persona), snapshot=True)
         if now.off:
             return None
-        pair = Pair(now.rev, *await _prepare(rows), self._vectors.model)
+        tenant = rows[0].memory.tenant if rows else 0
+        pair = Pair(now.rev, tenant, *await _prepare(rows), self._vectors.model)
         self._keep(key, pair)
         return pair
 
@@ -129,7 +136,8 @@ class Pairs:
         started = time.perf_counter()
         vector = None
         if pair.matrix.nbytes and query:
-            vector = await self._vectors.one(query, self._limits.query_s)
+            payer = Payer(pair.tenant, user, persona)
+            vector = await self._vectors.one(query, self._limits.query_s, payer)
         cosines: Sequence[float | None] = [None] * len(pair.memories)
         if vector is not None:
             cosines = await pair.matrix.cosines(vector)

@@ -42,7 +42,7 @@ class MemoryStats(Struct):
     `rejected` counts facts by reason, `failed` readings by cause ("answer": no JSON, "ask": no
     answer, "store", "late"). `pair_hits`: the pair was in the cache; `query_hits`: the same
     question was as well. `lexical`: recalls that went by words only; `late`: those of them whose
-    vector did not come in time.
+    vector did not come in time. `unpaid`: vectors that no budget covered.
     """
 
     noted: int = 0
@@ -75,6 +75,7 @@ class MemoryStats(Struct):
     late: int = 0
     recall_failed: int = 0
     embed_failed: int = 0
+    unpaid: int = 0
     reembedded: int = 0
     uses_dropped: int = 0
 

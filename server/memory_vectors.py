@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
+from ai_bridge.account import BudgetExceeded
 from ai_bridge.memory.types import Embedder, Embedding
 from ai_bridge.memory.vectors import pack
 from server.memory_stats import MemoryStats
@@ -20,6 +21,42 @@ _PACKED_AT_ONCE: Final = 8
 Sleep = Callable[[float], Awaitable[None]]
 
 
+class Payer(NamedTuple):
+    """On whose account a vector is made. User 0: the tenant's as a whole."""
+
+    tenant: int
+    user: int
+    persona: int
+
+
+class PayingEmbedder(Protocol):
+    """An embedder (`ai_bridge.memory.types.Embedder`) that keeps accounts."""
+
+    @property
+    def model(self) -> str:
+        """Name that changes whenever its vectors do, "" while it can make none."""
+        ...
+
+    async def embed_for(self, payer: Payer, texts: Sequence[str]) -> Sequence[Embedding]:
+        """Return one vector for each text, all of one dimension. May raise anything."""
+        ...
+
+
+class Unpaid:
+    """An embedder that costs nothing."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    @property
+    def model(self) -> str:
+        return self._embedder.model
+
+    async def embed_for(self, payer: Payer, texts: Sequence[str]) -> Sequence[Embedding]:
+        """See `PayingEmbedder`."""
+        return await self._embedder.embed(texts)
+
+
 class Vectors:
     """Asks the embedder within a deadline; after three failures in a row it is left alone a while.
 
@@ -28,7 +65,7 @@ class Vectors:
 
     def __init__(
         self,
-        embedder: Embedder | None,
+        embedder: PayingEmbedder | None,
         stats: MemoryStats,
         *,
         clock: Callable[[], float],
@@ -49,28 +86,30 @@ class Vectors:
     @property
     def available(self) -> bool:
         """Whether asking makes sense at present."""
-        return self._embedder is not None and self._clock() >= self._closed_until
+        return bool(self.model) and self._clock() >= self._closed_until
 
-    async def one(self, text: str, deadline_s: float) -> bytes | None:
+    async def one(self, text: str, deadline_s: float, payer: Payer) -> bytes | None:
         """Return the packed vector of a text, None when there is none in time."""
-        found = await self._ask([text], deadline_s)
+        found = await self._ask([text], deadline_s, payer)
         return found[0] if found else None
 
-    async def batch(self, texts: Sequence[str]) -> list[bytes] | None:
+    async def batch(self, texts: Sequence[str], payer: Payer) -> list[bytes] | None:
         """Return the packed vectors of texts, None when they cannot be had now."""
         found: list[bytes] = []
         for start in range(0, len(texts), MAX_BATCH):
-            piece = await self._ask(texts[start : start + MAX_BATCH], BATCH_S)
+            piece = await self._ask(texts[start : start + MAX_BATCH], BATCH_S, payer)
             if piece is None:
                 return None
             found += piece
         return found
 
-    async def _ask(self, texts: Sequence[str], deadline_s: float) -> list[bytes] | None:
+    async def _ask(
+        self, texts: Sequence[str], deadline_s: float, payer: Payer
+    ) -> list[bytes] | None:
         embedder = self._embedder
         if embedder is None or not self.available:
             return None
-        work = asyncio.ensure_future(_embed(embedder, texts))
+        work = asyncio.ensure_future(_embed(embedder, payer, texts))
         timer = asyncio.ensure_future(_pause(self._sleep, deadline_s))
         work.add_done_callback(_look)
         try:
@@ -84,6 +123,9 @@ class Vectors:
             self._failed("late")
             return None
         error = work.exception()
+        if isinstance(error, BudgetExceeded):
+            self._stats.unpaid += 1
+            return None  # the account's fault, not the service's
         if error is not None:
             self._stats.embed_failed += 1
             self._failed(type(error).__name__)
@@ -99,8 +141,8 @@ class Vectors:
             log.warning("memory.embedder_paused", extra={"reason": why, "seconds": PAUSE_S})
 
 
-async def _embed(embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
-    found: Sequence[Embedding] = await embedder.embed(texts)
+async def _embed(embedder: PayingEmbedder, payer: Payer, texts: Sequence[str]) -> list[bytes]:
+    found = await embedder.embed_for(payer, texts)
     if len(found) != len(texts):
         raise ValueError("another number of vectors than of texts")
     packed = []

@@ -140,6 +140,8 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         lambda: tool_figures(core),
         core.memories.figures,
         core.speech.figures,
+        core.usage.figures,
+        *((core.embedder.figures,) if core.embedder is not None else ()),
         core.engines.figures,
         parts.lag.figures,
         *more,

@@ -81,7 +81,7 @@ async def service(narrow: Process) -> AsyncIterator[ScriptedProvider]:
     await provider.aclose()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["tcp", "json"])
 async def test_who_waits_sees_the_place_and_so_does_a_device_that_comes_later(
     narrow: Process, service: ScriptedProvider, door: str
 ) -> None:

@@ -2,9 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
+from aiohttp import web
 
+from ai_bridge.http.answers import Pulse, WholeAnswer
+from ai_bridge.turn import Turn
+from ai_bridge.types import Outcome, PersonaSpec, TurnRequest
 from protocol.codes import Caps, StreamState
 from protocol.envelopes import (
     Cancel,
@@ -20,6 +25,8 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import Head
+from server.http.asking import Recorded
+from server.http.following import Follower
 from tests.server.harness import TRANSPORTS, Peer, Server, fresh_sync, serving, watching
 from tests.server.model import Model
 from tests.server.test_streams import ask, talk
@@ -130,3 +137,51 @@ async def test_a_cancelled_one_lets_those_behind_it_move_up(tmp_path: Path) -> N
         await peer.expect(StreamEnd, lambda f: f.sid == second)
         tell(server)
         assert await places(peer) == [(third, 1)]
+
+
+class Watcher:
+    """Keeps the places that it is told, as the one behind a streamed HTTP answer."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.outcome: Outcome | None = None
+
+    def turn_queued(self, turn: Turn, place: int) -> None:
+        self.places.append(place)
+
+    def turn_started(self, turn: Turn) -> None: ...
+
+    def turn_changed(self, turn: Turn) -> None: ...
+
+    def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+async def test_a_request_over_http_that_follows_an_answer_is_told_too(tmp_path: Path) -> None:
+    async with Model() as model, serving(tmp_path, ai=model.config(user_running=1)) as server:
+        _, peer, conv = await talk(server)
+        running, waiting = await fill(server, model, peer, conv, 1)
+        watcher = Watcher()
+        follower = Follower(server.core, Pulse(server.core.loop), waiting, watcher)
+        tell(server)
+        follower.beat(0.0)
+        follower.beat(0.0)
+        assert watcher.places == [1]
+        await peer.ask(Cancel, running)
+        await model.call(1)
+        await eventually(lambda: watcher.places == [1, 0])
+        model.calls[1].finish("Hi")
+        await eventually(lambda: watcher.outcome is not None)
+
+
+async def test_a_program_that_asks_is_told_its_place_if_its_door_has_a_place_for_it(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        persona = PersonaSpec(0, "")
+        turn = Turn(TurnRequest(turn_id=1, tenant=1, user=1, conv=0, persona=persona, history=()))
+        told = Watcher()
+        waits_for_all = WholeAnswer(cast(web.Request, None), server.core.loop)
+        for inner in (told, waits_for_all):
+            Recorded(inner, server.core.records).turn_queued(turn, 4)
+        assert told.places == [4]

@@ -8,7 +8,7 @@ pass in between, and what was cut off goes on at the next start.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,7 @@ from protocol.envelopes import ConvPush, MemberPush, MyConvPush
 from protocol.rows import Conv, Member, Msg
 from server.delivery import publish_change, publish_rows, tell_unsure
 from server.directory import Conversation, member_row
+from server.metrics import Figure
 from storage import erasure
 from storage.erasure import DONE, Erasure, Kind, Left, Place
 from storage.errors import NotFound, StorageError
@@ -314,12 +315,13 @@ class Erasures:
 
     Attributes:
         revoked: called with a user whose tokens have become void; set by the doors.
-        failed: erasures that could not go on, each to be tried again.
+        done, failed: totals; what failed goes on later.
     """
 
     def __init__(self, core: "Core") -> None:
         self._core = core
         self.revoked: Callable[[int], None] = lambda user: None
+        self.done = 0
         self.failed = 0
         self._wanted = True
         self._not_before = 0.0
@@ -332,8 +334,11 @@ class Erasures:
         Raises:
             NotFound: no such user.
         """
-        job = await self._core.store.change((user,), partial(erasure.begin_user, user=user))
-        Members(self._core, self.revoked).begun(job)
+        job = await self._core.store.change(
+            (user,),
+            partial(erasure.begin_user, user=user),
+            publish=Members(self._core, self.revoked).begun,
+        )
         self._wake()
         return job
 
@@ -351,6 +356,13 @@ class Erasures:
     async def look(self) -> None:
         """Somebody has begun an erasure."""
         self._wake()
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield what the metrics page shows of this."""
+        ended = {"done": self.done, "failed": self.failed}
+        yield Figure("counter", "erasures", "Users and conversations erased.", ended, "end")
+        running = self._task is not None and not self._task.done()
+        yield Figure("gauge", "erasures_running", "Erasures under way.", int(running))
 
     def _wake(self) -> None:
         self._wanted = True
@@ -381,6 +393,7 @@ class Erasures:
             while jobs := await core.store.read(erasure.open_erasures(1)):
                 job = jobs[0]
                 await eraser.run(job)
+                self.done += 1
                 log.info("erasure.done", extra={"kind": job.kind, "target": job.target})
         except Exception as error:
             self.failed += 1

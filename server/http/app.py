@@ -139,6 +139,7 @@ def build_metrics(parts: HttpParts, *more: Source) -> Metrics:
         lambda: talk_figures(core),
         lambda: tool_figures(core),
         core.memories.figures,
+        core.erasures.figures,
         core.speech.figures,
         core.usage.figures,
         *((core.embedder.figures,) if core.embedder is not None else ()),

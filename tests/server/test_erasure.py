@@ -185,6 +185,9 @@ async def test_an_erasure_that_the_store_refused_is_tried_again(
         assert not job.finished
         server.advance(RETRY_S)
         await finished(server, Kind.USER, ann.id)
+        await eventually(lambda: erasures.done == 1)
+        figures = {figure.name: figure.value for figure in erasures.figures()}
+        assert figures["erasures"] == {"done": 1, "failed": 1}
 
 
 async def test_nothing_of_the_user_is_kept_in_memory_to_be_recalled(tmp_path: Path) -> None:

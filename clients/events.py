@@ -151,7 +151,8 @@ class StreamEnded(Event, frozen=True):
         seq: its message, which is in the view or about to come; 0 when nothing was stored.
         reason: None when the end was missed; the message, if any, says more.
         detail: what a person may do about an error.
-        text: of the answer, as far as it had arrived.
+        text: of the answer, as far as it had arrived; empty when it was taken back (FILTERED with
+            seq 0): remove what was shown.
     """
 
     sid: int

@@ -211,6 +211,8 @@ class Streams:
         stream = self.running.pop(f.sid, None)
         reason = EndReason(f.reason) if f.reason in set(EndReason) else EndReason.ERROR
         text = "" if stream is None else stream.text()
+        if reason is EndReason.FILTERED and not f.rev and not f.total:
+            text = ""  # it was taken back: nobody shows it any more
         ended = StreamEnded(f.sid, f.conv, f.seq, reason, f.code or 0, f.detail or "", text)
         if not f.rev:
             return [ended], None, False

@@ -96,7 +96,7 @@ class Plain:
                 self._write(event.text)
             elif isinstance(event, ev.StreamEnded) and event.sid == sid:
                 if event.reason is not None and not event.seq:
-                    self._nothing_stored(event)
+                    self._nothing_stored(event, printed)
                     return
                 silence_s = AFTERMATH_S
             elif _is_answer(event, sid):
@@ -118,8 +118,8 @@ class Plain:
                     await anext(events)
         self._complain(self.words("no answer in time"))
 
-    def _nothing_stored(self, event: ev.StreamEnded) -> None:
-        if event.text:
+    def _nothing_stored(self, event: ev.StreamEnded, printed: str) -> None:
+        if event.text or printed:
             self._write("\n")
         if event.code:
             reason = event.detail or f"error {event.code}"

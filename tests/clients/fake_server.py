@@ -250,6 +250,12 @@ class FakeServer:
             )
         self.publish([push])
 
+    def take_back(self, stream: FakeStream, detail: str) -> None:
+        """End a stream whose text must not stand."""
+        del self.streams[stream.sid]
+        ts = self.model.now
+        self.publish([e.StreamEnd(stream.sid, stream.conv, 3, 0, 0, ts, 0, 0, None, 601, detail)])
+
     # what clients ask
 
     def received(self, peer: FakePeer, frame: Any) -> None:

@@ -75,6 +75,27 @@ def test_end_without_a_message_stands_for_none() -> None:
     assert events == [ev.StreamEnded(9, 5, 2, EndReason.STOP)]
 
 
+def test_text_that_is_taken_back_is_known_no_more() -> None:
+    streams = started()
+    streams.delta(e.StreamDelta(9, 0, 0, "bad words"))
+    taken_back = e.StreamEnd(9, 5, 3, 0, 0, 2, 0, 0, [7, 3], 601, "Ask in other words.")
+    events, push, missing = streams.end(taken_back)
+    assert (push, missing) == (None, False)
+    assert events == [ev.StreamEnded(9, 5, 0, EndReason.FILTERED, 601, "Ask in other words.")]
+    assert streams.of(5) == []
+
+
+def test_an_answer_that_a_service_filtered_keeps_its_stored_beginning() -> None:
+    streams = started()
+    streams.delta(e.StreamDelta(9, 0, 0, "half"))
+    octets = b"half"
+    filtered = e.StreamEnd(9, 5, 3, 4, 2, 0, len(octets), zlib.crc32(octets))
+    events, push, _ = streams.end(filtered)
+    assert push is not None
+    assert push.text == "half"
+    assert events == [ev.StreamEnded(9, 5, 2, EndReason.FILTERED, text="half")]
+
+
 def test_stream_that_is_not_running_any_more_has_ended_while_away() -> None:
     streams = started()
     streams.delta(e.StreamDelta(9, 0, 0, "half"))

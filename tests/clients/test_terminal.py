@@ -357,6 +357,21 @@ async def test_unstored_end_of_an_answer_keeps_what_was_read(server: FakeServer)
             assert "interrupted" in term.text
 
 
+async def test_answer_that_is_taken_back_leaves_the_screen(server: FakeServer) -> None:
+    conv = server.create()
+    server.answers = [["awful words", None]]
+    async with chatting(server) as chat:
+        await chat.begin(conv=conv.id)
+        async with terminal(chat) as term:
+            term.type("hi\r")
+            await term.shows("awful words")
+            server.take_back(next(iter(server.streams.values())), "It was taken back.")
+            await term.shows("It was taken back.")
+            assert "awful words" not in term.text
+            assert not chat.running
+            assert not chat.ghosts
+
+
 async def test_page_up_scrolls_and_loads_to_the_beginning_mark(server: FakeServer) -> None:
     conv = server.create()
     for number in range(80):
@@ -468,6 +483,21 @@ async def test_plain_mode_fails_when_an_answer_was_interrupted(server: FakeServe
             server.end_stream(next(iter(server.streams.values())), reason=5)
             assert await running == 1
             assert "interrupted" in err.getvalue()
+
+
+async def test_plain_mode_says_that_what_it_printed_was_taken_back(server: FakeServer) -> None:
+    conv = server.create()
+    server.answers = [["awful words", None]]
+    async with chatting(server) as chat:
+        await chat.begin(conv=conv.id)
+        async with plain(chat) as (pipe, out, err, running):
+            pipe.writer.write("hi\n")
+            pipe.writer.close()
+            await until(lambda: out.getvalue() == "awful words")
+            server.take_back(next(iter(server.streams.values())), "It was taken back.")
+            assert await running == 1
+            assert out.getvalue() == "awful words\n"
+            assert "It was taken back." in err.getvalue()
 
 
 async def test_plain_mode_finds_the_answer_when_the_acknowledgement_was_lost(

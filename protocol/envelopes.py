@@ -539,7 +539,7 @@ class StreamQueued(Frame, tag=119):
 class ToolAsk(Frame, tag=120):
     """May this tool run? Goes to the devices of whoever asked for the answer.
 
-    `call` numbers the questions of a stream. `args` is the beginning of what the tool is given,
+    `call` tells the questions of a stream apart. `args` is the beginning of what the tool is given,
     as JSON text whose invisible characters are escaped; `left` counts the characters cut off.
     """
 

@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from ai_bridge.tools.registry import ToolContext
@@ -68,7 +67,6 @@ class Confirmations:
         self._core = core
         self._open: dict[int, Question] = {}
         self._asked: Counter[int] = Counter()
-        self._numbers = count(1)
         self.outcomes: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -128,7 +126,7 @@ class Confirmations:
     def _begin(self, stream: Stream, call: ToolCall, context: ToolContext) -> Question:
         core = self._core
         args, left = preview(call.args)
-        number = next(self._numbers)
+        number = core.new_id()
         until_ms = core.now_ms() + round(CONFIRM_S * 1000)
         ask = ToolAsk(stream.sid, stream.conv, number, call.name[:64], args, left, until_ms)
         until = core.clock() + CONFIRM_S

@@ -227,7 +227,6 @@ class StorageConfig(Section, frozen=True):
     conversations_cached: Annotated[
         int, Meta(ge=100, description="Conversations kept in memory.")
     ] = 20_000
-    users_cached: Annotated[int, Meta(ge=100, description="Users kept in memory.")] = 50_000
 
 
 class KeyConfig(Section, frozen=True):
@@ -616,10 +615,12 @@ class AiConfig(Section, frozen=True):
         ),
     ] = field(default_factory=list)
     tool_lists: Annotated[
-        list[ToolListConfig], _about("Tenants and personas with other tools than `tools`.")
+        list[ToolListConfig],
+        Meta(max_length=1000, description="Tenants and personas with other tools than `tools`."),
     ] = field(default_factory=list)
     mcp: Annotated[
-        list[McpConfig], _about("MCP servers. Their tools are used where a list names them.")
+        list[McpConfig],
+        Meta(max_length=100, description="MCP servers, used where a list of tools names them."),
     ] = field(default_factory=list)
     summaries: Annotated[
         bool, _about("Talks too long for a model are folded into notes, behind the answers.")

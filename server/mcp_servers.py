@@ -34,6 +34,9 @@ log = logging.getLogger("parlance.ai")
 MAX_SCHEMA_CHARS: Final = 16_000
 """Of a tool's schema that is kept to be shown to people."""
 
+MAX_LOGGED: Final = 10
+"""Names of tools in one line of the log."""
+
 Wait = Callable[[asyncio.Event, float], Awaitable[None]]
 """Returns when the event is set, or after so many seconds."""
 
@@ -294,11 +297,11 @@ class McpSupervisor:
         if not link.up:
             log.info("mcp.up", extra={"server": name})
         link.up, link.problem = True, ""
-        for tool in waiting:
-            if tool not in link.waiting:
-                self.stats.withheld += 1
-                extra = {"server": name, "tool": tool.name[:64], "changed": tool.changed}
-                log.warning("mcp.tool_withheld", extra=extra)
+        fresh = [tool.name[:64] for tool in waiting if tool not in link.waiting]
+        if fresh:
+            self.stats.withheld += len(fresh)
+            told = {"server": name, "count": len(fresh), "tools": ", ".join(fresh[:MAX_LOGGED])}
+            log.warning("mcp.tools_withheld", extra=told)
         link.waiting = frozenset(waiting)
         silent = link.listener is None or link.listener.done()
         if silent and self._servers.tells_changes(name):

@@ -134,8 +134,8 @@ async def test_a_changed_description_is_withheld_logged_and_counted_once_until_a
             await world.again()
     assert world.offered == ["odd_a"]
     assert (supervisor.waiting, supervisor.stats.withheld) == (1, 1)
-    lines = [line for line in caplog.records if line.msg == "mcp.tool_withheld"]
-    assert [(line.__dict__["tool"], line.__dict__["changed"]) for line in lines] == [("b", True)]
+    lines = [line.__dict__ for line in caplog.records if line.msg == "mcp.tools_withheld"]
+    assert [(line["count"], line["tools"]) for line in lines] == [(1, "b")]
     assert "Eve" not in caplog.text
     (shown,) = waiting_of(await world.row())
     assert shown.description == evil

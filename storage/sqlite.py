@@ -11,6 +11,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
@@ -44,6 +45,7 @@ _WRITER_PRAGMAS: Final = (
     "cache_size = -32768",
 )
 _BUSY_MS: Final = 5_000
+_LOOK_AGAIN_S: Final = 0.01
 _MIN_VERSION: Final = (3, 35, 0)
 """UPDATE … FROM is of 3.33, RETURNING of 3.35."""
 
@@ -96,7 +98,23 @@ class Connection:
             "temp_store = MEMORY",
             *(_WRITER_PRAGMAS if writer else ("query_only = ON", "cache_size = -4096")),
         ):
-            self._db.execute(f"PRAGMA {pragma}")
+            self._set(pragma)
+
+    def _set(self, pragma: str) -> None:
+        """Set what holds for the connection.
+
+        Changing a new file to WAL fails at once while another process does the same: SQLite does
+        not wait there as it does elsewhere.
+        """
+        until = time.monotonic() + _BUSY_MS / 1000
+        while True:
+            try:
+                self._db.execute(f"PRAGMA {pragma}")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(_LOOK_AGAIN_S)
 
     def execute(self, command: Statement | Bulk) -> Rows:
         """Run one command.

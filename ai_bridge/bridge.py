@@ -283,10 +283,6 @@ class Bridge:
         kept = self._kept.get(turn_id)
         return kept[1] if kept is not None else None
 
-    def active(self, conv: int) -> list[Turn]:
-        """Return the waiting and running turns of a conversation, oldest first."""
-        return [run.turn for run in self._runs.values() if run.turn.request.conv == conv]
-
     # --- seeing inside -----------------------------------------------------------------------
 
     @property

@@ -153,12 +153,15 @@ class Core:
         self.mcp = McpSupervisor(config.ai.mcp, registry, store, clock=loop.time)
         self.speech = Speech(self)
         self.cards = CardShelf(store)
-        self.summaries = Summaries(store, self.ask, self.spawn, self._persona_name)
+        self.summaries = Summaries(
+            store, self.ask, self.spawn, self._persona_name, refused=bridge.refused
+        )
         self.usage = UsageSums(store)
         self.embedder = service_embedder(self, self.usage)
         self.memories = Memories(
             store, self.ask, HashEmbedder(), paid=self.embedder, clock=lambda: self.clock()
         )
+        self.memories.learner.refused = bridge.refused
         self.erasures = Erasures(self)
         store.on_unsure(partial(tell_unsure, self))
         self.sessions = 0

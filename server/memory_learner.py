@@ -109,6 +109,8 @@ class Learner:
         self._failed_calls = 0
         self._paused_until = 0.0
         self._closed = False
+        self.refused: Callable[[str], bool] = lambda text: False
+        """Tells what moderation refused: no model reads it, so nothing is learnt from it."""
 
     @property
     def waiting(self) -> int:
@@ -288,7 +290,9 @@ class Learner:
         pair = await self._pairs.get(user, persona)
         if pair is None:
             return []
-        texts = [message.text for message in unread.written]
+        texts = ["" if self.refused(one.text) else one.text for one in unread.written]
+        if not any(texts):
+            return []
         payer = Payer(unread.tenant, user, persona)
         shown = await self._neighbours(pair, texts, payer)
         about = About(

@@ -91,6 +91,7 @@ class Summaries:
         spawn: runs a job as a task that somebody owns.
         persona_name: what a persona is called, "" if it is unknown.
         clock: seconds, monotonic.
+        refused: tells what moderation refused, which is left out.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Summaries:
         *,
         clock: Callable[[], float] = time.monotonic,
         max_jobs: int = MAX_JOBS,
+        refused: Callable[[str], bool] = lambda text: False,
     ) -> None:
         self._store = store
         self._ask = ask
@@ -109,6 +111,7 @@ class Summaries:
         self._persona_name = persona_name
         self._clock = clock
         self._max_jobs = max_jobs
+        self._refused = refused
         self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._paused: OrderedDict[tuple[int, int], tuple[int, float]] = OrderedDict()
         self.stats = SummaryStats()
@@ -199,7 +202,8 @@ class Summaries:
             BridgeError: no answer.
             EmptySummary: nothing in it.
         """
-        spoken = await self._spoken([row for row in as_chosen(rows) if _text_of(row)])
+        said = [row for row in as_chosen(rows) if _text_of(row)]
+        spoken = await self._spoken([row for row in said if not self._refused(row.text)])
         if not spoken:
             return previous
         about = About(

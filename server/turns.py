@@ -28,8 +28,10 @@ from server.turn_requests import NO_EXTRA, Extra, TurnRequests, Wish
 from storage.batcher import Append
 from storage.branches import add_sibling
 from storage.errors import StorageError
+from storage.ops import Op
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
 from storage.turns import checkpoint_turns, end_turn, orphan_turns
+from storage.writes import Tx
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -401,7 +403,7 @@ class Turns:
 
     async def _store_row(self, end: EndTurn) -> None:
         store = self._core.store
-        await _persist(lambda: store.change((), lambda tx: end_turn(tx, end)))
+        await _persist(lambda: store.change((), lambda tx: _end(tx, end)))
 
     # keeping and recovering
 
@@ -479,6 +481,13 @@ class Turns:
         running.partial = row.partial or ""
         self._running[new.sid] = running
         await self._finish(running, interrupted)
+
+
+def _end(tx: Tx, end: EndTurn) -> Op[None]:
+    """Store the end of a turn without an answer; of text that was taken back nothing stays."""
+    if end.reason == EndReason.FILTERED:
+        yield from checkpoint_turns(tx, [TurnCheckpoint(end.sid, 0, "", "", "")])
+    yield from end_turn(tx, end)
 
 
 async def _persist(write: Callable[[], Awaitable[T]]) -> T:

@@ -67,15 +67,6 @@ class Embedder(memory.Embedder, Protocol):
         """Close idle connections; calls must have ended."""
 
 
-def make_embedder(config: ProviderConfig | None, model: str = "", **options: Any) -> Embedder:
-    """Return the embedder of a service, or without one the offline embedder.
-
-    Raises:
-        ValueError: the service cannot embed, or its address is missing.
-    """
-    return HashEmbedder() if config is None else HttpEmbedder(config, model, **options)
-
-
 # --- from a service ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -76,29 +75,6 @@ class Transcript(Struct, frozen=True):
     language: str = ""
 
 
-class Transcriber(Protocol):
-    """Writes down recordings."""
-
-    async def transcribe(
-        self, data: bytes, name: str, mime: str, lang: str | None = None, prompt: str = ""
-    ) -> Transcript:
-        """Write down one recording of at most 25 MB and ten minutes.
-
-        Cancelling it closes the connection to the service.
-
-        Args:
-            name: the file's name; only its ending counts, where `mime` does not tell the format.
-            lang: the speaker's language ("zh", "en-GB") if known; the service guesses better.
-            prompt: words and names that occur, for their spelling.
-
-        Raises:
-            ProviderFailure: with what the speaker can do about it.
-        """
-        ...
-
-    async def aclose(self) -> None: ...
-
-
 class _Usage(Struct):
     seconds: float | None = None
 
@@ -144,7 +120,18 @@ class HttpTranscriber:
     async def transcribe(
         self, data: bytes, name: str, mime: str, lang: str | None = None, prompt: str = ""
     ) -> Transcript:
-        """See `Transcriber`."""
+        """Write down one recording of at most 25 MB and ten minutes.
+
+        Cancelling it closes the connection to the service.
+
+        Args:
+            name: the file's name; only its ending counts, where `mime` does not tell the format.
+            lang: the speaker's language ("zh", "en-GB") if known; the service guesses better.
+            prompt: words and names that occur, for their spelling.
+
+        Raises:
+            ProviderFailure: with what the speaker can do about it.
+        """
         ending = _ending(name, mime)
         if not data:
             raise _empty()

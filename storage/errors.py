@@ -1,4 +1,4 @@
-"""Why storage refuses or fails; each leaf carries its wire code and whether a repeat may help."""
+"""Why storage refuses or fails; each leaf carries its wire code."""
 
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ class StorageError(Exception):
     """
 
     code: ClassVar[Code] = Code.INTERNAL
-    retryable: ClassVar[bool] = False
 
 
 class NotFound(StorageError):
@@ -67,7 +66,6 @@ class StoreOverloaded(StorageError):
     """The queue is full; nothing was stored. `retry_ms` comes from the measured drain rate."""
 
     code = Code.OVERLOADED
-    retryable = True
 
     def __init__(self, message: str, retry_ms: int = 1000) -> None:
         super().__init__(message)
@@ -78,14 +76,12 @@ class StoreUnavailable(StorageError):
     """The engine cannot be reached or refused for now; nothing was stored."""
 
     code = Code.OVERLOADED
-    retryable = True
 
 
 class OutcomeUnknown(StorageError):
     """The reply to a commit was lost; repeat with the same idempotency key."""
 
     code = Code.TIMEOUT
-    retryable = True
 
 
 class Poison(StorageError):

@@ -325,11 +325,11 @@ async def test_a_provider_takes_no_more_streams_than_it_may(
 
 async def test_a_refused_turn_leaves_nothing(provider: ScriptedProvider, make_rig: MakeRig) -> None:
     rig = await make_rig(provider, user_running=1, user_queued=0)
-    turn, _ = rig.ask(model="stall=1")
+    rig.ask(model="stall=1")
     with pytest.raises(BridgeError) as refusal:
         rig.ask(model="fake")
     assert refusal.value.code is Code.BUSY
-    assert rig.bridge.active(1) == [turn]
+    assert (rig.bridge.running, rig.bridge.queued) == (1, 0)
     assert (rig.bridge.stats.submitted, rig.bridge.stats.refused) == (2, 1)
 
 

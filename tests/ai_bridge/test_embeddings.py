@@ -20,7 +20,6 @@ from ai_bridge.embeddings import (
     HashEmbedder,
     HttpEmbedder,
     hashed,
-    make_embedder,
 )
 from ai_bridge.errors import ProviderFailure
 from ai_bridge.secrets import Secret
@@ -193,10 +192,9 @@ def test_a_service_that_cannot_embed_is_refused_at_once() -> None:
         with pytest.raises(ValueError, match="embeddings"):
             HttpEmbedder(config("https://x", kind=kind), "m")
     with pytest.raises(ValueError, match="model"):
-        make_embedder(config("https://x"))
+        HttpEmbedder(config("https://x"), "")
     with pytest.raises(ValueError, match="base_url"):
-        make_embedder(config(""), "m")
-    assert isinstance(make_embedder(None), HashEmbedder)
+        HttpEmbedder(config(""), "m")
 
 
 # --- without a service ---------------------------------------------------------------------------

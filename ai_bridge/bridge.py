@@ -283,6 +283,10 @@ class Bridge:
         kept = self._kept.get(turn_id)
         return kept[1] if kept is not None else None
 
+    def refused(self, text: str) -> bool:
+        """Tell whether moderation refused this question: no model may read it, for any purpose."""
+        return self.moderation is not None and self.moderation.refused(text)
+
     # --- seeing inside -----------------------------------------------------------------------
 
     @property

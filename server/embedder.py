@@ -59,6 +59,7 @@ class ServiceEmbedder:
         self._usage = usage
         self._now_ms = now_ms
         self._running: set[asyncio.Task[list[bytes]]] = set()
+        self._late: set[asyncio.Task[list[bytes]]] = set()
         self.left = 0
 
     @property
@@ -81,7 +82,9 @@ class ServiceEmbedder:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             self.left += 1
-            if len(self._running) > MAX_LATE:
+            if len(self._late) < MAX_LATE and not work.done():
+                self._late.add(work)
+            else:
                 work.cancel()
             raise
 
@@ -100,6 +103,7 @@ class ServiceEmbedder:
 
     def _ended(self, work: "asyncio.Task[list[bytes]]") -> None:
         self._running.discard(work)
+        self._late.discard(work)
         if not work.cancelled():
             work.exception()  # whoever waited has it
 

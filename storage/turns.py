@@ -58,6 +58,7 @@ _END_COLUMNS: Final = (
     "duration_ms",
     "error_code",
     "error_message",
+    "partial",
     "answer_seq",
     "finished",
 )
@@ -96,7 +97,8 @@ def end_turn(tx: Tx, end: EndTurn) -> Op[None]:
 def end_turns(tx: Tx, ends: Sequence[tuple[EndTurn, int]]) -> Op[None]:
     """Give turns their final state and the number of their answer; the first end wins.
 
-    What they used is added to their day's sums in the same transaction, once.
+    What they used is added to their day's sums in the same transaction, once. The text so far
+    goes: an answer is kept as a message only, where it can be recalled.
     """
     yield from _add_usage(tx, [end for end, _ in ends])
     rows = [
@@ -114,6 +116,7 @@ def end_turns(tx: Tx, ends: Sequence[tuple[EndTurn, int]]) -> Op[None]:
             end.duration_ms,
             end.error_code,
             end.error_message[:_MAX_ERROR],
+            "",
             answer_seq,
             tx.ts,
         )

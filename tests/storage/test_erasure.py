@@ -496,10 +496,22 @@ async def test_a_pair_may_talk_again_after_its_conversation_was_erased(town: Tow
 async def test_answers_that_nobody_makes_any_more_are_not_asked_again(town: Town) -> None:
     turn = NewTurn(new_id(), 1, town.anna, 7)
     await town.send(town.room, town.anna, town.mark, new_turn=turn)
+    step = TurnCheckpoint(turn.sid, 5, town.mark)
+    await town.do((), turns.checkpoint_turns, turns=[step])
     await erase(town.store, await town.begin())
     row = await town.store.read(turns.get_turn(turn.sid))
     assert row is not None
-    assert row.status == TurnStatus.CANCELLED
+    assert (row.status, row.partial) == (TurnStatus.CANCELLED, "")
+
+
+async def test_an_answer_that_is_stored_stands_in_its_message_alone(town: Town) -> None:
+    turn = NewTurn(new_id(), 1, town.bert, 7)
+    await town.send(town.room, town.bert, "a question", new_turn=turn)
+    await town.do((), turns.checkpoint_turns, turns=[TurnCheckpoint(turn.sid, 5, "half an ans")])
+    answer = await town.send(town.room, 7, "half an answer", end_turn=EndTurn(turn.sid, 2, 0))
+    fields = {"conv": town.room, "seq": answer.seq, "by": town.bert, "by_admin": True}
+    await town.do([town.room], messages.recall_message, window_ms=0, **fields)
+    assert await holding(town.store, "half an ans") == set()
 
 
 async def test_letters_that_come_from_a_file_later_are_dropped_too(town: Town) -> None:

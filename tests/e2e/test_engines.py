@@ -19,14 +19,6 @@ SLOW = "tokens=60,rate=40"
 
 
 @pytest.fixture
-async def mem0() -> AsyncIterator[FakeMem0]:
-    mem0 = FakeMem0()
-    await mem0.start()
-    yield mem0
-    await mem0.aclose()
-
-
-@pytest.fixture
 def process(tmp_path: Path, mem0: FakeMem0) -> Iterator[Process]:
     """A server that knows both engines and a scripted service."""
     process = Process(tmp_path, free_port(), f'mem0_url = "{mem0.base_url}"\n')

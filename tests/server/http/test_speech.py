@@ -36,15 +36,6 @@ def wav(seconds: float, rate: int = 8000) -> bytes:
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []
-    await provider.start()
-    yield provider
-    await provider.aclose()
-
-
-@pytest.fixture
 def settings(provider: ScriptedProvider, request: pytest.FixtureRequest) -> dict[str, object]:
     speech = {
         "provider": "scripted",

@@ -89,7 +89,10 @@ async def test_a_partial_text_that_was_kept_goes_with_the_answer(
             return row.partial if row is not None else ""
 
         turns = server.core.turns
-        await eventually(lambda: "word19" in server.core.bridge.get(sid).text())  # type: ignore[union-attr]
+        await peer.expect(StreamDelta, lambda f: f.sid == sid)
+        turn = server.core.bridge.get(sid)
+        assert turn is not None
+        await eventually(lambda: "word19" in turn.text())
         turns.checkpoint(server.core.clock())
         await eventually(lambda: not turns._checkpointing)
         assert "word15" in await kept()

@@ -190,6 +190,12 @@ def test_an_open_address_needs_tls_or_a_decision() -> None:
         ({"ai.routes": '{"fast": ["nobody/model"]}'}, "ai.routes.fast"),
         ({"ai.routes": '{"fast": ["model"]}'}, "ai.routes.fast"),
         ({"ai.routes": '{"fast": []}'}, "ai.routes.fast"),
+        ({"ai.speech": '{"base_url": "ftp://x"}'}, "ai.speech"),
+        ({"ai.embeddings": '{"base_url": "http://x/v1"}'}, "ai.embeddings"),
+        (
+            {"ai.providers": '[{"name": "a", "kind": "gemini"}]', "ai.speech": '{"provider": "a"}'},
+            "ai.speech",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
@@ -243,3 +249,18 @@ def test_without_a_url_the_database_is_a_file_in_the_data_folder(tmp_path: Path)
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Config().server.port = 1  # type: ignore[misc]  # that is the point
+
+
+def test_a_table_within_a_section_is_read_and_its_secret_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-deep-secret\n")
+    file = tmp_path / "parlance.toml"
+    file.write_text('[ai.speech]\nbase_url = "http://s/v1"\napi_key = "file:key"\nmax_s = 60\n')
+    speech = load(file, {}).ai.speech
+    assert (speech.max_s, speech.api_key.reveal()) == (60, "sk-deep-secret")
+    assert "sk-deep-secret" not in str(explain(gather(file, {})))
+    for wrong, why in (("max_s = 601", "max_s"), ("maxs = 1", "did you mean max_s")):
+        file.write_text(f'[ai.speech]\napi_key = "sk-deep-secret"\n{wrong}\n')
+        with pytest.raises(ConfigError) as caught:
+            load(file, {})
+        assert why in str(caught.value)
+        assert "sk-deep-secret" not in str(caught.value)

@@ -7,13 +7,16 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from ai_bridge.config import BridgeConfig
 from ai_bridge.secrets import Secret
+from ai_bridge.speech import SpeechConfig
+
+T = TypeVar("T")
 
 KEYS_VARIABLE: Final = "PARLANCE_BRIDGE_KEYS"
 MIN_KEY_CHARS: Final = 16
@@ -47,9 +50,33 @@ def read_config(path: Path | None, env: Mapping[str, str] = os.environ) -> Bridg
     """
     if path is None:
         return BridgeConfig(detect=True)
+    values = _values(path)
+    values.pop("speech", None)
+    return _convert(path, values, BridgeConfig, env)
 
-    def secret(kind: type, value: Any) -> Any:
-        if kind is not Secret or not isinstance(value, str):
+
+def read_speech(path: Path | None, env: Mapping[str, str] = os.environ) -> SpeechConfig:
+    """Return what the table `speech` of the same file says; its names are those of
+    `ai_bridge.speech.SpeechConfig`.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    if path is None:
+        return SpeechConfig()
+    return _convert(path, _values(path).get("speech", {}), SpeechConfig, env)
+
+
+def _values(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path).decode())
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _convert(path: Path, values: Any, kind: type[T], env: Mapping[str, str]) -> T:
+    def secret(wanted: type, value: Any) -> Any:
+        if wanted is not Secret or not isinstance(value, str):
             raise ValueError("expected text")
         name = value.removeprefix("env:")
         if name == value:
@@ -59,8 +86,7 @@ def read_config(path: Path | None, env: Mapping[str, str] = os.environ) -> Bridg
         return Secret(env[name])
 
     try:
-        values = tomllib.loads(_read(path).decode())
-        return msgspec.convert(values, BridgeConfig, dec_hook=secret)
+        return msgspec.convert(values, kind, dec_hook=secret)
     except (msgspec.ValidationError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
 

@@ -14,6 +14,8 @@ _OPUS_RATE = 48_000
 _OGG_TAIL_BYTES = 128 * 1024
 """A page is 64 KB at most, so the last one begins within this."""
 _UNTOLD = 0xFFFF_FFFF
+_MAX_BOXES = 1_000
+"""Parts of a file that are looked at for the one that tells."""
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
@@ -48,16 +50,18 @@ def seconds_of(data: bytes) -> float | None:
 
 
 def _wav(data: bytes) -> float | None:
-    form = data.find(b"fmt ", 12, 4096)
-    if form < 0:
-        return None
-    (bytes_per_s,) = struct.unpack_from("<I", data, form + 16)
-    body = data.find(b"data", form)
-    if body < 0 or bytes_per_s == 0:
-        return None
-    (size,) = struct.unpack_from("<I", data, body + 4)
-    # Recorders that write to a pipe leave the size open.
-    return float(min(size, len(data) - body - 8) / bytes_per_s)
+    bytes_per_s = 0
+    at = 12
+    for _ in range(_MAX_BOXES):
+        name, (size,) = data[at : at + 4], struct.unpack_from("<I", data, at + 4)
+        if name == b"fmt ":
+            (bytes_per_s,) = struct.unpack_from("<I", data, at + 16)
+        elif name == b"data":
+            # Recorders that write to a pipe leave the size open.
+            size = min(size, len(data) - at - 8)
+            return float(size / bytes_per_s) if bytes_per_s else None
+        at += 8 + size + size % 2
+    return None
 
 
 def _ogg(data: bytes) -> float | None:
@@ -90,15 +94,36 @@ def _flac(data: bytes) -> float | None:
 
 
 def _mp4(data: bytes) -> float | None:
-    at = data.find(b"mvhd")
-    if at < 0:
+    moov = _box(data, 0, len(data), b"moov")
+    header = _box(data, *moov, b"mvhd") if moov is not None else None
+    if header is None:
         return None
-    if data[at + 4] == 1:
-        scale, duration = struct.unpack_from(">IQ", data, at + 24)
+    at = header[0]
+    if data[at] == 1:
+        scale, duration = struct.unpack_from(">IQ", data, at + 20)
     else:
-        scale, duration = struct.unpack_from(">II", data, at + 16)
+        scale, duration = struct.unpack_from(">II", data, at + 12)
         duration = 0 if duration == _UNTOLD else duration
     return duration / scale if scale and duration else None
+
+
+def _box(data: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int] | None:
+    """Return where the content of the first box of this name begins and ends."""
+    for _ in range(_MAX_BOXES):
+        if at + 8 > end:
+            return None
+        size, name = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, at + 8)
+            head = 16
+        size = size or end - at
+        if size < head:
+            return None
+        if name == wanted:
+            return at + head, min(at + size, end)
+        at += size
+    return None
 
 
 # --- WebM ----------------------------------------------------------------------------------------
@@ -126,7 +151,7 @@ def _webm(data: bytes) -> float | None:
     if last < 0:
         return None
     ticks = _last_block(data, last)
-    return ticks * scale / _NANOSECONDS if ticks else None
+    return ticks * scale / _NANOSECONDS if ticks > 0 else None
 
 
 def _last_block(data: bytes, cluster: int) -> int:

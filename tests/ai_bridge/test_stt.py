@@ -63,8 +63,13 @@ def ogg(seconds: float) -> bytes:
 
 
 def mp4(seconds: float) -> bytes:
-    header = struct.pack(">4sIIIII", b"mvhd", 0, 0, 0, 1000, int(seconds * 1000))
-    return struct.pack(">I4s4s", 12, b"ftyp", b"M4A ") + bytes(4) + header + bytes(80)
+    content = struct.pack(">IIIII", 0, 0, 0, 1000, int(seconds * 1000)) + bytes(80)
+    boxes = (
+        struct.pack(">I4s4s", 12, b"ftyp", b"M4A ") + struct.pack(">I4s", 20, b"free") + bytes(12)
+    )
+    boxes += struct.pack(">I4sQ", 1, b"mdat", 116) + b"mvhd" * 25
+    inner = struct.pack(">I4s", 8 + len(content), b"mvhd") + content
+    return boxes + struct.pack(">I4s", 8 + len(inner), b"moov") + inner
 
 
 def flac(seconds: float) -> bytes:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct, field
 
@@ -65,6 +65,16 @@ class Written(Struct, frozen=True):
     transcript: Transcript
     provider: str
     cost_micro: int
+
+
+class SpeechWatcher(Protocol):
+    """Told of one recording, for a record of it."""
+
+    def begun(self, provider: str, model: str) -> None:
+        """It can be written down, and money is set aside: somebody will be asked."""
+
+    def charged(self, cost_micro: int) -> None:
+        """It is over, however it ended, and has cost this."""
 
 
 class SpeechStats(Struct):
@@ -128,7 +138,14 @@ class Speech:
             self.held_bytes -= size
 
     async def transcribe(
-        self, tenant: int, user: int, data: bytes, *, language: str = "", prompt: str = ""
+        self,
+        tenant: int,
+        user: int,
+        data: bytes,
+        *,
+        language: str = "",
+        prompt: str = "",
+        watcher: SpeechWatcher | None = None,
     ) -> Written:
         """Write one recording down; its format is told by its first bytes.
 
@@ -139,6 +156,7 @@ class Speech:
         Args:
             language: overrides the configured one; both may be empty.
             prompt: words and names that occur, for their spelling.
+            watcher: told when it is accepted, and what it cost.
 
         Raises:
             BridgeError: nothing was written down; the text says what to do.
@@ -146,7 +164,9 @@ class Speech:
         self.stats.asked += 1
         if self._closing:
             raise _draining()
-        task = asyncio.ensure_future(self._transcribe(tenant, user, data, language, prompt))
+        task = asyncio.ensure_future(
+            self._transcribe(tenant, user, data, language, prompt, watcher)
+        )
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
@@ -189,12 +209,20 @@ class Speech:
         )
 
     async def _transcribe(
-        self, tenant: int, user: int, data: bytes, language: str, prompt: str
+        self,
+        tenant: int,
+        user: int,
+        data: bytes,
+        language: str,
+        prompt: str,
+        watcher: SpeechWatcher | None,
     ) -> Written:
         name, length_s = self._examine(data)
         async with self._service.use() as (provider, transcriber):
             price = self._price(provider.name)
             reservation = self._reserve(tenant, user, price.seconds_micro(length_s))
+            if watcher is not None:
+                watcher.begun(provider.name, self.config.model)
             charged = 0
             try:
                 async with self._place(tenant, user):
@@ -210,6 +238,8 @@ class Speech:
                 if reservation is not None and self._billing is not None:
                     self._billing.ledger.settle(reservation, charged)
                 self.stats.cost_micro += charged
+                if watcher is not None:
+                    watcher.charged(charged)
         self.stats.written += 1
         self.stats.seconds += transcript.seconds
         return Written(transcript, provider.name, charged)

@@ -4,17 +4,19 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from ai_bridge.errors import BridgeError
 from ai_bridge.speech import Speech as Desk
 from ai_bridge.speech import SpeechConfig as DeskConfig
 from ai_bridge.speech import Written
 from ai_bridge.types import Outcome
-from protocol.codes import EndReason
+from protocol.codes import Code, EndReason
 from server.config_sections import SpeechConfig
 from server.metrics import Figure
+from server.turn_records import TurnRecords
 from server.turns import end_row
+from storage.rows import NewTurn
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -45,8 +47,8 @@ class Speech:
     ) -> Written:
         """Write one recording down, of any format that `ai_bridge.audio_length` knows.
 
-        It leaves a record of its own (`server.turn_records`), whatever comes of it. Cancelling it
-        closes the connection to the service.
+        Once accepted it leaves a record of its own (`server.turn_records`), whatever comes of it.
+        Cancelling it closes the connection to the service.
 
         Args:
             user: who pays, with the tenant; the number of an API key for programs.
@@ -56,35 +58,26 @@ class Speech:
             BridgeError: nothing was written down; the text says what to do.
             ServiceError: OVERLOADED, the store does not keep up with records.
         """
-        records = self._core.records
-        records.admit()
-        new = self._core.turns.new(tenant, user, 0)
-        records.begin(new)
-        started = time.perf_counter()
-        outcome = Outcome(reason=EndReason.CANCELLED)
+        self._core.records.admit()
+        record = _Record(self._core.records, self._core.turns.new(tenant, user, 0))
+        reason, code, text = EndReason.CANCELLED, None, ""
         try:
             written = await self.desk.transcribe(
-                tenant, user, data, language=language, prompt=prompt
+                tenant, user, data, language=language, prompt=prompt, watcher=record
             )
-            outcome = Outcome(
-                reason=EndReason.STOP,
-                provider=written.provider,
-                model=written.transcript.model,
-                cost_micro=written.cost_micro,
-            )
+            reason = EndReason.STOP
         except BridgeError as error:
-            outcome = Outcome(reason=EndReason.ERROR, code=error.code, error=error.text)
+            reason, code, text = EndReason.ERROR, error.code, error.text
             raise
         finally:
-            duration_ms = round((time.perf_counter() - started) * 1000)
-            records.end(end_row(new.sid, replace(outcome, duration_ms=duration_ms)))
+            record.end(reason, code, text)
         return written
 
     async def aclose(self) -> None:
         """End all work."""
         await self.desk.aclose()
 
-    def figures(self) -> "Iterator[Figure]":
+    def figures(self) -> Iterator[Figure]:
         """Yield what the metrics page shows of this."""
         stats, gate = self.desk.stats, self.desk.gate
         yield Figure("counter", "speech_asked", "Recordings to write down.", stats.asked)
@@ -97,3 +90,37 @@ class Speech:
         yield Figure("gauge", "speech_running", "Recordings under way.", gate.running)
         yield Figure("gauge", "speech_waiting", "Recordings that wait.", gate.waiting)
         yield Figure("gauge", "speech_held_bytes", "Bytes of recordings.", self.desk.held_bytes)
+
+
+class _Record:
+    """The record of one recording; none is made of what is not accepted."""
+
+    def __init__(self, records: TurnRecords, new: NewTurn) -> None:
+        self._records = records
+        self._new = new
+        self._begun_at: float | None = None
+        self._service = ("", "")
+        self._cost_micro = 0
+
+    def begun(self, provider: str, model: str) -> None:
+        self._begun_at = time.perf_counter()
+        self._service = (provider, model)
+        self._records.begin(self._new)
+
+    def charged(self, cost_micro: int) -> None:
+        self._cost_micro = cost_micro
+
+    def end(self, reason: EndReason, code: Code | None, text: str) -> None:
+        if self._begun_at is None:
+            return
+        provider, model = self._service
+        outcome = Outcome(
+            reason=reason,
+            code=code,
+            error=text,
+            provider=provider,
+            model=model,
+            duration_ms=round((time.perf_counter() - self._begun_at) * 1000),
+            cost_micro=self._cost_micro,
+        )
+        self._records.end(end_row(self._new.sid, outcome))

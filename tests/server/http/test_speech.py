@@ -150,6 +150,7 @@ async def test_what_cannot_be_written_down_is_not_sent(
     assert (answer.status, answer.error["code"]) == (status, code), answer
     assert answer.error["message"]
     assert not provider.requests
+    assert not await records(site, 0), "nothing was accepted, so nothing is recorded"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +300,7 @@ async def test_calls_side_by_side_cannot_overrun_a_budget(
     assert ledger.spent(1, 0).day == 800_000
     assert ledger.spent(1, 0).reserved == 0
     assert len(provider.requests) == 2
+    assert len(await records(site, 2)) == 2
 
 
 async def test_a_tenant_pays_for_itself_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +351,7 @@ async def test_who_hangs_up_ends_the_call_and_has_paid(
     await asyncio.wait([call])
     await eventually(lambda: not provider.stats.open_connections)
     (row,) = await records(site, 1)
-    assert row.status == TurnStatus.CANCELLED
+    assert (row.status, row.provider, row.cost_micro) == (TurnStatus.CANCELLED, "scripted", 400_000)
     ledger = site.core.bridge.billing.ledger  # type: ignore[union-attr]
     assert (ledger.spent(1, 0).day, ledger.spent(1, 0).reserved) == (400_000, 0)
     desk = site.core.speech.desk

@@ -18,6 +18,7 @@ from ai_bridge.stats import BridgeStats
 from protocol.codes import Code
 from server.config import gather
 from server.config_source import ENTRIES, ENV_PATH, env_name
+from server.memory_stats import MemoryStats, memory_figures
 from server.metrics import (
     CoreFigures,
     LoopLag,
@@ -259,11 +260,13 @@ def figures() -> frozenset[str]:
             store_figures(Stats()),
             bridge_figures(BridgeStats()),
             LoopLag().figures,
+            memory_figures(MemoryStats(), dict),
         ]
     ).render()
     names = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.M))
     # These need a whole server to be read.
-    for module in ("talk_figures", "engines", "tool_figures", "memory_stats", "http/asking"):
+    modules = ("talk_figures", "engines", "tool_figures", "speech", "embedder", "usage_sums")
+    for module in (*modules, "http/asking"):
         text = (ROOT / "server" / f"{module}.py").read_text()
         names |= {f"parlance_{name}" for name in re.findall(r'Figure\(\s*"\w+", "(\w+)"', text)}
     return frozenset(names | {f"{name}_total" for name in names})

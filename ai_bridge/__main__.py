@@ -24,14 +24,17 @@ from ai_bridge.http.settings import (
     StandalonePersona,
     read_config,
     read_personas,
+    read_speech,
 )
 from ai_bridge.http.standalone import Standalone
+from ai_bridge.speech import SpeechConfig
 
 GRACE_S = 10.0
 EPILOG = f"""\
 doors:
   POST /v1/chat/completions   as OpenAI's, whole or streamed; model: a persona's id, a model's
                               name, or provider/model
+  POST /v1/audio/transcriptions   recordings to text, as OpenAI's; needs [speech] in the file
   GET  /v1/models             what may be asked for
   GET  /health                how the providers are
   GET  /metrics               counters, for Prometheus
@@ -50,6 +53,9 @@ a file with providers (all names: ai_bridge/config.py):
   base_url = "https://api.deepseek.com/v1"
   api_key = "env:DEEPSEEK_API_KEY"
   models = ["deepseek-chat"]
+  [speech]                    # all names: ai_bridge/speech.py
+  base_url = "http://127.0.0.1:8000/v1"
+  model = "whisper-large-v3"
 
 a persona, one JSON file each in the folder of --personas:
   {{"id": "ada", "name": "Ada", "prompt": "You are Ada, ...", "temperature": 0.7}}
@@ -81,6 +87,7 @@ async def serve(
     keys: Keys,
     host: str,
     port: int,
+    speech: SpeechConfig | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let answers end for ten seconds."""
     stopped = asyncio.Event()
@@ -88,8 +95,8 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     bridge = Bridge(config)
     await bridge.start()
-    application = Standalone(bridge, personas, keys).application()
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE_S)
+    standalone = Standalone(bridge, personas, keys, speech=speech)
+    runner = web.AppRunner(standalone.application(), access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=1024)
@@ -99,6 +106,7 @@ async def serve(
         await site.stop()
     finally:
         await bridge.aclose(GRACE_S)
+        await standalone.aclose()
         await runner.cleanup()
 
 
@@ -112,13 +120,14 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr)
     try:
         config = read_config(args.config)
+        speech = read_speech(args.config)
         personas = read_personas(args.personas)
         keys = Keys(os.environ.get(KEYS_VARIABLE, ""))
         if not len(keys) and not is_local_name(args.host):
             raise SettingsError(
                 f"{args.host} can be reached from other machines: set {KEYS_VARIABLE} first"
             )
-        uvloop.run(serve(config, personas, keys, args.host, args.port))
+        uvloop.run(serve(config, personas, keys, args.host, args.port, speech))
     except SettingsError as error:
         print(f"ai_bridge: {error}", file=sys.stderr)
         return 2

@@ -192,6 +192,20 @@ class Speech:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._service.aclose()
 
+    def figures(self) -> dict[str, tuple[str, float]]:
+        """Return what a page of figures shows of this, by name: counter or gauge, and value."""
+        stats, gate = self.stats, self.gate
+        return {
+            "speech_asked": ("counter", stats.asked),
+            "speech_written": ("counter", stats.written),
+            "speech_seconds": ("counter", stats.seconds),
+            "speech_cancelled": ("counter", stats.cancelled),
+            "speech_refused": ("counter", gate.refused),
+            "speech_running": ("gauge", gate.running),
+            "speech_waiting": ("gauge", gate.waiting),
+            "speech_held_bytes": ("gauge", self.held_bytes),
+        }
+
     # inside
 
     def _provider(self) -> ProviderConfig | None:

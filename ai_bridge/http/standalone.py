@@ -1,6 +1,7 @@
 """The bridge as a server of its own: OpenAI's doors, nothing stored, nobody signed in.
 
-`POST /v1/chat/completions`, `GET /v1/models`, `GET /health`, `GET /metrics`.
+`POST /v1/chat/completions`, `POST /v1/audio/transcriptions`, `GET /v1/models`, `GET /health`,
+`GET /metrics`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from ai_bridge.http.problems import (
     problem_of_refusal,
     unknown_model,
 )
+from ai_bridge.http.recordings import answer_transcription
 from ai_bridge.http.settings import Keys, StandalonePersona
 from ai_bridge.run import TurnWatcher
+from ai_bridge.speech import Speech, SpeechConfig, Written
 from ai_bridge.types import GenParams, PersonaSpec, Priority, TurnRequest
 from protocol.codes import Code
 
@@ -57,12 +60,19 @@ class Standalone:
     Args:
         bridge: started by the caller, and closed by it.
         keys: without any, everybody who reaches the server may ask.
+        speech: who writes recordings down; nobody, if it names no service.
     """
 
     def __init__(
-        self, bridge: Bridge, personas: Mapping[str, StandalonePersona], keys: Keys
+        self,
+        bridge: Bridge,
+        personas: Mapping[str, StandalonePersona],
+        keys: Keys,
+        *,
+        speech: SpeechConfig | None = None,
     ) -> None:
         self._bridge = bridge
+        self._speech = Speech(speech or SpeechConfig(), bridge.provider, bridge.billing)
         self._personas = personas
         self._keys = keys
         self._pulse = Pulse(asyncio.get_running_loop())
@@ -77,6 +87,7 @@ class Standalone:
         app.router.add_routes(
             [
                 web.post("/v1/chat/completions", self._door(self._completions)),
+                web.post("/v1/audio/transcriptions", self._door(self._transcriptions)),
                 web.get("/v1/models", self._door(self._models)),
                 web.get("/v1/models/{name:.+}", self._door(self._model)),
                 web.get("/health", self._health),
@@ -84,6 +95,10 @@ class Standalone:
             ]
         )
         return app
+
+    async def aclose(self) -> None:
+        """End what is no turn: the bridge ends those."""
+        await self._speech.aclose()
 
     # doors
 
@@ -138,6 +153,14 @@ class Standalone:
             return await answer(
                 request, begin, self._pulse, completion, _no_dress, stream=ask.stream
             )
+
+    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
+        key = self._key_of(request)
+
+        async def write(data: bytes, language: str, prompt: str) -> Written:
+            return await self._speech.transcribe(key, 0, data, language=language, prompt=prompt)
+
+        return await answer_transcription(request, self._speech, self._pulse, write)
 
     def _turn(self, turn_id: int, key: int, ask: Ask) -> TurnRequest:
         persona = self._personas.get(ask.model)
@@ -218,6 +241,8 @@ class Standalone:
         for name, level in (("running", self._bridge.running), ("queued", self._bridge.queued)):
             lines.append(f"# TYPE parlance_ai_turns_{name} gauge\n")
             lines.append(f"parlance_ai_turns_{name} {level}\n")
+        for name, (kind, value) in self._speech.figures().items():
+            lines.append(f"# TYPE parlance_{name} {kind}\nparlance_{name} {value}\n")
         return web.Response(
             text="".join(lines), headers={"Content-Type": "text/plain; version=0.0.4"}
         )

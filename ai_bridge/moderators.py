@@ -72,7 +72,8 @@ class WordCheck:
 
     async def check(self, stage: Stage, text: str, subject: Subject) -> Verdict:
         """See `Checker`. Needs no network; a long text and a long list let others work between."""
-        plain = _plain(text)
+        short = len(text) <= PIECE_CHARS
+        plain = _plain(text) if short else await asyncio.to_thread(_plain, text)
         there = set(plain)
         step = max(1, _SCANNED_AT_ONCE // (len(plain) + 1))
         found = []

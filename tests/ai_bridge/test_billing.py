@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 from unittest import mock
 
@@ -133,7 +134,10 @@ async def test_a_model_without_a_price_is_free_and_counted() -> None:
 ROUNDS = 'tool=calculate,args={"expression":"$n+1"},rounds=3,tokens=5'
 """Three calls of a tool, four tokens each, then five tokens of text."""
 ROUND_TOKENS, ANSWER_TOKENS = 4, 5
+TURN_TOKENS = 3 * ROUND_TOKENS + ANSWER_TOKENS
 TOKEN = 1_000_000
+EARLY = 10
+"""Turns that end before the others come."""
 
 
 class PeakLedger(Ledger):
@@ -161,107 +165,109 @@ def priced(limits: Limits, clock: Clock, price: Price, *models: str) -> Billing:
     return Billing(ledger, PriceTable(dict.fromkeys(models, price)))
 
 
+@contextlib.asynccontextmanager
 async def with_tools(
-    service: ScriptedProvider, billing: Billing, clock: Clock, *models: str, **options: Any
-) -> Bridge:
+    billing: Billing, clock: Clock, *models: str, **options: Any
+) -> AsyncIterator[tuple[ScriptedProvider, Bridge]]:
+    """Run a service and a bridge whose turns may use a tool."""
+    service = ScriptedProvider()
+    await service.start()
     registry = ToolRegistry(("calculate",))
     for spec in builtin_tools():
         registry.add(spec)
     provider = ProviderConfig(name="p", base_url=service.base_url, models=models)
     config = BridgeConfig(providers=(provider,), user_running=2000, user_queued=2000, **options)
     bridge = Bridge(config, clock, sleep=Sleeps(clock), tools=ToolLoop(registry), billing=billing)
-    await bridge.start()
-    return bridge
+    try:
+        await bridge.start()
+        yield service, bridge
+    finally:
+        await bridge.aclose()
+        await service.aclose()
 
 
 async def test_a_thousand_parallel_turns_with_tools_spend_no_more_than_the_budget() -> None:
     """B7 with rounds: each turn makes four calls of the model, each paid for before it is made."""
-    service, clock = ScriptedProvider(), Clock()
-    await service.start()
-    budget = 100 * ANSWER_TOKENS * TOKEN
+    clock = Clock()
+    budget = 100 * TURN_TOKENS * TOKEN
     billing = priced(Limits(day_micro=budget), clock, Price(0.0, 1_000_000.0), ROUNDS)
-    bridge = await with_tools(service, billing, clock, ROUNDS, max_streams=400, queue=2000)
-    watchers = []
-    for number in range(1000):
-        watcher = Watcher()
-        with contextlib.suppress(BudgetExceeded):
-            bridge.submit(request(number, user=number % 7 + 1, max_tokens=5), watcher)
-            watchers.append(watcher)
-    outcomes = [await watcher.end() for watcher in watchers]
-    spent = billing.ledger.spent(1, 0)
-    finished = [outcome for outcome in outcomes if outcome.reason is EndReason.STOP]
-    broke = [outcome for outcome in outcomes if outcome.code is Code.QUOTA]
-    assert len(finished) + len(broke) == len(outcomes) == 100
-    assert finished
-    assert all(one.cost_micro == TOKEN * (3 * ROUND_TOKENS + ANSWER_TOKENS) for one in finished)
-    assert all("budget" in one.error for one in broke)
-    made = service.stats.requests - len(finished)
-    assert spent.day == TOKEN * (made * ROUND_TOKENS + len(finished) * ANSWER_TOKENS)
-    assert spent.day == sum(outcome.cost_micro for outcome in outcomes)
-    assert spent.reserved == 0
-    assert isinstance(billing.ledger, PeakLedger)
-    assert spent.day <= billing.ledger.peak <= budget
-    await bridge.aclose()
-    await service.aclose()
+    async with with_tools(billing, clock, ROUNDS, max_streams=400, queue=2000) as (service, bridge):
+        watchers = []
+        for number in range(1000):
+            watcher = Watcher()
+            with contextlib.suppress(BudgetExceeded):
+                bridge.submit(request(number, user=number % 7 + 1, max_tokens=5), watcher)
+                watchers.append(watcher)
+            if number < EARLY:
+                await watcher.end()
+        outcomes = [await watcher.end() for watcher in watchers]
+        spent = billing.ledger.spent(1, 0)
+        finished = [outcome for outcome in outcomes if outcome.reason is EndReason.STOP]
+        broke = [outcome for outcome in outcomes if outcome.code is Code.QUOTA]
+        assert len(finished) + len(broke) == len(outcomes)
+        assert len(finished) >= EARLY  # the others took each other's money
+        assert len(broke) > 100
+        assert all(one.cost_micro == TOKEN * TURN_TOKENS for one in finished)
+        assert all("budget" in one.error for one in broke)
+        made = service.stats.requests - len(finished)
+        assert spent.day == TOKEN * (made * ROUND_TOKENS + len(finished) * ANSWER_TOKENS)
+        assert spent.day == sum(outcome.cost_micro for outcome in outcomes)
+        assert spent.reserved == 0
+        assert isinstance(billing.ledger, PeakLedger)
+        assert spent.day <= billing.ledger.peak <= budget
 
 
 async def test_a_turn_that_cannot_pay_its_next_round_ends_with_what_it_has() -> None:
-    service, clock = ScriptedProvider(), Clock()
-    await service.start()
+    clock = Clock()
     model = f"{ROUNDS},before=2"
     limits = Limits(day_micro=12 * TOKEN)
     billing = priced(limits, clock, Price(0.0, 1_000_000.0), model)
-    bridge = await with_tools(service, billing, clock, model)
-    watcher = Watcher()
-    turn = bridge.submit(request(1, max_tokens=6), watcher)
-    outcome = await watcher.end()
-    # Two words and four pieces of arguments are six tokens; two such calls leave nothing.
-    assert service.stats.requests == 2
-    assert (outcome.reason, outcome.code) == (EndReason.ERROR, Code.QUOTA)
-    assert "budget for AI answers today" in outcome.error
-    assert answer(turn) == "word0 word1 \n\nword0 word1 "
-    assert outcome.cost_micro == billing.ledger.spent(1, 0).day == 12 * TOKEN
-    await bridge.aclose()
-    await service.aclose()
+    async with with_tools(billing, clock, model) as (service, bridge):
+        watcher = Watcher()
+        turn = bridge.submit(request(1, max_tokens=6), watcher)
+        outcome = await watcher.end()
+        # Two words and four pieces of arguments are six tokens; two such calls leave nothing.
+        assert service.stats.requests == 2
+        assert (outcome.reason, outcome.code) == (EndReason.ERROR, Code.QUOTA)
+        assert "budget for AI answers today" in outcome.error
+        assert answer(turn) == "word0 word1 \n\nword0 word1 "
+        assert outcome.cost_micro == billing.ledger.spent(1, 0).day == 12 * TOKEN
 
 
 async def test_a_user_and_the_tenant_are_held_to_their_budgets_at_once() -> None:
-    service, clock = ScriptedProvider(), Clock()
-    await service.start()
+    clock = Clock()
     billing = priced(
         Limits(month_micro=50 * ANSWER_TOKENS * TOKEN), clock, Price(0.0, 1_000_000.0), MODEL
     )
     ledger = billing.ledger
     for user in range(1, 11):
         ledger.set_limits(1, user, Limits(day_micro=8 * ANSWER_TOKENS * TOKEN))
-    bridge = await with_tools(service, billing, clock, MODEL, queue=1000)
-    watchers, refusals = [], []
-    for number in range(200):
-        watcher = Watcher()
-        try:
-            bridge.submit(request(number, user=number % 10 + 1, max_tokens=5), watcher)
-        except BudgetExceeded as refusal:
-            refusals.append(refusal.text)
-        else:
-            watchers.append(watcher)
-    for watcher in watchers:
-        await watcher.end()
-    assert ledger.spent(1, 0).month == 50 * ANSWER_TOKENS * TOKEN
-    by_user = [ledger.spent(1, user).day for user in range(1, 11)]
-    assert sum(by_user) == ledger.spent(1, 0).day
-    assert max(by_user) <= 8 * ANSWER_TOKENS * TOKEN
-    ledger.set_limits(1, 0, Limits())
-    for number in range(200, 300):
-        with contextlib.suppress(BudgetExceeded):
+    async with with_tools(billing, clock, MODEL, queue=1000) as (_service, bridge):
+        watchers, refusals = [], []
+        for number in range(200):
             watcher = Watcher()
-            bridge.submit(request(number, user=1, max_tokens=5), watcher)
-            watchers.append(watcher)
-    for watcher in watchers:
-        await watcher.end()
-    assert ledger.spent(1, 1).day == 8 * ANSWER_TOKENS * TOKEN
-    assert {text.split(" budget")[0] for text in refusals} == {"The operator's"}
-    await bridge.aclose()
-    await service.aclose()
+            try:
+                bridge.submit(request(number, user=number % 10 + 1, max_tokens=5), watcher)
+            except BudgetExceeded as refusal:
+                refusals.append(refusal.text)
+            else:
+                watchers.append(watcher)
+        for watcher in watchers:
+            await watcher.end()
+        assert ledger.spent(1, 0).month == 50 * ANSWER_TOKENS * TOKEN
+        by_user = [ledger.spent(1, user).day for user in range(1, 11)]
+        assert sum(by_user) == ledger.spent(1, 0).day
+        assert max(by_user) <= 8 * ANSWER_TOKENS * TOKEN
+        ledger.set_limits(1, 0, Limits())
+        for number in range(200, 300):
+            with contextlib.suppress(BudgetExceeded):
+                watcher = Watcher()
+                bridge.submit(request(number, user=1, max_tokens=5), watcher)
+                watchers.append(watcher)
+        for watcher in watchers:
+            await watcher.end()
+        assert ledger.spent(1, 1).day == 8 * ANSWER_TOKENS * TOKEN
+        assert {text.split(" budget")[0] for text in refusals} == {"The operator's"}
 
 
 # --- attempts that came to nothing ---------------------------------------------------------------
@@ -269,15 +275,12 @@ async def test_a_user_and_the_tenant_are_held_to_their_budgets_at_once() -> None
 
 async def counted(model: str, *, max_tokens: int = 20) -> tuple[Outcome, int]:
     """Return how a turn ended, and what the account says."""
-    service, clock = ScriptedProvider(), Clock()
-    await service.start()
+    clock = Clock()
     billing = priced(Limits(), clock, Price(1.0, 1.0), model)
-    bridge = await with_tools(service, billing, clock, model)
-    watcher = Watcher()
-    bridge.submit(request(1, model=model, max_tokens=max_tokens), watcher)
-    outcome = await watcher.end()
-    await bridge.aclose()
-    await service.aclose()
+    async with with_tools(billing, clock, model) as (_service, bridge):
+        watcher = Watcher()
+        bridge.submit(request(1, model=model, max_tokens=max_tokens), watcher)
+        outcome = await watcher.end()
     spent = billing.ledger.spent(1, 0)
     assert spent.reserved == 0
     return outcome, spent.day
@@ -342,39 +345,36 @@ real_context = build_context
 
 
 async def live(fates: list[tuple[str, int]], budget: int) -> None:
-    service, clock = ScriptedProvider(), Clock()
-    await service.start()
+    clock = Clock()
     billing = priced(Limits(day_micro=budget), clock, Price(1.0, 3.0), *FATES.values())
     ledger = billing.ledger
     ledger.set_limits(1, 2, Limits(day_micro=budget // 2))
-    bridge = await with_tools(service, billing, clock, *FATES.values(), retry_base_s=0.01)
-    ends: list[tuple[str, Watcher]] = []
-    for number, (fate, user) in enumerate(fates):
-        watcher = Watcher()
-        wish = request(number, user=user, model=FATES[fate], max_tokens=5)
-        with contextlib.suppress(BudgetExceeded):
-            bridge.submit(wish, watcher)
-            ends.append((fate, watcher))
-    outcomes = [await watcher.end() for fate, watcher in ends if FATES[fate][:4] != "fake"]
-    for number, (fate, _) in enumerate(fates):
-        if fate == "cancelled":
-            bridge.cancel(number)
-    outcomes += [await watcher.end() for fate, watcher in ends if fate == "cancelled"]
-    clock.advance(301)
-    bridge.sweep()
-    outcomes += [await watcher.end() for fate, watcher in ends if fate == "late"]
-    tenant = ledger.spent(1, 0)
-    assert tenant.day == sum(outcome.cost_micro for outcome in outcomes)
-    assert isinstance(ledger, PeakLedger)
-    assert ledger.peak <= budget
-    for account in (0, 1, 2):
-        assert ledger.spent(1, account).reserved == 0
-    assert ledger.spent(1, 2).day <= budget // 2
-    clock.advance(10_000)
-    bridge.sweep()
-    assert ledger.expired == 0
-    await bridge.aclose()
-    await service.aclose()
+    async with with_tools(billing, clock, *FATES.values(), retry_base_s=0.01) as (_service, bridge):
+        ends: list[tuple[str, Watcher]] = []
+        for number, (fate, user) in enumerate(fates):
+            watcher = Watcher()
+            wish = request(number, user=user, model=FATES[fate], max_tokens=5)
+            with contextlib.suppress(BudgetExceeded):
+                bridge.submit(wish, watcher)
+                ends.append((fate, watcher))
+        outcomes = [await watcher.end() for fate, watcher in ends if FATES[fate][:4] != "fake"]
+        for number, (fate, _) in enumerate(fates):
+            if fate == "cancelled":
+                bridge.cancel(number)
+        outcomes += [await watcher.end() for fate, watcher in ends if fate == "cancelled"]
+        clock.advance(301)
+        bridge.sweep()
+        outcomes += [await watcher.end() for fate, watcher in ends if fate == "late"]
+        tenant = ledger.spent(1, 0)
+        assert tenant.day == sum(outcome.cost_micro for outcome in outcomes)
+        assert isinstance(ledger, PeakLedger)
+        assert ledger.peak <= budget
+        for account in (0, 1, 2):
+            assert ledger.spent(1, account).reserved == 0
+        assert ledger.spent(1, 2).day <= budget // 2
+        clock.advance(10_000)
+        bridge.sweep()
+        assert ledger.expired == 0
 
 
 @settings(max_examples=20, deadline=None)

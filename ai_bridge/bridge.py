@@ -19,6 +19,7 @@ from ai_bridge.config import BridgeConfig, ProviderConfig
 from ai_bridge.detect import with_detected, with_listed
 from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
+from ai_bridge.engines.mem0 import Mem0Client
 from ai_bridge.engines.registry import CountedJob, EngineRegistry
 from ai_bridge.errors import BridgeError, ProviderFailure
 from ai_bridge.moderation import Moderation, Stage, Verdict
@@ -48,7 +49,8 @@ class Bridge:
     a provider may be asked again; `lag_ms` tells how late the event loop is. `tools` runs what
     models ask for; `engines` are others than the chat engine, each made around it. With `billing`
     a turn that the budget does not cover is refused. `moderation` looks at what people ask and at
-    the answers; the bridge closes it.
+    the answers. `mem0` is what engines share that keep memories at a mem0 server. The bridge closes
+    both.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Bridge:
         default_engine: str = CHAT_ENGINE.name,
         billing: Billing | None = None,
         moderation: Moderation | None = None,
+        mem0: Mem0Client | None = None,
     ) -> None:
         self._config = config or BridgeConfig()
         self._tools = tools
@@ -70,6 +73,7 @@ class Bridge:
         self._default_engine = default_engine
         self.billing = billing
         self.moderation = moderation
+        self.mem0 = mem0
         self._clock = clock
         self._sleep = sleep
         self._lag_ms = lag_ms
@@ -171,6 +175,8 @@ class Bridge:
                 await self._engine.aclose()
             if self._router is not None:
                 await self._router.aclose()
+            if self.mem0 is not None:
+                await self.mem0.aclose()
             if self.moderation is not None:
                 await self.moderation.aclose()
 

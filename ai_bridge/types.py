@@ -165,6 +165,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     question itself does not tell. `summary` tells what came before the history, `memories` what is
     known of the person: both are data to the model, never instructions. `speakers` are the others
     in a room: the answer must not begin to speak for them, nor with the persona's own name.
+    `learn_seq` is the number of the message that the history ends with, if `user` wrote it and
+    lets others learn from it; else 0.
     With `caller_tools` no other tools are offered, and the turn ends when the model calls them.
     """
 
@@ -181,6 +183,7 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     memories: tuple[str, ...] = ()
     priority: Priority = Priority.INTERACTIVE
     speakers: tuple[str, ...] = ()
+    learn_seq: int = 0
     caller_tools: CallerTools | None = None
 
 

@@ -8,7 +8,8 @@ from ai_bridge.billing import Billing
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig, Quirks, Route, Target, TenantShare
 from ai_bridge.config import ProviderConfig as BridgeProvider
-from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
+from ai_bridge.engines.mem0 import Mem0Client, Mem0Config
+from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Proxy
 from ai_bridge.moderation import Action, Checker, Moderation, Stage
 from ai_bridge.moderators import ServiceCheck, WordCheck
 from ai_bridge.prices import Price, PriceTable
@@ -103,13 +104,15 @@ def make_bridge(
     confirm: Confirm = deny,
 ) -> Bridge:
     """Return the bridge of this server, not started yet; `confirm` asks people about tools."""
+    mem0 = make_mem0(ai)
     bridge = Bridge(
         bridge_config(ai, added),
         lag_ms=lag_ms,
         tools=_tool_loop(tool_registry(ai), confirm),
-        engines=make_engines(ai),
+        engines=make_engines(mem0),
         default_engine=ai.engine,
         billing=billing,
+        mem0=mem0,
     )
     bridge.moderation = make_moderation(ai.moderation, bridge)
     return bridge
@@ -140,12 +143,16 @@ def make_moderation(given: ModerationConfig, bridge: Bridge) -> Moderation | Non
     )
 
 
-def make_engines(ai: AiConfig) -> "dict[EngineInfo, Callable[[ChatEngine], Engine]]":
-    """Return how the engines besides the chat engine are made."""
+def make_mem0(ai: AiConfig) -> Mem0Client | None:
+    """Return the client of the mem0 server, None if there is none."""
     if not ai.mem0_url:
-        return {}
-    mem0 = Mem0Config(base_url=ai.mem0_url, api=ai.mem0_api, api_key=ai.mem0_key)
-    return {MEM0_PROXY: lambda chat: Mem0Proxy(chat, mem0)}
+        return None
+    return Mem0Client(Mem0Config(base_url=ai.mem0_url, api=ai.mem0_api, api_key=ai.mem0_key))
+
+
+def make_engines(mem0: Mem0Client | None) -> "dict[EngineInfo, Callable[[ChatEngine], Engine]]":
+    """Return how the engines besides the chat engine are made."""
+    return {MEM0_PROXY: lambda chat: Mem0Proxy(chat, mem0)} if mem0 is not None else {}
 
 
 def tool_registry(ai: AiConfig) -> ToolRegistry:

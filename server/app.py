@@ -125,6 +125,7 @@ class App:
         await core.engines.restore()
         refresh.add(ENGINES, core.engines.reload)
         refresh.add(ERASURES, core.erasures.look)
+        await core.erasures.mem0.prepare()
         await install_builtins(store)
         await fill_personas(core, store)
         self._accounts = Accounts(store, tokens, config.auth)

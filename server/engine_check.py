@@ -8,7 +8,7 @@ from ai_bridge.engines.base import EngineInfo
 from ai_bridge.engines.chat_engine import CHAT_ENGINE
 from ai_bridge.engines.registry import EngineRegistry
 from server.ai_providers import added_providers
-from server.ai_setup import make_bridge, make_engines
+from server.ai_setup import make_bridge, make_engines, make_mem0
 from server.config import Config, data_dir
 from server.config_sections import AiConfig
 from server.vault import make_vault
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def known_engines(ai: AiConfig) -> list[EngineInfo]:
     """Return the engines that these settings offer."""
-    return [CHAT_ENGINE, *make_engines(ai)]
+    return [CHAT_ENGINE, *make_engines(make_mem0(ai))]
 
 
 @asynccontextmanager

@@ -19,10 +19,12 @@ from protocol.envelopes import ConvPush, MemberPush, MyConvPush
 from protocol.rows import Conv, Member, Msg
 from server.delivery import publish_change, publish_rows, tell_unsure
 from server.directory import Conversation, member_row
+from server.mem0_erasures import Mem0Erasures
 from server.metrics import Figure
 from storage import erasure
 from storage.erasure import DONE, Erasure, Kind, Left, Place
 from storage.errors import NotFound, StorageError
+from storage.mem0_erasures import is_noting, note_user
 from storage.rows import DroppedMember, StoredPersona
 from storage.store import Store
 
@@ -109,6 +111,7 @@ class Eraser:
         await self._visit_places(job)
         # What was under way at the beginning may have gone where the first walk had been.
         await self._visit_places(job, job.requested)
+        await self._note_learners(0, user)
         await self._erase_belongings(user)
         while await store.change((), partial(erasure.clear_turns, conv=0, user=user)):
             pass
@@ -128,6 +131,7 @@ class Eraser:
 
     async def _visit(self, job: Erasure, place: Place, start: int, *, keep: bool) -> None:
         conv, user, store = place.conv, job.target, self._store
+        await self._note_learners(conv, user)
         known = await store.read(erasure.get_erasure(Kind.CONVERSATION, conv))
         if known is not None or (place.present and not place.heir):
             begin = partial(erasure.begin_conversation, conv=conv)
@@ -151,6 +155,15 @@ class Eraser:
                 await self._note(job, conv, start, job.done)
         while await store.change((), partial(erasure.clear_turns, conv=conv, user=user)):
             pass
+
+    async def _note_learners(self, conv: int, user: int) -> None:
+        """Have a mem0 server erase what the personas learnt that the user asked here."""
+        if not await self._store.read(is_noting()):
+            return
+        after: bytes | None = b""
+        while after is not None:
+            step = partial(note_user, user=user, conv=conv, after=after)
+            after = await self._store.change((), step) or None
 
     async def _leave(self, place: Place, user: int) -> None:
         found: Place | None = place
@@ -314,12 +327,14 @@ class Erasures:
     everything unfinished goes on.
 
     Attributes:
+        mem0: what a mem0 server has to erase.
         revoked: called with a user whose tokens have become void; set by the doors.
         done, failed: totals; what failed goes on later.
     """
 
     def __init__(self, core: "Core") -> None:
         self._core = core
+        self.mem0 = Mem0Erasures(core.store, core.bridge.mem0, now_ms=core.now_ms)
         self.revoked: Callable[[int], None] = lambda user: None
         self.done = 0
         self.failed = 0
@@ -363,6 +378,7 @@ class Erasures:
         yield Figure("counter", "erasures", "Users and conversations erased.", ended, "end")
         running = self._task is not None and not self._task.done()
         yield Figure("gauge", "erasures_running", "Erasures under way.", int(running))
+        yield from self.mem0.figures()
 
     def _wake(self) -> None:
         self._wanted = True
@@ -371,6 +387,8 @@ class Erasures:
 
     def sweep(self, now: float) -> None:
         """Go on with what is unfinished. Called once a second."""
+        if not self._core.draining:
+            self.mem0.sweep(now)
         if not self._wanted or now < self._not_before or self._core.draining:
             return
         if self._task is None or self._task.done():
@@ -379,6 +397,7 @@ class Erasures:
 
     async def aclose(self) -> None:
         """Stop after the step under way; the next start goes on."""
+        await self.mem0.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -97,6 +97,7 @@ class TurnRequests:
             summary="" if summary is None else summary.text,
             memories=memories,
             speakers=others,
+            learn_seq=0 if found.pair is not None and found.pair.off else _own_seq(wish, rows),
         )
 
     def summary_need(self, turn: Turn, floor: int) -> SummaryNeed:
@@ -195,6 +196,16 @@ def _read_history(wish: Wish, limit: int, floor: int) -> Op[list[Msg]]:
         while rows and rows[-1].kind == MsgKind.AI_REPLY:
             rows.pop()
     return rows
+
+
+def _own_seq(wish: Wish, rows: list[Msg]) -> int:
+    """Return the number of the asker's own message that the model is shown last, 0 for none."""
+    shown = [row for row in rows if row.text and row.kind != MsgKind.SYSTEM]
+    if not shown or wish.turn.mode == GenMode.CONTINUE:
+        return 0
+    last = shown[-1]
+    own = last.kind != MsgKind.AI_REPLY and last.sender == wish.turn.user
+    return last.seq if own else 0
 
 
 def _question(rows: list[Msg]) -> str:

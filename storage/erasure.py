@@ -23,6 +23,7 @@ from storage.conv_rows import select_conversations, select_members
 from storage.conversations import change_conversation
 from storage.errors import NotFound
 from storage.ids import new_id
+from storage.mem0_erasures import Learner, note_learners
 from storage.members import drop_member, set_member
 from storage.memories import drop_memories, forget_conversation
 from storage.messages import COLUMNS, encode_ext, message_from
@@ -415,10 +416,13 @@ def delete_messages(tx: Tx, conv: int) -> Op[int]:
 def delete_turns(tx: Tx, conv: int) -> Op[int]:
     """Delete some records of a conversation's answers; return how many, 0 at the end.
 
-    What they used stays in the sums of its day.
+    What they used stays in the sums of its day; what a mem0 server learnt by them becomes due.
     """
-    rows = yield Statement("SELECT id FROM ai_turn WHERE conv = ? LIMIT ?", (conv, _ROWS))
+    rows = yield Statement(
+        "SELECT id, tenant, user, persona FROM ai_turn WHERE conv = ? LIMIT ?", (conv, _ROWS)
+    )
     if rows:
+        yield from note_learners(tx, [Learner(*row[1:]) for row in rows], conv)
         marks, args = in_list(row[0] for row in rows)
         yield Statement(f"DELETE FROM ai_turn WHERE id IN ({marks})", args)
     return len(rows)

@@ -39,3 +39,8 @@ new_id: Final = IdGenerator()
 def id_time_ms(value: int) -> int:
     """Return when an id was made, in Unix milliseconds."""
     return (value >> _LOW_BITS) + EPOCH_MS
+
+
+def last_id_at(time_ms: int) -> int:
+    """Return the highest id that a millisecond can have, in Unix time."""
+    return ((time_ms - EPOCH_MS) << _LOW_BITS) | ((1 << _LOW_BITS) - 1)

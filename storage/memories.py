@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from storage.errors import LimitReached, NotFound
 from storage.ids import new_id
+from storage.mem0_erasures import note_source
 from storage.ops import Op, Row, Statement, in_list
 from storage.writes import Tx
 
@@ -269,8 +270,9 @@ def set_off(tx: Tx, user: int, off: bool) -> Op[None]:
 def forget_message(tx: Tx, conv: int, seq: int) -> Op[int]:
     """Erase what was learnt from a message; return how much. What it had replaced holds again.
 
-    For the transaction that recalls or edits the message.
+    For the transaction that recalls or edits the message. A mem0 server has to be told, too.
     """
+    yield from note_source(tx, conv, seq)
     rows = yield Statement(
         "SELECT id, user, persona, replaced_by FROM ai_memory WHERE conv = ? AND seq = ? LIMIT ?",
         (conv, seq, _ROWS),
@@ -281,8 +283,9 @@ def forget_message(tx: Tx, conv: int, seq: int) -> Op[int]:
 def forget_conversation(tx: Tx, conv: int) -> Op[int]:
     """Erase what was learnt in a conversation, and how far it was read; return how much.
 
-    For the transaction that deletes the conversation.
+    For the transaction that deletes the conversation. A mem0 server has to be told, too.
     """
+    yield from note_source(tx, conv)
     rows = yield Statement(
         "SELECT id, user, persona, replaced_by FROM ai_memory WHERE conv = ? LIMIT ?",
         (conv, _ROWS),

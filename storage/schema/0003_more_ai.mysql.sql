@@ -45,3 +45,19 @@ CREATE TABLE IF NOT EXISTS erasure (
   PRIMARY KEY (kind, target),
   KEY erasure_open (finished, requested)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What a mem0 server has to erase; due: not before. user 0: of everybody who asked in conv, still to
+-- be looked up. conv 0: all of the user; seq 0: all of conv. looks: how often it was found done.
+CREATE TABLE IF NOT EXISTS mem0_erasure (
+  user BIGINT NOT NULL,
+  persona BIGINT NOT NULL,
+  conv BIGINT NOT NULL,
+  seq BIGINT NOT NULL,
+  tenant BIGINT NOT NULL,
+  requested BIGINT NOT NULL,
+  due BIGINT NOT NULL,
+  looks INT NOT NULL,
+  failures INT NOT NULL,
+  PRIMARY KEY (user, persona, conv, seq),
+  KEY mem0_erasure_due (due)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

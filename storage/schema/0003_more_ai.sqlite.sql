@@ -46,3 +46,20 @@ CREATE TABLE IF NOT EXISTS erasure (
 ) WITHOUT ROWID;
 
 CREATE INDEX IF NOT EXISTS erasure_open ON erasure (finished, requested);
+
+-- What a mem0 server has to erase; due: not before. user 0: of everybody who asked in conv, still to
+-- be looked up. conv 0: all of the user; seq 0: all of conv. looks: how often it was found done.
+CREATE TABLE IF NOT EXISTS mem0_erasure (
+  user INTEGER NOT NULL,
+  persona INTEGER NOT NULL,
+  conv INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  tenant INTEGER NOT NULL,
+  requested INTEGER NOT NULL,
+  due INTEGER NOT NULL,
+  looks INTEGER NOT NULL,
+  failures INTEGER NOT NULL,
+  PRIMARY KEY (user, persona, conv, seq)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS mem0_erasure_due ON mem0_erasure (due);

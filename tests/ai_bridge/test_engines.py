@@ -14,7 +14,8 @@ from ai_bridge.config import BridgeConfig
 from ai_bridge.engines import registry as registry_module
 from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.chat_engine import CHAT_ENGINE, ChatEngine
-from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Config, Mem0Proxy
+from ai_bridge.engines.mem0 import Mem0Client, Mem0Config
+from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Proxy
 from ai_bridge.engines.registry import (
     CLOSE_AFTER_S,
     MIN_TURNS,
@@ -51,10 +52,11 @@ class World:
         for spec in builtin_tools():
             tools.add(spec)
         self.tools = tools
-        memory = Mem0Config(base_url=mem0.base_url, search_s=5.0)
+        config = Mem0Config(base_url=mem0.base_url, search_s=5.0)
+        memory = Mem0Client(config, clock=self.clock)
 
         def with_memory(chat: ChatEngine) -> Engine:
-            return Mem0Proxy(chat, memory, clock=self.clock)
+            return Mem0Proxy(chat, memory)
 
         self.bridge = Bridge(
             BridgeConfig(providers=(provider_config("p0", provider),)),
@@ -63,6 +65,7 @@ class World:
             tools=ToolLoop(tools),
             engines={MEM0_PROXY: with_memory},
             default_engine=name,
+            mem0=memory,
         )
         self._next = 0
 

@@ -11,17 +11,19 @@ from msgspec import structs
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig
-from ai_bridge.engines import mem0_proxy as mem0_module
+from ai_bridge.engines import mem0 as mem0_module
 from ai_bridge.engines.base import Engine
 from ai_bridge.engines.chat_engine import ChatEngine
-from ai_bridge.engines.mem0_proxy import (
+from ai_bridge.engines.mem0 import (
     MAX_CACHED_PEOPLE,
-    MEM0_PROXY,
     PAUSE_S,
     Mem0Client,
     Mem0Config,
-    Mem0Proxy,
+    Mem0Failure,
+    Origin,
+    Part,
 )
+from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Proxy
 from ai_bridge.secrets import Secret
 from ai_bridge.types import ChatMessage, Priority, Role
 from bench.provider.mem0 import FakeMem0
@@ -51,11 +53,10 @@ class World:
         self.provider = provider
         settings = {"base_url": mem0.base_url, "api_key": Secret("m0-key"), "search_s": 5.0}
         config = Mem0Config(**{**settings, **fields})
-        self.engine: Mem0Proxy | None = None
+        self.memory = memory = Mem0Client(config, clock=self.clock)
 
         def make(chat: ChatEngine) -> Engine:
-            self.engine = Mem0Proxy(chat, config, clock=self.clock)
-            return self.engine
+            return Mem0Proxy(chat, memory)
 
         self.bridge = Bridge(
             BridgeConfig(providers=(provider_config("p0", provider, models=("tokens=2",)),)),
@@ -63,19 +64,21 @@ class World:
             sleep=Sleeps(self.clock),
             engines={MEM0_PROXY: make},
             default_engine=MEM0_PROXY.name,
+            mem0=memory,
         )
         self._next = 0
 
     async def ask(self, text: str, **fields: Any) -> EndReason:
         self._next += 1
         watcher = Watcher()
-        self.bridge.submit(request(self._next, text, **fields), watcher)
+        seq = fields.pop("learn_seq", self._next)
+        asked = request(self._next, text, **fields)
+        self.bridge.submit(structs.replace(asked, learn_seq=seq), watcher)
         return (await watcher.end()).reason
 
     @property
     def stats(self) -> dict[str, int]:
-        assert self.engine is not None
-        stats = self.engine.memory.stats
+        stats = self.memory.stats
         values = {name: getattr(stats, name) for name in stats.__struct_fields__}
         return {name: value for name, value in values.items() if value}
 
@@ -127,7 +130,7 @@ async def test_the_open_source_server_is_asked_as_documented(
         {
             "messages": [{"role": "user", "content": "Hello?"}],
             "user_id": USER,
-            "metadata": {"conversation": 1},
+            "metadata": {"conversation": 1, "seq": 1, "turn": 1},
         }
     ]
 
@@ -182,7 +185,7 @@ async def test_a_failing_server_is_left_alone_for_a_while(mem0: FakeMem0, make_w
 async def test_the_same_question_is_asked_once_until_something_is_learnt(mem0: FakeMem0) -> None:
     clock = Clock()
     client = Mem0Client(Mem0Config(base_url=mem0.base_url, api_key=Secret("m0-key")), clock=clock)
-    mem0.memories["u"] = ["likes tea"]
+    mem0.put("u", "likes tea")
     assert await client.search("u", "tea?") == ("likes tea",)
     assert await client.search("u", " tea? ") == ("likes tea",)
     assert len(mem0.requests) == 1
@@ -247,11 +250,12 @@ async def test_what_is_on_its_way_is_bounded_and_waited_for(
     monkeypatch.setattr(mem0_module, "CLOSE_S", 0.01)
     world = await make_world()
     await world.ask("one")
-    engine = world.engine
-    await asyncio.gather(*engine._adding)
+    await mem0.until(lambda: bool(mem0.memories))
+    memory = world.memory
+    await asyncio.gather(*memory._adding)
     mem0.fault = "silent"
-    engine.learn(engine.memory.add(USER, "two", {}))
-    engine.learn(engine.memory.add(USER, "three", {}))
+    memory.learn(USER, "two", Origin())
+    memory.learn(USER, "three", Origin())
     assert world.stats["dropped"] == 1
     async with asyncio.timeout(5):
         await world.bridge.aclose()
@@ -263,3 +267,215 @@ async def test_surrogate_halves_and_odd_answers_do_no_harm(mem0: FakeMem0) -> No
     assert mem0_module._memories([{"memory": 5}, 7, {"memory": " "}, {"memory": "a"}]) == ("a",)
     assert mem0_module._memories("odd") == mem0_module._memories({"results": 5}) == ()
     await client.aclose()
+
+
+# --- erasing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def make_client(mem0: FakeMem0) -> AsyncIterator[Any]:
+    clients: list[Mem0Client] = []
+
+    def make(api: Api = "oss", **options: Any) -> Mem0Client:
+        config = Mem0Config(
+            base_url=mem0.base_url, api=api, api_key=Secret("m0-key"), erase_s=5.0, add_s=5.0
+        )
+        clients.append(Mem0Client(config, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+def fill(mem0: FakeMem0, count: int, **metadata: Any) -> None:
+    for number in range(count):
+        mem0.put(USER, f"我说过 {number}", metadata)
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_all_of_a_person_is_erased_and_nobody_elses(
+    api: Api, mem0: FakeMem0, make_client: Any
+) -> None:
+    fill(mem0, 3)
+    mem0.put("t1-u11-p5", "somebody else")
+    client = make_client(api)
+    await client.erase(USER)
+    assert mem0.memories == {"t1-u11-p5": ["somebody else"]}
+    await client.erase(USER)  # again: nothing is left to do
+    assert client.stats.erased == 2
+    path = "/memories" if api == "oss" else "/v1/memories/"
+    assert f"DELETE {path}?user_id={USER}" in mem0.calls
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_only_what_came_from_a_conversation_or_a_message_is_erased(
+    api: Api, mem0: FakeMem0, make_client: Any
+) -> None:
+    for conv, seq, turn in ((1, 3, 10), (1, 4, 11), (2, 3, 12), (1, 3, 90)):
+        mem0.put(USER, f"{conv}/{seq}/{turn}", {"conversation": conv, "seq": seq, "turn": turn})
+    mem0.put(USER, "old", {"conversation": 1})  # before there were numbers
+    mem0.put(USER, "told elsewhere")
+    client = make_client(api)
+    await client.erase(USER, Part(1, 3, upto=50))
+    assert mem0.memories[USER] == ["1/4/11", "2/3/12", "1/3/90", "old", "told elsewhere"]
+    await client.erase(USER, Part(1, 0, upto=50))
+    assert mem0.memories[USER] == ["2/3/12", "1/3/90", "told elsewhere"]
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+async def test_all_pages_of_the_platform_are_walked(
+    api: Api, mem0: FakeMem0, make_client: Any
+) -> None:
+    fill(mem0, 250, conversation=2)
+    mem0.put(USER, "on the third page", {"conversation": 1})
+    await make_client(api).erase(USER, Part(1, 0, upto=50))
+    assert len(mem0.memories[USER]) == 250
+
+
+async def test_servers_that_show_a_hundred_at_most_are_asked_until_nothing_is_left(
+    mem0: FakeMem0, make_client: Any
+) -> None:
+    mem0.is_old = True
+    fill(mem0, 150, conversation=2)
+    fill(mem0, 30, conversation=1)  # behind what a list shows
+    client = make_client()
+    await client.erase(USER, Part(1, 0, upto=50))
+    assert len(mem0.memories[USER]) == 150
+    await client.erase(USER)
+    assert not mem0.memories
+
+
+async def test_a_key_that_may_not_delete_all_at_once_deletes_one_by_one(
+    mem0: FakeMem0, make_client: Any
+) -> None:
+    mem0.is_admin = False
+    fill(mem0, 3)
+    await make_client().erase(USER)
+    assert not mem0.memories
+
+
+def test_what_a_server_shows_of_somebody_else_is_left_alone() -> None:
+    answer = [{"id": "a", "user_id": "t1-u2-p5"}, {"id": "b"}, {"id": None}, "odd"]
+    assert mem0_module._own(USER, answer) == {"b": {}}
+    odd = {"conversation": "1", "seq": 3.0, "turn": "7"}  # as some vector stores keep numbers
+    assert mem0_module._is_of(odd, Part(1, 3, upto=7))
+    assert not mem0_module._is_of({"conversation": [1]}, Part(1, 0, upto=7))
+
+
+@pytest.mark.parametrize("fault", ["error", "garbage", "huge"])
+async def test_an_erasure_that_fails_says_so(
+    fault: str, mem0: FakeMem0, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mem0_module, "MAX_LIST_BYTES", 200_000)
+    fill(mem0, 1)
+    client = make_client()
+    mem0.fault = fault
+    with pytest.raises(Mem0Failure):
+        await client.erase(USER)
+    mem0.fault = ""
+    await client.erase(USER)
+    assert not mem0.memories
+
+
+async def test_an_erasure_at_a_silent_server_ends_and_a_paused_one_is_not_asked(
+    mem0: FakeMem0,
+) -> None:
+    clock = Clock()
+    config = Mem0Config(base_url=mem0.base_url, api_key=Secret("m0-key"), erase_s=0.02)
+    client = Mem0Client(config, clock=clock)
+    mem0.fault = "silent"
+    for _ in range(3):
+        with pytest.raises(Mem0Failure):
+            await client.erase(USER)
+    asked = len(mem0.calls)
+    with pytest.raises(Mem0Failure, match="paused"):
+        await client.erase(USER)
+    assert len(mem0.calls) == asked
+    assert client.stats.skipped == 1
+    await client.aclose()
+
+
+async def test_what_never_goes_is_told_as_unfinished(mem0: FakeMem0, make_client: Any) -> None:
+    fill(mem0, 1)
+    mem0.kept[USER] = KeptAlways(mem0.kept[USER])
+    for api in APIS:
+        with pytest.raises(Mem0Failure, match="unfinished"):
+            await make_client(api).erase(USER)
+
+
+class KeptAlways(list[Any]):
+    """Nothing can be taken out."""
+
+    def __delitem__(self, _key: Any) -> None:
+        """Keep it."""
+
+    def remove(self, _value: Any) -> None:
+        """Keep it."""
+
+
+async def test_what_is_on_its_way_is_erased_as_well(mem0: FakeMem0, make_client: Any) -> None:
+    client = make_client()
+    mem0.hold = asyncio.Event()
+    client.learn(USER, "我住在上海", Origin(1, 3, 10))
+    await mem0.until(lambda: bool(mem0.asked("/memories")))
+    erasing = asyncio.create_task(client.erase(USER))
+    await asyncio.sleep(0)
+    assert not any(call.startswith("DELETE") for call in mem0.calls)
+    mem0.hold.set()
+    await erasing
+    assert client.stats.added == 1
+    assert not mem0.memories
+
+
+async def test_a_turn_that_ends_after_the_erasure_learns_nothing(
+    provider: ScriptedProvider, mem0: FakeMem0, make_world: Any
+) -> None:
+    world = await make_world()
+    memory = world.memory
+    await memory.erase(USER, Part(7, 3, upto=2))
+    await memory.erase(USER, Part(8, 0, upto=2))
+    await world.ask("taken back", conv=7, learn_seq=3)
+    await world.ask("its conversation is gone", conv=8)
+    assert world.stats["withheld"] == 2
+    await world.ask("said later", conv=7, learn_seq=3)  # the third turn: the text is another now
+    await mem0.until(lambda: bool(mem0.memories))
+    await memory.erase(USER)
+    await world.ask("who is erased says nothing", conv=9)
+    assert world.stats["withheld"] == 3
+    assert not mem0.memories
+    assert not memory._adding
+
+
+async def test_a_search_that_overlaps_an_erasure_is_not_kept(
+    mem0: FakeMem0, make_client: Any
+) -> None:
+    fill(mem0, 1)
+    client = make_client()
+    searching = asyncio.create_task(client.search(USER, "我说过什么?"))
+    await mem0.until(lambda: bool(mem0.asked("/search")))
+    await client.erase(USER)
+    await searching
+    assert await client.search(USER, "我说过什么?") == ()
+    assert client.stats.cached == 0
+
+
+async def test_the_erasures_kept_in_mind_are_bounded(
+    mem0: FakeMem0, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mem0_module, "MAX_ERASED", 2)
+    client = make_client()
+    for conv in (1, 2, 3):
+        await client.erase(USER, Part(conv, 0, upto=9))
+    assert list(client._erased) == [(USER, 2, 0), (USER, 3, 0)]
+
+
+async def test_words_of_others_and_of_nobody_are_not_learnt(
+    mem0: FakeMem0, make_world: Any
+) -> None:
+    world = await make_world()
+    await world.ask("somebody else wrote this", learn_seq=0)
+    assert not mem0.asked("/memories")
+    await world.ask("by a program", conv=0, learn_seq=0)
+    await mem0.until(lambda: bool(mem0.memories))
+    assert mem0.memories == {USER: ["by a program"]}

@@ -476,6 +476,7 @@ async def start(config: Config, folder: Path) -> Server:
     await bridge.start()
     core = Core(config, loop, store, bridge, make_tokens(config.auth, folder), "test", lambda: 0.0)
     joined.append(core)
+    await core.erasures.mem0.prepare()
     core.personas.fill(await store.read(all_personas(0)))
     port = listener.getsockname()[1]
     server = Server(core, await listen(core, listener), port)

@@ -21,6 +21,7 @@ from storage import (
     engines,
     erasure,
     mcp_servers,
+    mem0_erasures,
     members,
     memories,
     memory_marks,
@@ -65,6 +66,7 @@ TABLES = (
     "conversation",
     "engine_choice",
     "feed",
+    "mem0_erasure",
     "member",
     "message",
     "message_change",
@@ -258,6 +260,7 @@ async def use_everything(store: Store) -> None:
     picture = {"mime": "image/png", "data": b"x", "id": new_id()}
     await do((), persona_cards.add_card_picture, tenant=1, owner=ann, **picture)
     await use_memories(store, users, others)
+    await use_mem0_erasures(store, users, others)
     await use_erasure(store, users, others)
 
 
@@ -305,6 +308,29 @@ async def use_memories(store: Store, users: list[int], convs: list[int]) -> None
     for user, persona in ((ann, 5), (users[1], 0)):
         await do(user, memories.erase_memories, persona=persona)
     await do(ann, memories.forget_user)
+
+
+async def use_mem0_erasures(store: Store, users: list[int], convs: list[int]) -> None:
+    """Call every step of erasing at a mem0 server, with enough of them for an optimiser to care."""
+    read = store.read
+
+    async def do(make: Any, **options: Any) -> Any:
+        return await store.change((), partial(make, **options))
+
+    await do(mem0_erasures.set_noting, on=True)
+    for conv in convs:
+        learners = [mem0_erasures.Learner(1, user, 7) for user in users[:3]]
+        await do(mem0_erasures.note_learners, learners=learners, conv=conv)
+        await do(mem0_erasures.note_source, conv=conv, seq=1)
+    await do(mem0_erasures.note_user, user=users[0], conv=convs[0], after=b"")
+    await read(mem0_erasures.count_mem0_erasures(1))
+    await read(mem0_erasures.due_mem0_erasures(1, 20))
+    one = mem0_erasures.Mem0Erasure(0, 0, convs[0], 1, 0, 5, 0, 0, 0)
+    for start in (b"", 0):
+        await do(mem0_erasures.spread, one=one, after=start)
+    await do(mem0_erasures.put_off_mem0_erasure, one=one, due=5, looks=1, failures=0)
+    await do(mem0_erasures.drop_mem0_erasure, one=one)
+    await do(mem0_erasures.set_noting, on=False)
 
 
 async def use_erasure(store: Store, users: list[int], convs: list[int]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.ai_setup import bridge_config, make_prices
+from server.ai_setup import bridge_config, make_bridge, make_prices
 from server.config import (
     Config,
     ConfigError,
@@ -196,6 +196,16 @@ def test_an_open_address_needs_tls_or_a_decision() -> None:
             {"ai.providers": '[{"name": "a", "kind": "gemini"}]', "ai.speech": '{"provider": "a"}'},
             "ai.speech",
         ),
+        (
+            {
+                "ai.providers": '[{"name": "a", "kind": "gemini"}]',
+                "ai.moderation": '{"provider": "a"}',
+            },
+            "ai.moderation.provider",
+        ),
+        ({"ai.moderation": '{"words": ["\\u200b"]}'}, "ai.moderation.words"),
+        ({"ai.moderation": '{"words": ["x"], "stages": ["thoughts"]}'}, "ai.moderation in a flag"),
+        ({"ai.moderation": '{"thresholds": {"hate": 2}}'}, "ai.moderation in a flag"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
@@ -230,6 +240,28 @@ weight = 3
     price = make_prices(ai).find("a/demo")
     assert price is not None
     assert (price.input, price.output, price.cached) == (1.5, 3, None)
+
+
+async def test_moderation_and_rules_are_made_from_the_settings(tmp_path: Path) -> None:
+    text = """
+[ai]
+rules = "不谈政治。"
+
+[ai.moderation]
+words = ["坏话"]
+provider = "later"
+stages = ["output"]
+"""
+    config = load(write(tmp_path, text), {})
+    found = [str(problem) for problem in check(config) if "moderation" in problem.key]
+    assert len(found) == 1
+    assert "may come by command" in found[0]
+    assert bridge_config(config.ai).rules == "不谈政治。"
+    bridge = make_bridge(config.ai, None)
+    assert bridge.moderation is not None
+    assert bridge.moderation.stages == {"output"}
+    assert make_bridge(load(None, {}).ai, None).moderation is None
+    await bridge.aclose()
 
 
 def test_flags_have_a_shape() -> None:

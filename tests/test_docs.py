@@ -266,7 +266,7 @@ def figures() -> frozenset[str]:
     names = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.M))
     # These need a whole server to be read.
     modules = ("talk_figures", "engines", "tool_figures", "speech", "embedder", "usage_sums")
-    for module in (*modules, "http/asking"):
+    for module in (*modules, "mem0_erasures", "http/asking"):
         text = (ROOT / "server" / f"{module}.py").read_text()
         names |= {f"parlance_{name}" for name in re.findall(r'Figure\(\s*"\w+", "(\w+)"', text)}
     return frozenset(names | {f"{name}_total" for name in names})

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.config import BridgeConfig
+from ai_bridge.http.guard import MAX_CONNECTIONS, Connections
 from ai_bridge.http.hosts import is_local_name
 from ai_bridge.http.settings import (
     KEYS_VARIABLE,
@@ -75,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     found.add_argument("--port", type=int, default=8430, help="0 takes a free one (%(default)s)")
     found.add_argument(
+        "--max-connections", type=int, default=MAX_CONNECTIONS, metavar="N",
+        help="connections at a time; those beyond are told 503 (%(default)s)",
+    )  # fmt: skip
+    found.add_argument(
         "--log-level", default="warning", choices=("debug", "info", "warning", "error"),
         help="least important line written to standard error (%(default)s)",
     )  # fmt: skip
@@ -87,6 +92,7 @@ async def serve(
     keys: Keys,
     host: str,
     port: int,
+    max_connections: int = MAX_CONNECTIONS,
     speech: SpeechConfig | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let answers end for ten seconds."""
@@ -95,15 +101,18 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     bridge = Bridge(config)
     await bridge.start()
-    standalone = Standalone(bridge, personas, keys, speech=speech)
+    standalone = Standalone(bridge, personas, keys, Connections(max_connections), speech)
     runner = web.AppRunner(standalone.application(), access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, backlog=1024)
-        await site.start()
-        print(f"bridge at http://{_shown(host)}:{runner.addresses[0][1]}/v1", flush=True)
+        server = await asyncio.get_running_loop().create_server(
+            standalone.connections.factory(runner.server), host, port, backlog=1024
+        )
+        print(
+            f"bridge at http://{_shown(host)}:{server.sockets[0].getsockname()[1]}/v1", flush=True
+        )
         await stopped.wait()
-        await site.stop()
+        server.close()
     finally:
         await bridge.aclose(GRACE_S)
         await standalone.aclose()
@@ -122,12 +131,16 @@ def main(words: Sequence[str] | None = None) -> int:
         config = read_config(args.config)
         speech = read_speech(args.config)
         personas = read_personas(args.personas)
+        if args.max_connections < 1:
+            raise SettingsError("--max-connections must be 1 or more")
         keys = Keys(os.environ.get(KEYS_VARIABLE, ""))
         if not len(keys) and not is_local_name(args.host):
             raise SettingsError(
                 f"{args.host} can be reached from other machines: set {KEYS_VARIABLE} first"
             )
-        uvloop.run(serve(config, personas, keys, args.host, args.port, speech))
+        uvloop.run(
+            serve(config, personas, keys, args.host, args.port, args.max_connections, speech)
+        )
     except SettingsError as error:
         print(f"ai_bridge: {error}", file=sys.stderr)
         return 2

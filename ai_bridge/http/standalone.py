@@ -22,6 +22,7 @@ from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
 from ai_bridge.http.answers import Cancel, Pulse, answer
 from ai_bridge.http.bodies import MAX_BODY_BYTES, read_body
+from ai_bridge.http.guard import Connections
 from ai_bridge.http.hosts import is_local_name
 from ai_bridge.http.openai_shapes import (
     DECODER,
@@ -60,6 +61,7 @@ class Standalone:
     Args:
         bridge: started by the caller, and closed by it.
         keys: without any, everybody who reaches the server may ask.
+        connections: bounds and counts who is connected.
         speech: who writes recordings down; nobody, if it names no service.
     """
 
@@ -68,9 +70,10 @@ class Standalone:
         bridge: Bridge,
         personas: Mapping[str, StandalonePersona],
         keys: Keys,
-        *,
+        connections: Connections | None = None,
         speech: SpeechConfig | None = None,
     ) -> None:
+        self.connections = connections or Connections()
         self._bridge = bridge
         self._speech = Speech(speech or SpeechConfig(), bridge.provider, bridge.billing)
         self._personas = personas
@@ -238,9 +241,20 @@ class Standalone:
             f"# TYPE parlance_ai_{name} counter\nparlance_ai_{name} {value}\n"
             for name, value in self._bridge.stats.as_dict().items()
         ]
-        for name, level in (("running", self._bridge.running), ("queued", self._bridge.queued)):
-            lines.append(f"# TYPE parlance_ai_turns_{name} gauge\n")
-            lines.append(f"parlance_ai_turns_{name} {level}\n")
+        levels = {
+            "ai_turns_running": self._bridge.running,
+            "ai_turns_queued": self._bridge.queued,
+            "http_connections": self.connections.open,
+            "http_picture_bytes": self._pictures.held,
+        }
+        for name, level in levels.items():
+            lines.append(f"# TYPE parlance_{name} gauge\nparlance_{name} {level}\n")
+        refused = {
+            "http_connections_refused": self.connections.refused,
+            "http_pictures_refused": self._pictures.refused,
+        }
+        for name, count in refused.items():
+            lines.append(f"# TYPE parlance_{name} counter\nparlance_{name} {count}\n")
         for name, (kind, value) in self._speech.figures().items():
             lines.append(f"# TYPE parlance_{name} {kind}\nparlance_{name} {value}\n")
         return web.Response(

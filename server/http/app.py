@@ -22,7 +22,7 @@ from server.http import (
     usage_routes,
 )
 from server.http.context import PARTS, HttpParts
-from server.http.guard import GuardedHandler
+from server.http.guard import ServerHandler
 from server.http.middleware import cors, set_hsts, trace
 from server.metrics import (
     CoreFigures,
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from server.core import Core
 
 __all__ = ["HttpParts", "HttpServer"]
-
-_MAX_LINE_BYTES: Final = 8190
-_MAX_HEADERS: Final = 64
-_LINGER_S: Final = 2.0
 
 _SUBJECTS: Final = (
     page,
@@ -91,19 +87,12 @@ class HttpServer:
         server = self._runner.server
         assert server is not None, "start comes first"
         limits = self._parts.config.limits
-        return GuardedHandler(
+        return ServerHandler(
             server,
             loop=asyncio.get_running_loop(),
             header_s=limits.http_header_s,
             stats=self._parts.core.stats,
             keepalive_timeout=limits.http_keepalive_s,
-            access_log=None,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
-            max_headers=_MAX_HEADERS,
-            lingering_time=_LINGER_S,
-            # A few bytes could unpack into gigabytes; nobody has to send compressed bodies.
-            auto_decompress=False,
         )
 
     def _end_sessions(self, user: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ai_bridge.http.guard import MAX_HEAD_BYTES
 from protocol.codes import Code
-from server.http.guard import MAX_HEAD_BYTES
 from server.logs import REQUEST_ID
 from tests.server.http.conftest import Site
 

@@ -181,6 +181,7 @@ class Turns:
         self._node = node
         self._requests = TurnRequests(core)
         self._running: dict[int, Running] = {}
+        self._asking: dict[int, asyncio.Event] = {}  # by conversation: the last one under way
         self._renewed_at = 0.0
         self._checkpointing = False
         self.started = 0
@@ -256,9 +257,7 @@ class Turns:
             if not await self._has_floor(running):
                 self.ended(running, Outcome(reason=EndReason.CANCELLED))
                 return
-            wish = Wish(running.entry, running.new, running.stream.ask, running.opt, running.extra)
-            request = await self._requests.build(wish)
-            running.stream.turn = self._bridge.submit(request, running)
+            await self._submit(running)
             if running.cancelled:
                 self._bridge.cancel(running.new.sid)
         except BridgeError as exc:
@@ -268,6 +267,22 @@ class Turns:
         except Exception:
             log.exception("turn.crashed", extra={"sid": running.new.sid})
             self.ended(running, _failed(Code.INTERNAL, "Internal error. Ask again.", 1000))
+
+    async def _submit(self, running: Running) -> None:
+        """Read what the model is asked, and ask: a conversation's questions in their order."""
+        wish = Wish(running.entry, running.new, running.stream.ask, running.opt, running.extra)
+        conv = running.entry.id
+        before = self._asking.get(conv)
+        asked = self._asking[conv] = asyncio.Event()
+        try:
+            request = await self._requests.build(wish)
+            if before is not None:
+                await before.wait()  # reads overtake each other
+            running.stream.turn = self._bridge.submit(request, running)
+        finally:
+            asked.set()
+            if self._asking.get(conv) is asked:
+                del self._asking[conv]
 
     async def _has_floor(self, running: Running) -> bool:
         """Wait until no other persona speaks; False if the answer was called off meanwhile."""

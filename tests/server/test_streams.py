@@ -489,6 +489,35 @@ async def test_a_cancel_right_behind_the_question_counts(tmp_path: Path) -> None
         assert len((await peer.ask(History, conv, 0, True, 5)).msgs) == 1
 
 
+async def test_questions_are_asked_in_their_order_however_long_each_is_read_for(
+    tmp_path: Path,
+) -> None:
+    async with Model() as model:
+        config = model.config(user_running=1, user_queued=3)
+        async with serving(tmp_path, ai=config) as server:
+            _, peer, conv = await talk(server)
+            read, overtaken, held = server.core.store.read, asyncio.Event(), []
+
+            async def slow_at_first(op: Any, snapshot: bool = False) -> Any:
+                found = await read(op, snapshot)
+                if op.__name__ == "_read_talk":
+                    held.append(op)
+                    if len(held) == 1:
+                        await overtaken.wait()
+                    else:
+                        overtaken.set()
+                return found
+
+            server.core.store.read = slow_at_first  # type: ignore[method-assign]
+            first = await ask(peer, conv, "one")
+            second = await ask(peer, conv, "two")
+            for number, (sid, question) in enumerate(((first, "one"), (second, "two"))):
+                call = await model.call(number)
+                assert call.body["messages"][-1]["content"] == question
+                call.finish("Answer.")
+                await Reader().follow(peer, sid)
+
+
 async def test_a_connection_that_drops_cancels_nothing(tmp_path: Path) -> None:
     async with Model() as model, serving(tmp_path, ai=model.config()) as server:
         ann, peer, conv = await talk(server)

@@ -9,19 +9,32 @@ from typing import Any
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
+from bench.provider.reply import Said
 from bench.provider.server import ScriptedProvider
 from protocol.codes import MsgKind, Scope
 from protocol.rows import GenOpt, Persona
+from tests.ai_bridge.facade import PNG
 from tests.e2e.harness import ROOT, Process, environment, expected, rows, talk
 from tests.support.eventually import eventually
 
 PERSONA = "nova"
 DEFAULT_SCRIPT = "tokens=20"
 """What the server's default model does (tests.e2e.harness)."""
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    degrees: int
+
+
+WEATHER_ARGS = '{"city":"巴黎","degrees":21}'
 
 
 def new_key(server: Process, *scopes: str) -> str:
@@ -204,7 +217,81 @@ async def test_a_wrong_key_is_an_authentication_error(server: Process, key: str)
     assert caught.value.code == "invalid_api_key"
 
 
+async def test_openai_parses_answers_into_a_type_whole_and_streamed(
+    ai: AsyncOpenAI, provider: ScriptedProvider
+) -> None:
+    provider.replies += [WEATHER_ARGS, WEATHER_ARGS]
+    done = await ai.chat.completions.parse(
+        model=PERSONA, messages=question(), response_format=Weather
+    )
+    assert done.choices[0].message.parsed == Weather(city="巴黎", degrees=21)
+    async with ai.chat.completions.stream(
+        model=PERSONA, messages=question(), response_format=Weather
+    ) as stream:
+        kinds = {event.type async for event in stream}
+        final = await stream.get_final_completion()
+    assert final.choices[0].message.parsed == Weather(city="巴黎", degrees=21)
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+
+
+async def test_openai_runs_a_call_and_sends_its_result(
+    ai: AsyncOpenAI, provider: ScriptedProvider
+) -> None:
+    tools: Any = [openai.pydantic_function_tool(Weather)]
+    provider.replies.append(Said(calls=(("Weather", WEATHER_ARGS),)))
+    async with ai.chat.completions.stream(
+        model=PERSONA, messages=question(), tools=tools
+    ) as stream:
+        kinds = [event.type async for event in stream]
+        message = (await stream.get_final_completion()).choices[0].message
+    assert "tool_calls.function.arguments.done" in kinds
+    assert message.tool_calls
+    call = message.tool_calls[0]
+    assert call.function.parsed_arguments == Weather(city="巴黎", degrees=21)
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "晴"}
+    back: Any = {"role": "assistant", "tool_calls": [call.model_dump(exclude={"parsed"})]}
+    done = await ai.chat.completions.create(
+        model=PERSONA, messages=[*question(), back, result], tools=tools
+    )
+    assert done.choices[0].message.content == expected(DEFAULT_SCRIPT)
+
+
+async def test_the_raw_answer_has_the_id_of_the_request(ai: AsyncOpenAI) -> None:
+    headers = {"X-Request-ID": "my-request-17"}
+    raw = await ai.chat.completions.with_raw_response.create(
+        model=PERSONA, messages=question(), extra_headers=headers
+    )
+    assert raw.headers["x-request-id"] == "my-request-17"
+    assert raw.parse().choices[0].message.content == expected(DEFAULT_SCRIPT)
+
+
 # conversations
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [openai.pydantic_function_tool(Weather)]},
+        {"response_format": {"type": "json_object"}},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {
+            "url": f"data:image/png;base64,{PNG}"}}]}]},
+    ],
+)  # fmt: skip
+async def test_what_a_stored_conversation_cannot_keep_is_refused(
+    server: Process, provider: ScriptedProvider, more: Any
+) -> None:
+    account = await server.newcomer()
+    async with server.online(account) as watching:
+        conv = await talk(watching)
+        async with openai_client(server, await account.token()) as client:
+            wishes = {"model": PERSONA, "messages": question(), **more}
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.chat.completions.create(
+                    **wishes, metadata={"conversation_id": str(conv)}
+                )
+    assert caught.value.code == "unsupported_in_conversation"
+    assert caught.value.param == next(iter(more))
+    assert provider.stats.requests == 0
 
 
 async def test_a_stored_conversation_goes_on_and_everybody_sees_it(
@@ -301,6 +388,74 @@ async def test_langchain_asks_and_streams(
     assert "".join(str(piece.content) for piece in pieces) == expected(DEFAULT_SCRIPT)
     sent = provider.requests[0].body
     assert [m["content"] for m in sent["messages"]][1:] == ["hi", "yes?", "tell me"]
+
+
+async def test_langchain_binds_tools_runs_them_and_gets_the_answer(
+    server: Process, provider: ScriptedProvider, key: str, http: Any
+) -> None:
+    """A persona takes part as any model does; with the program's tools it has no others."""
+
+    @tool
+    def weather(city: str, degrees: int) -> str:
+        """Tells the weather."""
+        return f"{city}: {degrees}°"
+
+    chat = langchain(server, key, http).bind_tools([weather], parallel_tool_calls=False)
+    provider.replies.append(Said(calls=(("weather", WEATHER_ARGS),)))
+    talk_so_far: list[Any] = [HumanMessage("巴黎天气?")]
+    asked = await chat.ainvoke(talk_so_far)
+    assert isinstance(asked, AIMessage)
+    assert asked.response_metadata["finish_reason"] == "tool_calls"
+    talk_so_far.append(asked)
+    talk_so_far += [await weather.ainvoke(call) for call in asked.tool_calls]
+    said = await chat.ainvoke(talk_so_far)
+    assert said.content == expected(DEFAULT_SCRIPT)
+    sent = provider.requests[-1].body
+    assert [one["function"]["name"] for one in sent["tools"]] == ["weather"]
+    assert sent["messages"][0]["content"].startswith("You are Nova")
+    assert sent["messages"][-1]["content"] == "巴黎: 21°"
+
+
+async def test_langchain_gathers_streamed_calls(
+    server: Process, provider: ScriptedProvider, key: str, http: Any
+) -> None:
+    chat = langchain(server, key, http).bind_tools([Weather])
+    provider.replies.append(Said(text="Wait.", calls=(("Weather", WEATHER_ARGS),) * 2))
+    whole: Any = None
+    async for piece in chat.astream("巴黎?"):
+        whole = piece if whole is None else whole + piece
+    assert whole.content == "Wait."
+    assert [call["args"] for call in whole.tool_calls] == [{"city": "巴黎", "degrees": 21}] * 2
+    assert len({call["id"] for call in whole.tool_calls}) == 2
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+async def test_langchain_gets_structured_output(
+    server: Process, provider: ScriptedProvider, key: str, http: Any, method: Any
+) -> None:
+    chat = langchain(server, key, http).with_structured_output(Weather, method=method)
+    by_call = method == "function_calling"
+    provider.replies.append(
+        Said(calls=(("Weather", WEATHER_ARGS),)) if by_call else Said(text=WEATHER_ARGS)
+    )
+    assert await chat.ainvoke("巴黎? JSON") == Weather(city="巴黎", degrees=21)
+    sent = provider.requests[-1].body
+    if by_call:
+        assert sent["tool_choice"] == {"type": "function", "function": {"name": "Weather"}}
+    else:
+        kind = "json_schema" if method == "json_schema" else "json_object"
+        assert sent["response_format"]["type"] == kind
+
+
+async def test_langchain_shows_a_picture(
+    server: Process, provider: ScriptedProvider, key: str, http: Any
+) -> None:
+    image = {"type": "image", "base64": PNG, "mime_type": "image/png"}
+    parts: list[Any] = [{"type": "text", "text": "什么?"}, image]
+    await langchain(server, key, http).ainvoke([HumanMessage(content=parts)])
+    shown = provider.requests[-1].body["messages"][-1]["content"]
+    assert shown[0] == {"type": "text", "text": "什么?"}
+    assert shown[1]["image_url"]["url"] == f"data:image/png;base64,{PNG}"
 
 
 async def test_langchain_goes_on_with_a_stored_conversation(

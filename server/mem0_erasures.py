@@ -114,12 +114,16 @@ class Mem0Erasures:
         part = Part(one.conv, one.seq, last_id_at(one.requested)) if one.conv else None
         try:
             await memory.erase(user_id, part)
-        except Mem0Failure as failure:
+        except Exception as error:
+            # Also what nobody thought of: it must not stand before the others for ever.
             self.failed += 1
-            log.warning("mem0_erasure.failed", extra={"kind": str(failure), "user": one.user})
+            known = isinstance(error, Mem0Failure)
+            kind = str(error) if known else "crashed"
+            extra = {"kind": kind, "user": one.user}
+            log.warning("mem0_erasure.failed", exc_info=not known, extra=extra)
             wait_ms = min(FIRST_RETRY_MS << min(one.failures, 16), LAST_RETRY_MS)
             await self._put_off(one, wait_ms, one.looks, one.failures + 1)
-            raise
+            raise Mem0Failure(kind) from None
         if one.looks + 1 < LOOKS:
             await self._put_off(one, AGAIN_MS, one.looks + 1, 0)
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ai_bridge.engines.mem0 import Part
 from bench.provider.mem0 import FakeMem0
 from protocol.codes import ConvKind, GenMode, MsgKind, TalkMode
 from protocol.envelopes import ConvDrop, Edit, Gen, GenOk, MsgPush, PersonaDrop, Recall
@@ -244,6 +245,31 @@ async def test_a_mem0_server_that_is_away_is_asked_again_later(place: Town) -> N
     assert place.known() == ["taken back"]
     await place.work(1_000)
     assert place.known() == []
+
+
+async def test_one_that_cannot_be_done_does_not_hold_up_the_others(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await place.server.person("ann")
+    peer = await place.server.connect(ann)
+    conv = await place.talk(ann, peer, await place.server.persona(ann))
+    seqs = [await place.tell(peer, conv, text) for text in ("first", "second")]
+    memory = place.server.core.bridge.mem0
+    assert memory is not None
+    erase = memory.erase
+
+    async def crash(user_id: str, part: Part) -> None:
+        if part.seq == seqs[0]:
+            raise RuntimeError("a mistake")
+        await erase(user_id, part)
+
+    monkeypatch.setattr(memory, "erase", crash)
+    for seq in seqs:
+        await peer.ask(Recall, conv, seq)
+    for _ in seqs:
+        await place.work()
+    assert place.known() == ["first"]
+    assert place.erasures.failed == 1
 
 
 async def test_the_wait_between_attempts_grows_to_an_hour(place: Town) -> None:

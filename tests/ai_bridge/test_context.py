@@ -14,9 +14,10 @@ from ai_bridge.context import Context, build_context
 from ai_bridge.cutting import CUT_MARK, cut_middle
 from ai_bridge.errors import ProviderFailure
 from ai_bridge.lore import LoreBook, LoreEntry
-from ai_bridge.tokens import TokenRatios, estimate_prompt, estimate_tokens
-from ai_bridge.types import ChatMessage, GenParams, PersonaSpec, Role, ToolCall, TurnRequest
+from ai_bridge.tokens import IMAGE_TOKENS, TokenRatios, estimate_prompt, estimate_tokens
+from ai_bridge.types import ChatMessage, GenParams, Image, PersonaSpec, Role, ToolCall, TurnRequest
 from protocol.codes import Code
+from tests.ai_bridge.fakes import request
 
 MIRA = PersonaSpec(5, "Mira", "You are Mira.")
 
@@ -509,3 +510,39 @@ def test_ratios_follow_what_providers_report_within_bounds() -> None:
     assert (ratios.get("short"), ratios.get("mute")) == (1.0, 1.0)
     ratios.learn("third", 100, 100)
     assert (ratios.get("m"), ratios.forgotten) == (1.0, 1)
+
+
+def test_a_picture_is_counted_and_stays_with_its_text() -> None:
+    picture = (Image("image/png", "AAAA"),)
+    history = (
+        ChatMessage(Role.USER, "old " * 50, images=picture),
+        ChatMessage(Role.ASSISTANT, "seen"),
+        ChatMessage(Role.USER, "", name="Ann", images=picture),
+    )
+    asked = structs.replace(request(1), history=history, params=GenParams(history=9))
+    whole = build_context(asked, window_tokens=8_000, answer_tokens=100, history_messages=9)
+    assert [len(message.images) for message in whole.messages] == [0, 1, 0, 1]
+    assert whole.messages[-1].text == "Ann: "
+    assert whole.tokens > 2 * IMAGE_TOKENS
+    small = build_context(asked, window_tokens=2_800, answer_tokens=100, history_messages=9)
+    assert [len(message.images) for message in small.messages] == [0, 0, 1]
+    assert not any("old" in message.text for message in small.messages)
+    with pytest.raises(ProviderFailure) as caught:
+        build_context(asked, window_tokens=1_200, answer_tokens=100, history_messages=9)
+    assert caught.value.code is Code.CONTEXT_TOO_LONG
+
+
+def test_the_question_of_a_program_is_found_behind_hundreds_of_calls() -> None:
+    calls = [
+        message
+        for number in range(200)
+        for message in (
+            ChatMessage(Role.ASSISTANT, "", calls=(ToolCall(f"c{number}", "look", "{}"),)),
+            ChatMessage(Role.TOOL, "found " * 40, name="look", call_id=f"c{number}"),
+        )
+    ]
+    history = (ChatMessage(Role.USER, "Find it."), *calls)
+    asked = structs.replace(request(1), history=history, params=GenParams(history=1_000))
+    context = build_context(asked, window_tokens=4_000, answer_tokens=500, history_messages=9)
+    assert context.messages[1].text == "Find it."
+    assert context.tokens <= 3_800

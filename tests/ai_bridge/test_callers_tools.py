@@ -9,10 +9,16 @@ from typing import Any
 import openai
 import pytest
 
+from ai_bridge.backends import provider_of
 from ai_bridge.config import ProviderConfig, Quirks, Route, Target
+from ai_bridge.run import TurnRun
+from ai_bridge.turn import Turn
+from ai_bridge.watchdog import Deadlines
 from bench.provider.reply import Said
 from bench.provider.server import ScriptedProvider
 from tests.ai_bridge.facade import DIALECTS, PNG, Facade, dialects, serving
+from tests.ai_bridge.fakes import Clock, Sink, Watcher, request
+from tests.ai_bridge.scripted import ask
 
 CITY = '{"city":"巴黎"}'
 PARAMETERS = {
@@ -492,3 +498,44 @@ async def test_thoughts_text_and_calls_come_together(
     )
     assert (message.content, finish) == ("Let me look.", "tool_calls")
     assert message.tool_calls[0].function.name == "clock"
+
+
+# long arguments
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_call_that_is_being_written_is_a_sign_of_life(
+    provider: ScriptedProvider, dialect: str
+) -> None:
+    (config,) = (one for one in dialects(provider) if one.name == dialect)
+    raw = (await ask(provider, dialect, f"tool,args={CITY}", offer=True)).raw
+    sink = Sink()
+    decoder = provider_of(config).decoder(sink)
+    for event in raw.splitlines(keepends=True):
+        decoder.feed(event)
+    assert sink.writing >= (1 if dialect == "gemini" else 2), "Gemini never cuts a call"
+    assert not sink.calls
+    decoder.eof()
+    assert [call.args.replace(" ", "") for call in sink.calls] == [CITY]
+
+
+def test_a_model_that_writes_long_arguments_is_not_taken_for_dead() -> None:
+    clock = Clock()
+    run = TurnRun(
+        Turn(request(1)),
+        Watcher(),
+        clock=clock,
+        deadlines=Deadlines(ttft_s=20, gap_s=30, total_s=300, reasoning_tokens=0),
+        on_watcher_error=lambda: None,
+    )
+    run.start()
+    run.begin_attempt("one", "m", 0)
+    for _ in range(5):
+        clock.advance(19)
+        assert run.watch.verdict(clock()) is None
+        run.writing_call()
+    assert not run.visible, "nothing was seen: a retry is still possible"
+    clock.advance(31)
+    verdict = run.watch.verdict(clock())
+    assert verdict is not None
+    assert verdict.kind == "stalled"

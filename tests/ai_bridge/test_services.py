@@ -74,3 +74,30 @@ def test_a_kind_knows_its_vendors_address() -> None:
     assert base_url_of(ProviderConfig(name="x", kind="anthropic")) == "https://api.anthropic.com/v1"
     assert base_url_of(ProviderConfig(name="x")) == ""
     assert traits_of(ProviderConfig(name="x", kind="gemini"), "gemini-2.5-pro").ask_reasoning
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "answer_format"),
+    [
+        ("https://api.anthropic.com/v1", "claude-3-5-sonnet-20241022", "none"),
+        ("https://api.anthropic.com/v1", "claude-sonnet-4-20250514", "none"),
+        ("https://api.anthropic.com/v1", "claude-sonnet-4-5-20250929", "schema"),
+        ("https://api.anthropic.com/v1", "claude-opus-4-6", "schema"),
+        ("https://api.deepseek.com", "deepseek-chat", "object"),
+        ("https://api.openai.com/v1", "gpt-4o", "schema"),
+    ],
+)
+def test_it_is_known_who_can_be_held_to_json(base_url: str, model: str, answer_format: str) -> None:
+    assert traits(base_url, model).answer_format == answer_format
+
+
+def test_what_models_refuse_is_known_by_their_names() -> None:
+    openai = "https://api.openai.com/v1"
+    assert traits(openai, "gpt-5").one_call
+    assert not traits(openai, "o3-mini").one_call
+    assert not traits("https://api.x.ai/v1", "grok-4").penalties
+    assert not traits(
+        "https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-pro"
+    ).penalties
+    assert traits("https://api.mistral.ai/v1").seed_field == "random_seed"
+    assert not traits("http://127.0.0.1:11434/v1").image_urls

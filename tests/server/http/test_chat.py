@@ -15,6 +15,7 @@ from bench.provider.server import ScriptedProvider
 from server.config_sections import ServerConfig
 from server.http.test_page import is_offered
 from storage.messages import history
+from tests.ai_bridge.facade import PNG
 from tests.server.http.conftest import Answer, Site
 from tests.server.http.openai_site import (
     bearer,
@@ -246,3 +247,37 @@ async def test_leaving_the_page_stops_the_answer(site: Site, provider: ScriptedP
         assert (await line.head())[0] == 200
         await line.chunk()
     await eventually(lambda: provider.stats.aborted == 1)
+
+
+async def test_a_picture_is_shown_to_the_persona_and_a_bad_one_refused(
+    site: Site, provider: ScriptedProvider
+) -> None:
+    anna = await site.register()
+
+    def shown(url: str) -> list[Any]:
+        image = {"type": "image_url", "image_url": {"url": url}}
+        return [{"role": "user", "content": [{"type": "text", "text": "什么?"}, image]}]
+
+    good = f"data:image/png;base64,{PNG}"
+    answer = await chat(site, anna["token"], persona_id="nova", messages=shown(good))
+    assert answer.status == 200
+    content = provider.requests[-1].body["messages"][-1]["content"]
+    assert content[1]["image_url"]["url"] == good
+    bad = await chat(site, anna["token"], persona_id="nova", messages=shown("data:image/png,x"))
+    assert (bad.status, bad.json["success"]) == (400, False)
+    assert provider.stats.requests == 1
+
+
+async def test_a_provider_that_is_named_is_kept_to_also_in_a_conversation(
+    site: Site, provider: ScriptedProvider
+) -> None:
+    anna = await site.register()
+    talk = await conversation(site, anna["user"]["id"], await persona(site, anna["user"]["id"]))
+    for more in ({}, {"conversation_id": str(talk)}):
+        answer = await chat(
+            site, anna["token"], message="hi", model="tokens=5", provider="scripted", **more
+        )
+        assert answer.status == 200, answer
+        assert provider.requests[-1].body["model"] == "tokens=5"
+        refused = await chat(site, anna["token"], message="hi", model="m", provider="no", **more)
+        assert refused.status == 404

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 
 from ai_bridge.config import BridgeConfig
-from ai_bridge.errors import USER_BUSY, BridgeError
+from ai_bridge.errors import BridgeError
 from ai_bridge.fairness import Entry, FairQueue, Lane, Ring, Tenant, User, VirtualTime
 from ai_bridge.tokens import message_tokens
 from ai_bridge.turn import Turn
@@ -109,7 +109,8 @@ class Admission:
         One that waits may be next all the same: ask `pop` after it.
 
         Raises:
-            BridgeError: BUSY, with the wait that is advised; nothing was kept.
+            BridgeError: BUSY, or RATE for the user's own share, with the wait that is advised;
+                nothing was kept.
         """
         user = self._user(turn)
         queue = self._queues[turn.request.priority]
@@ -322,7 +323,7 @@ class Admission:
                 f"{user.running} of your answers are being written and {len(user.queue)} wait. "
                 "Let one end or cancel it, then ask again."
             )
-            raise BridgeError(Code.BUSY, text, retry_ms, USER_BUSY)
+            raise BridgeError(Code.RATE, text, retry_ms)
         full = self.queued >= config.queue
         full = full or user.tenant.queued >= max(1, round(config.queue * TENANT_SHARE))
         saturated = user.running < running

@@ -191,8 +191,8 @@ class Bridge:
         """Accept a turn; it starts or waits. The watcher is called only after this returned.
 
         Raises:
-            BridgeError: refused, and the watcher will never be called. BUSY (queue or the user's
-                share is full), MODEL_UNAVAILABLE, DRAINING, IN_FLIGHT (this id is known).
+            BridgeError: refused, and the watcher will never be called. BUSY (the queue is full),
+                RATE (the user's share is), MODEL_UNAVAILABLE, DRAINING, IN_FLIGHT (known already).
         """
         self.stats.submitted += 1
         try:

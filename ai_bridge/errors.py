@@ -7,9 +7,6 @@ from enum import Enum
 from ai_bridge.types import MAX_ERROR_CHARS
 from protocol.codes import Code
 
-USER_BUSY = "user_busy"
-"""BUSY because of what the user has running and waiting; it is nobody else's doing."""
-
 
 class BridgeError(Exception):
     """The bridge refuses a turn at once; nothing was started and no watcher will be called.
@@ -18,15 +15,13 @@ class BridgeError(Exception):
         code: number for the peer.
         retry_ms: -1 asking again will not help, else the wait that is advised.
         text: safe to show and to log; says what to do.
-        reason: constant word where one code stands for several reasons (`USER_BUSY`), else "".
     """
 
-    def __init__(self, code: Code, text: str, retry_ms: int = -1, reason: str = "") -> None:
+    def __init__(self, code: Code, text: str, retry_ms: int = -1) -> None:
         super().__init__(text)
         self.code = code
         self.text = text[:MAX_ERROR_CHARS]
         self.retry_ms = retry_ms
-        self.reason = reason
 
 
 class Remedy(Enum):

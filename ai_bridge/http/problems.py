@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from ai_bridge.errors import USER_BUSY, BridgeError
+from ai_bridge.errors import BridgeError
 from ai_bridge.types import Outcome
 from protocol.codes import Code, EndReason
 
@@ -93,12 +93,7 @@ def problem_of(code: Code, message: str, retry_ms: int = -1, param: str | None =
 
 
 def problem_of_refusal(error: BridgeError) -> Problem:
-    """Return the problem for a turn that the bridge did not take.
-
-    Who has too much under way himself is told so (429); a crowd is the server's trouble (503).
-    """
-    if error.reason == USER_BUSY:
-        return problem_of(Code.RATE, error.text, error.retry_ms)
+    """Return the problem for a turn that the bridge did not take."""
     return problem_of(error.code, error.text, error.retry_ms)
 
 

@@ -66,7 +66,7 @@ def test_a_user_has_a_share_of_running_and_waiting_turns() -> None:
     assert started == [True, True, False, False, False, False]
     with pytest.raises(BridgeError) as refusal:
         desk.offer()
-    assert refusal.value.code is Code.BUSY
+    assert refusal.value.code is Code.RATE
     assert refusal.value.retry_ms > 0
     desk.offer(user=2)
     assert desk.did_start()
@@ -328,7 +328,7 @@ async def test_a_refused_turn_leaves_nothing(provider: ScriptedProvider, make_ri
     rig.ask(model="stall=1")
     with pytest.raises(BridgeError) as refusal:
         rig.ask(model="fake")
-    assert refusal.value.code is Code.BUSY
+    assert refusal.value.code is Code.RATE
     assert (rig.bridge.running, rig.bridge.queued) == (1, 0)
     assert (rig.bridge.stats.submitted, rig.bridge.stats.refused) == (2, 1)
 

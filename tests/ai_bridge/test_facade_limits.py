@@ -156,6 +156,7 @@ async def test_an_empty_budget_is_429_and_the_client_does_not_come_again(
     ("code", "status", "word"),
     [
         (Code.BUSY, 503, "queue_full"),
+        (Code.RATE, 429, "rate_limit_exceeded"),
         (Code.QUOTA, 429, "insufficient_quota"),
         (Code.TIMEOUT, 504, "timeout"),
         (Code.MODEL_UNAVAILABLE, 502, "provider_down"),

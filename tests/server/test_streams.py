@@ -547,7 +547,7 @@ async def test_too_many_questions_are_refused_as_ended_streams(tmp_path: Path) -
             call = await model.call()
             second = await ask(peer, conv, "And now?")
             end = await peer.expect(StreamEnd, lambda f: f.sid == second)
-            assert (end.reason, end.code) == (EndReason.ERROR, Code.BUSY)
+            assert (end.reason, end.code) == (EndReason.ERROR, Code.RATE)
             assert end.detail
             assert (end.seq, end.rev) == (0, 0)
             assert await status_of(server, second) is TurnStatus.FAILED

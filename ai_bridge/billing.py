@@ -55,7 +55,7 @@ class Billing:
         """Return what one call cost."""
         if not (usage.prompt or usage.completion):
             return 0
-        price = self._price(provider, model)
+        price = self.price(provider, model)
         if price is None:
             self.unpriced += 1
             return 0
@@ -66,10 +66,11 @@ class Billing:
         return self._most(provider, model, _with_margin(prompt), answer)
 
     def _most(self, provider: str, model: str, prompt: int, answer: int) -> int:
-        price = self._price(provider, model) or FREE
+        price = self.price(provider, model) or FREE
         return price.cost_micro(Usage(prompt=prompt, completion=answer))
 
-    def _price(self, provider: str, model: str) -> Price | None:
+    def price(self, provider: str, model: str) -> Price | None:
+        """Return what a model costs, None if that is not known."""
         return self.prices.find(f"{provider}/{model}")
 
 
@@ -120,6 +121,12 @@ class Tab:
         self._billing.ledger.book(self._reservation, cost)
         self._booked = _added(self._booked, usage)
         self.cost_micro += cost
+
+    def cost_so_far(self, outcome: Outcome) -> int:
+        """Return what the turn would cost if it ended so now; nothing is booked."""
+        rest = _without(outcome.usage, self._booked)
+        price = self._billing.price(outcome.provider, outcome.model)
+        return self.cost_micro + (price or FREE).cost_micro(rest)
 
     def close(self, outcome: Outcome) -> Outcome:
         """Book what is not booked yet, let go of the rest; return the outcome with the cost."""

@@ -265,6 +265,19 @@ class Bridge:
             request = structs.replace(request, params=params)
         return request, tab
 
+    def so_far(self, turn_id: int) -> Outcome | None:
+        """Return what would be left of a running turn if its process died now, else None.
+
+        Who answers, what that used and cost, by estimate.
+        """
+        run = self._runs.get(turn_id)
+        if run is None or run.task is None:
+            return None
+        outcome = run.outcome(EndReason.INTERRUPTED)
+        if run.tab is None:
+            return outcome
+        return structs.replace(outcome, cost_micro=run.tab.cost_so_far(outcome))
+
     def cancel(self, turn_id: int) -> bool:
         """Stop a turn; False if it is unknown or over.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
 from server.errors import ServiceError
-from server.turns import LEASE_MS, RENEW_S, WRITE_AGAIN_S
+from server.turns import LEASE_MS, RENEW_S, WRITE_AGAIN_S, turn_checkpoint
 from storage.errors import StorageError
 from storage.ops import Op
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint
@@ -113,7 +113,9 @@ class TurnRecords:
             return
         self._renewal = self._core.loop.call_later(RENEW_S, self._renew)
         until = self._core.now_ms() + LEASE_MS
-        self._core.spawn(self._keep([TurnCheckpoint(sid, until) for sid in self._running]))
+        self._core.spawn(
+            self._keep([turn_checkpoint(self._core.bridge, sid, until) for sid in self._running])
+        )
 
     async def _keep(self, rows: list[TurnCheckpoint]) -> None:
         try:

@@ -8,15 +8,13 @@ state in one transaction. What a dead process left behind is finished by the nex
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ai_bridge.bridge import Bridge
 from ai_bridge.errors import BridgeError
 from ai_bridge.turn import Turn
-from ai_bridge.types import (
-    Outcome,
-    Usage,
-)
+from ai_bridge.types import Outcome, Usage, UsageSource
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
 from protocol.rows import GenOpt, MsgX
@@ -30,7 +28,7 @@ from storage.branches import add_sibling
 from storage.errors import StorageError
 from storage.ops import Op
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
-from storage.turns import checkpoint_turns, end_turn, orphan_turns
+from storage.turns import checkpoint_turns, claim_turn, end_turn, orphan_turns
 from storage.writes import Tx
 
 if TYPE_CHECKING:
@@ -433,7 +431,7 @@ class Turns:
             text = running.text_to_save(now)
             if not renew and text is None:
                 continue
-            rows.append(TurnCheckpoint(running.new.sid, lease_until, text, "", ""))
+            rows.append(turn_checkpoint(self._bridge, running.new.sid, lease_until, text))
         if renew:
             self._renewed_at = now
         if rows:
@@ -479,23 +477,58 @@ class Turns:
             lease_until=core.now_ms() + LEASE_MS,
             model="",
         )
-        interrupted = Outcome(
-            reason=EndReason.INTERRUPTED,
-            code=Code.INTERNAL,
-            error="The server stopped while answering. Ask again or regenerate.",
-            retry_ms=0,
-        )
+        if entry is not None and not row.partial and row.attempts < RERUNS:
+            claim = partial(claim_turn, turn=row, node=self._node, lease_until=new.lease_until)
+            if await core.store.change((), claim):
+                self.begin(entry, new, row.ask_seq)
+            return
+        interrupted = _interrupted(row)
+        if self._bridge.billing is not None:
+            self._bridge.billing.ledger.load(
+                [(row.tenant, row.user, row.cost_micro, row.cost_micro)]
+            )
         if entry is None:
             await self._store_row(end_row(row.sid, interrupted))
-            return
-        if not row.partial and row.attempts < RERUNS:
-            self.begin(entry, new, row.ask_seq)
             return
         stream = Stream(new.sid, entry.id, new.persona, row.ask_seq, core.now_ms())
         running = Running(self, entry, new, stream, None)
         running.partial = row.partial or ""
         self._running[new.sid] = running
         await self._finish(running, interrupted)
+
+
+def turn_checkpoint(
+    bridge: Bridge, sid: int, lease_until: int, text: str | None = None
+) -> TurnCheckpoint:
+    """Return what is kept of a running turn for the case that this process dies."""
+    so_far = bridge.so_far(sid)
+    if so_far is None:
+        return TurnCheckpoint(sid, lease_until, text)
+    used = so_far.usage
+    return TurnCheckpoint(
+        sid,
+        lease_until,
+        text,
+        so_far.provider,
+        so_far.model,
+        used.prompt,
+        used.completion,
+        so_far.cost_micro,
+    )
+
+
+def _interrupted(row: TurnRow) -> Outcome:
+    """Return how a turn ended whose process died: it used what its last checkpoint says."""
+    return Outcome(
+        reason=EndReason.INTERRUPTED,
+        code=Code.INTERNAL,
+        error="The server stopped while answering. Ask again or regenerate.",
+        provider=row.provider,
+        model=row.model,
+        usage=Usage(row.tokens_in, row.tokens_out, UsageSource.ESTIMATED),
+        cost_micro=row.cost_micro,
+        retry_ms=0,
+    )
 
 
 def _end(tx: Tx, end: EndTurn) -> Op[None]:

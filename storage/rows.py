@@ -147,13 +147,19 @@ class EndTurn(Struct, frozen=True, gc=False):
 
 
 class TurnCheckpoint(NamedTuple):
-    """Proof of life of a running turn; `partial` None keeps what is stored."""
+    """Proof of life of a running turn; `partial` None keeps what is stored.
+
+    The rest is what it used so far, by estimate: all that is known if the process dies.
+    """
 
     sid: int
     lease_until: int
     partial: str | None = None
     provider: str = ""
     model: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_micro: int = 0
 
 
 class TurnRow(Struct, frozen=True, gc=False):

@@ -161,22 +161,34 @@ def checkpoint_turns(tx: Tx, turns: Sequence[TurnCheckpoint]) -> Op[None]:
 
     One statement for those with text and one for those without, whatever their number.
     """
-    texts = [
-        (t.sid, int(TurnStatus.RUNNING), t.lease_until, t.partial, t.provider, t.model)
-        for t in turns
-        if t.partial is not None
-    ]
-    plain = [
-        (t.sid, int(TurnStatus.RUNNING), t.lease_until, t.provider, t.model)
-        for t in turns
-        if t.partial is None
-    ]
-    base = ("id", "status", "lease_until")
-    tail = ("provider", "model")
+    texts = []
+    plain = []
+    for sid, lease_until, partial, *so_far in turns:
+        if partial is None:
+            plain.append((sid, int(TurnStatus.RUNNING), lease_until, *so_far))
+        else:
+            texts.append((sid, int(TurnStatus.RUNNING), lease_until, *so_far, partial))
+    columns = ("id", "status", "lease_until", *TurnCheckpoint._fields[3:])
     if texts:
-        yield tx.dialect.update("ai_turn", (*base, "partial", *tail), texts, where=_NOT_FINAL)
+        yield tx.dialect.update("ai_turn", (*columns, "partial"), texts, where=_NOT_FINAL)
     if plain:
-        yield tx.dialect.update("ai_turn", (*base, *tail), plain, where=_NOT_FINAL)
+        yield tx.dialect.update("ai_turn", columns, plain, where=_NOT_FINAL)
+
+
+def claim_turn(tx: Tx, turn: TurnRow, node: str, lease_until: int) -> Op[bool]:
+    """Take over an orphan for one more attempt; False if somebody was quicker."""
+    rows = yield Statement(
+        "SELECT lease_until, attempts FROM ai_turn"
+        f" WHERE id = ? AND status < ?{tx.dialect.for_update}",
+        (turn.sid, int(TurnStatus.DONE)),
+    )
+    if not rows or (rows[0][0], rows[0][1]) != (turn.lease_until, turn.attempts):
+        return False
+    yield Statement(
+        "UPDATE ai_turn SET node = ?, lease_until = ?, attempts = ? WHERE id = ?",
+        (node, lease_until, turn.attempts + 1, turn.sid),
+    )
+    return True
 
 
 def orphan_turns(node: str, now_ms: int, limit: int) -> Op[list[TurnRow]]:

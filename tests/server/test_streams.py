@@ -43,11 +43,13 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import ConvSet, SendX, StreamPos
-from server.config_sections import AiConfig, ProviderConfig
+from server.config_sections import AiConfig, PriceConfig, ProviderConfig
+from server.turns import RERUNS
 from storage.errors import StoreOverloaded
 from storage.members import HIDE_HISTORY
 from storage.rows import TurnStatus
 from storage.turns import create_turn, get_turn
+from storage.usage import DAY_MS, usage_by_day
 from storage.writes import Write
 from tests.server.harness import (
     Peer,
@@ -677,6 +679,54 @@ async def test_a_question_that_nobody_began_to_answer_is_asked_again(tmp_path: P
             (await model.call(1)).finish("Now.")
             assert isinstance(await Reader().follow(peer, sid), StreamEnd)
             assert await status_of(server, sid) is TurnStatus.DONE
+
+
+async def test_a_question_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
+    async with Model() as model:
+        async with serving(tmp_path, ai=model.config()) as server:
+            ann, peer, conv = await talk(server)
+            sid = await ask(peer, conv)
+            await model.call()
+            server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
+        for number in range(RERUNS):
+            async with serving(tmp_path, ai=model.config()) as server:
+                assert await server.core.turns.recover(starting=True) == 1
+                await model.call(number + 1)
+                server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
+        async with serving(tmp_path, ai=model.config()) as server:
+            peer = await server.connect(ann, watch=watching(conv))
+            assert await server.core.turns.recover(starting=True) == 1
+            assert await status_of(server, sid) is TurnStatus.INTERRUPTED
+            assert len(model.calls) == 1 + RERUNS
+
+
+async def test_what_an_answer_used_is_paid_for_although_its_process_died(tmp_path: Path) -> None:
+    async with Model() as model:
+        prices = {"m": PriceConfig(input=100, output=1000)}
+        config = model.config(prices=prices, user_month_usd=5)
+        async with serving(tmp_path, ai=config) as server:
+            ann, peer, conv = await talk(server)
+            sid = await ask(peer, conv)
+            call = await model.call()
+            call.say("Once upon a time ")
+            await peer.expect(StreamDelta)
+            server.core.turns.checkpoint(server.core.clock() + 60)
+            await eventually(lambda: server.core.turns._checkpointing is False)
+            row = await server.store.read(get_turn(sid))
+            assert row is not None
+            assert (row.model, row.partial) == ("m", "Once upon a time ")
+            server.core.turns._finish = _nothing  # type: ignore[method-assign,assignment]
+        async with serving(tmp_path, ai=config) as server:
+            assert await server.core.turns.recover(starting=True) == 1
+            ended = await server.store.read(get_turn(sid))
+            assert ended is not None
+            assert ended.status == TurnStatus.INTERRUPTED
+            assert ended.cost_micro == row.cost_micro == 100 * row.tokens_in + 1000 * row.tokens_out
+            assert row.tokens_out >= 3
+            assert server.billing.ledger.spent(1, ann.id).month == ended.cost_micro
+            today = server.core.now_ms() // DAY_MS
+            (day,) = await server.store.read(usage_by_day(1, ann.id, today - 1, 2))
+            assert (day.tokens_out, day.cost_micro) == (ended.tokens_out, ended.cost_micro)
 
 
 # asking again

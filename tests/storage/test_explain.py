@@ -248,6 +248,8 @@ async def use_everything(store: Store) -> None:
         await do((), turns.create_turn, turn=new, conv=place, ask_seq=1, cid=cid())
     steps = [TurnCheckpoint(new.sid, 5, "t"), TurnCheckpoint(turn.sid, 5)]
     await do((), turns.checkpoint_turns, turns=steps)
+    (orphan, *_) = await read(turns.orphan_turns("", 6, 1))
+    await do((), turns.claim_turn, turn=orphan, node="n", lease_until=7)
     await do((), turns.end_turn, end=EndTurn(new.sid, 2, 0))
     for number, place in enumerate(others[:60]):
         told = summaries.StoredSummary(place, 7, 0, 1, "they met")

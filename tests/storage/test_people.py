@@ -395,6 +395,25 @@ async def test_a_turn_runs_is_found_when_orphaned_and_ends_once(world: World) ->
     assert await read(turns.get_turn(5)) is None
 
 
+async def test_an_orphan_is_claimed_by_one_process_only_and_each_try_is_counted(
+    world: World,
+) -> None:
+    ann = await world.user()
+    conv = await world.conv([ann])
+    new = NewTurn(new_id(), 1, ann, 7, node="n1", lease_until=1_000)
+    await world.submit(conv, ann, new_turn=new)
+    change, read = world.store.change, world.store.read
+    (orphan,) = await read(turns.orphan_turns("n1", 0, 100))
+    claim = partial(turns.claim_turn, turn=orphan, node="n2", lease_until=9_000)
+    assert [await change((), claim) for _ in range(2)] == [True, False]
+    now = await read(turns.get_turn(new.sid))
+    assert now is not None
+    assert (now.node, now.lease_until, now.attempts) == ("n2", 9_000, orphan.attempts + 1)
+    await change((), partial(turns.end_turn, end=EndTurn(new.sid, TurnStatus.DONE, 0)))
+    again = partial(turns.claim_turn, turn=now, node="n1", lease_until=9_001)
+    assert not await change((), again)
+
+
 async def test_checkpoints_of_many_turns_take_a_fixed_number_of_statements(world: World) -> None:
     ann = await world.user()
     conv = await world.conv([ann])

@@ -156,6 +156,16 @@ class Priority(IntEnum):
     BACKGROUND = 2
 
 
+class Recall(IntEnum):
+    """Which memories of a person may be told in an answer."""
+
+    ALL = 0
+    HERE = 1
+    """Those from this conversation: others listen."""
+    NONE = 2
+    """The person wants nothing remembered."""
+
+
 class TurnRequest(Struct, frozen=True, kw_only=True):
     """Everything needed to answer once.
 
@@ -166,7 +176,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     known of the person: both are data to the model, never instructions. `speakers` are the others
     in a room: the answer must not begin to speak for them, nor with the persona's own name.
     `learn_seq` is the number of the message that the history ends with, if `user` wrote it and
-    lets others learn from it; else 0.
+    lets others learn from it; else 0. `recall` bounds what an engine may tell of what it knows of
+    `user` by itself.
     With `caller_tools` no other tools are offered, and the turn ends when the model calls them.
     """
 
@@ -184,6 +195,7 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.INTERACTIVE
     speakers: tuple[str, ...] = ()
     learn_seq: int = 0
+    recall: Recall = Recall.ALL
     caller_tools: CallerTools | None = None
 
 

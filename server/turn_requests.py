@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ai_bridge.context import prompt_budget
 from ai_bridge.speaker import stops_for
 from ai_bridge.turn import Turn
-from ai_bridge.types import ChatMessage, GenParams, Role, TurnRequest
+from ai_bridge.types import ChatMessage, GenParams, Recall, Role, TurnRequest
 from protocol.codes import ConvKind, GenMode, MsgKind
 from protocol.rows import GenOpt, Msg, User
 from server.directory import Conversation
@@ -71,6 +71,7 @@ class TurnRequests:
         persona = await core.cards.spec(new.persona, row, user_name, added)
         # What was told in private is not for the ears of a room.
         room = entry.id if len(entry.members) > 1 else 0
+        off = found.pair is not None and found.pair.off
         others = self._others(wish, people)
         memories: tuple[str, ...] = ()
         if found.pair is not None:
@@ -97,7 +98,8 @@ class TurnRequests:
             summary="" if summary is None else summary.text,
             memories=memories,
             speakers=others,
-            learn_seq=0 if found.pair is not None and found.pair.off else _own_seq(wish, rows),
+            learn_seq=0 if off else _own_seq(wish, rows),
+            recall=Recall.NONE if off else Recall.HERE if room else Recall.ALL,
         )
 
     def summary_need(self, turn: Turn, floor: int) -> SummaryNeed:

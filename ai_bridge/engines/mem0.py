@@ -14,7 +14,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -54,6 +54,9 @@ LIST_DEFAULT = 20
 """A list of this length may be all that such a server wants to show."""
 PAGE_SIZE = 100
 MAX_PAGES = 100
+
+_Query: TypeAlias = tuple[str, int]
+"""What was looked for, and the conversation it had to be from."""
 
 _ADDED: Final = (200, 201, 202)
 _DELETED: Final = (200, 202, 204, 404)
@@ -135,7 +138,7 @@ class Mem0Client:
         self._http: aiohttp.ClientSession | None = None
         self._failures = 0
         self._paused_until = 0.0
-        self._cache: OrderedDict[str, dict[str, tuple[float, tuple[str, ...]]]] = OrderedDict()
+        self._cache: OrderedDict[str, dict[_Query, tuple[float, tuple[str, ...]]]] = OrderedDict()
         self._adding: dict[asyncio.Task[bool], str] = {}
         self._erased: OrderedDict[tuple[str, int, int], int | None] = OrderedDict()
         self._erasures = 0
@@ -145,24 +148,28 @@ class Mem0Client:
         """Tell whether the server is left alone for a while, as it failed several times."""
         return self._clock() < self._paused_until
 
-    async def search(self, user_id: str, query: str) -> tuple[str, ...]:
-        """Return what is known that fits the query, the best first; nothing if that fails."""
+    async def search(self, user_id: str, query: str, only_conv: int = 0) -> tuple[str, ...]:
+        """Return what is known that fits the query, the best first; nothing if that fails.
+
+        Args:
+            only_conv: only what was learnt in this conversation.
+        """
         query = query.strip()[:MAX_QUERY_CHARS]
         if not query:
             return ()
-        cached = self._cached(user_id, query)
+        cached = self._cached(user_id, (query, only_conv))
         if cached is not None:
             self.stats.cached += 1
             return cached
         erasures = self._erasures
-        path, body = self._search_call(user_id, query)
+        path, body = self._search_call(user_id, query, only_conv)
         value = await self._ask(path, body, self._config.search_s)
         if value is None:
             return ()
         self.stats.searched += 1
-        found = _memories(value)[: self._config.top_k]
+        found = _memories(value, only_conv)[: self._config.top_k]
         if erasures == self._erasures:  # else it may hold what is erased by now
-            self._remember(user_id, query, found)
+            self._remember(user_id, (query, only_conv), found)
         return found
 
     def learn(self, user_id: str, text: str, origin: Origin) -> None:
@@ -247,14 +254,18 @@ class Mem0Client:
 
     # --- calls -------------------------------------------------------------------------------
 
-    def _search_call(self, user_id: str, query: str) -> tuple[str, dict[str, Any]]:
+    def _search_call(self, user_id: str, query: str, only_conv: int) -> tuple[str, dict[str, Any]]:
         body: dict[str, Any] = {"query": query, "top_k": self._config.top_k}
+        here = {"conversation": only_conv} if only_conv else {}
         if self._config.api == "v2":
-            return "/v2/memories/search/", body | {"filters": {"AND": [{"user_id": user_id}]}}
+            known: list[dict[str, Any]] = [{"user_id": user_id}]
+            known += [{"metadata": here}] if here else []
+            return "/v2/memories/search/", body | {"filters": {"AND": known}}
         if self._config.api == "v1":
+            body |= {"metadata": here} if here else {}
             return "/v1/memories/search/", body | {"user_id": user_id}
         # Older servers want the field, newer ones the filter; each ignores the other.
-        return "/search", body | {"user_id": user_id, "filters": {"user_id": user_id}}
+        return "/search", body | {"user_id": user_id, "filters": {"user_id": user_id, **here}}
 
     async def _ask(self, path: str, body: dict[str, Any], deadline_s: float) -> Any:
         """Return what the server answers, None if it cannot be used now."""
@@ -445,7 +456,7 @@ class Mem0Client:
 
     # --- cache -------------------------------------------------------------------------------
 
-    def _cached(self, user_id: str, query: str) -> tuple[str, ...] | None:
+    def _cached(self, user_id: str, query: _Query) -> tuple[str, ...] | None:
         known = self._cache.get(user_id, {}).get(query)
         return known[1] if known is not None and self._clock() - known[0] < CACHE_S else None
 
@@ -453,7 +464,7 @@ class Mem0Client:
         self._erasures += 1
         self._cache.pop(user_id, None)
 
-    def _remember(self, user_id: str, query: str, found: tuple[str, ...]) -> None:
+    def _remember(self, user_id: str, query: _Query, found: tuple[str, ...]) -> None:
         known = self._cache.setdefault(user_id, {})
         self._cache.move_to_end(user_id)
         known.pop(query, None)
@@ -464,11 +475,21 @@ class Mem0Client:
             self._cache.popitem(last=False)
 
 
-def _memories(value: Any) -> tuple[str, ...]:
-    """Return the texts of a search's answer."""
-    texts = [item.get("memory") for item in _items(value)]
+def _memories(value: Any, only_conv: int = 0) -> tuple[str, ...]:
+    """Return the texts of a search's answer, whatever of the filter the server has understood."""
+    items = _items(value)
+    if only_conv:
+        items = [
+            item for item in items if _number(_metadata(item).get("conversation")) == only_conv
+        ]
+    texts = [item.get("memory") for item in items]
     kept = (text.strip()[:MAX_MEMORY_CHARS] for text in texts if isinstance(text, str))
     return tuple(text for text in kept if text)
+
+
+def _metadata(item: dict[str, Any]) -> Mapping[str, Any]:
+    found = item.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _items(value: Any) -> list[dict[str, Any]]:
@@ -482,9 +503,9 @@ def _own(user_id: str, value: Any) -> dict[str, Mapping[str, Any]]:
     """Return the metadata of an answer's memories by id, without those that are somebody else's."""
     found: dict[str, Mapping[str, Any]] = {}
     for item in _items(value):
-        id, metadata = item.get("id"), item.get("metadata")
+        id = item.get("id")
         if isinstance(id, str | int) and item.get("user_id") in (None, user_id):
-            found[str(id)] = metadata if isinstance(metadata, dict) else {}
+            found[str(id)] = _metadata(item)
     return found
 
 

@@ -15,7 +15,7 @@ from ai_bridge.engines.base import Engine, EngineInfo, Job
 from ai_bridge.engines.mem0 import Mem0Client, Origin
 from ai_bridge.run import TurnRun
 from ai_bridge.stats import SlotGauge
-from ai_bridge.types import ModelInfo, Outcome, Priority, Role, TurnRequest
+from ai_bridge.types import ModelInfo, Outcome, Priority, Recall, Role, TurnRequest
 from protocol.codes import EndReason
 
 MEM0_PROXY = EngineInfo("mem0_proxy", ("mem0", "tools", "personality"))
@@ -82,7 +82,10 @@ class _Mem0Job:
             return await self._job.run(run)
         memory = self._engine.memory
         user_id = mem0_user(request.tenant, request.user, request.persona.id)
-        found = await memory.search(user_id, question)
+        here = request.conv if request.recall is Recall.HERE else 0
+        found: tuple[str, ...] = ()
+        if request.recall is not Recall.NONE:
+            found = await memory.search(user_id, question, only_conv=here)
         if found:
             known = (*request.memories, *found)
             run.turn.request = structs.replace(request, memories=known)

@@ -204,9 +204,12 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 
 def _told(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters of a request, without an AND around a single one."""
+    """Return the filters of a request, flat: what AND joins, and what stands in metadata."""
     filters = body.get("filters") or {}
-    told: dict[str, Any] = filters["AND"][0] if "AND" in filters else filters
+    told: dict[str, Any] = {}
+    for one in (*filters.get("AND", [filters]), {"metadata": body.get("metadata") or {}}):
+        told |= {name: value for name, value in one.items() if name != "metadata"}
+        told |= one.get("metadata", {})
     return told
 
 

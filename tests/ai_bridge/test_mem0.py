@@ -25,7 +25,7 @@ from ai_bridge.engines.mem0 import (
 )
 from ai_bridge.engines.mem0_proxy import MEM0_PROXY, Mem0Proxy
 from ai_bridge.secrets import Secret
-from ai_bridge.types import ChatMessage, Priority, Role
+from ai_bridge.types import ChatMessage, Priority, Recall, Role
 from bench.provider.mem0 import FakeMem0
 from bench.provider.server import ScriptedProvider
 from protocol.codes import EndReason
@@ -71,9 +71,9 @@ class World:
     async def ask(self, text: str, **fields: Any) -> EndReason:
         self._next += 1
         watcher = Watcher()
-        seq = fields.pop("learn_seq", self._next)
+        seq, recall = fields.pop("learn_seq", self._next), fields.pop("recall", Recall.ALL)
         asked = request(self._next, text, **fields)
-        self.bridge.submit(structs.replace(asked, learn_seq=seq), watcher)
+        self.bridge.submit(structs.replace(asked, learn_seq=seq, recall=recall), watcher)
         return (await watcher.end()).reason
 
     @property
@@ -115,6 +115,32 @@ async def test_what_a_person_said_is_known_in_the_next_turn(
     assert "- 我最喜欢的茶是龙井。" in world.sent()
     assert await world.ask("我喜欢什么茶?", user=2) is EndReason.STOP
     assert "龙井" not in world.sent()  # somebody else
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_what_was_told_in_private_is_not_for_the_ears_of_a_room(
+    api: Api, mem0: FakeMem0, make_world: Any
+) -> None:
+    world = await make_world(api=api)
+    mem0.put(USER, "我在找新工作", {"conversation": 1})
+    mem0.put(USER, "我住在上海", {"conversation": 2})
+    mem0.put(USER, "不知道从哪里听说")
+    await world.ask("我住在哪里?", conv=1)
+    assert "我住在上海" in world.sent()
+    await world.ask("我住在哪里?", conv=2, recall=Recall.HERE)
+    assert "- 我住在上海" in world.sent()
+    assert "工作" not in world.sent()
+    assert "听说" not in world.sent()
+
+
+async def test_nothing_is_looked_for_of_those_who_want_nothing_remembered(
+    mem0: FakeMem0, make_world: Any
+) -> None:
+    mem0.put(USER, "我住在上海")
+    world = await make_world()
+    await world.ask("我住在哪里?", recall=Recall.NONE, learn_seq=0)
+    assert "上海" not in world.sent()
+    assert not mem0.calls
 
 
 async def test_the_open_source_server_is_asked_as_documented(
@@ -265,6 +291,7 @@ async def test_surrogate_halves_and_odd_answers_do_no_harm(mem0: FakeMem0) -> No
     client = Mem0Client(Mem0Config(base_url=mem0.base_url, api_key=Secret("m0-key")))
     assert await client.search("u", "half \ud83d") == ()
     assert mem0_module._memories([{"memory": 5}, 7, {"memory": " "}, {"memory": "a"}]) == ("a",)
+    assert mem0_module._memories([{"memory": "a", "metadata": 5}], only_conv=5) == ()
     assert mem0_module._memories("odd") == mem0_module._memories({"results": 5}) == ()
     await client.aclose()
 

@@ -182,15 +182,18 @@ async def test_every_member_of_a_room_is_forgotten_with_it(place: Town) -> None:
     conv = (await pa.create(ConvKind.GROUP, bob, given=given)).row.id or 0
     await pb.settled()
     await place.tell(pa, conv, "@Ada Ann was here")
+    private = await place.talk(bob, pb, bo)
+    await place.tell(pb, private, "Bob's secret")
     await place.tell(pb, conv, "@小美 Bob as well")
+    assert place.mem0.asked("/search")[-1]["filters"]["conversation"] == conv
     assert place.mem0.memories == {
         f"t1-u{ann.id}-p{ada}": ["@Ada Ann was here"],
-        f"t1-u{bob.id}-p{bo}": ["@小美 Bob as well"],
+        f"t1-u{bob.id}-p{bo}": ["Bob's secret", "@小美 Bob as well"],
     }
     await server.core.erasures.erase_conversation(conv)
     await finished(server, Kind.CONVERSATION, conv)
     await place.work()
-    assert place.known() == []
+    assert place.known() == ["Bob's secret"]
 
 
 TEXT, REPLY, SYSTEM = MsgKind.TEXT, MsgKind.AI_REPLY, MsgKind.SYSTEM
@@ -226,6 +229,7 @@ async def test_whoever_wants_nothing_remembered_is_not_learnt_from(place: Town) 
     await place.server.store.change((ann.id,), partial(set_off, user=ann.id, off=True))
     await peer.send_text(conv, "do not keep this")
     await peer.expect(MsgPush, lambda push: push.sender == persona)
+    assert not place.mem0.calls
     await place.server.store.change((ann.id,), partial(set_off, user=ann.id, off=False))
     await place.tell(peer, conv, "this you may")
     assert place.known() == ["this you may"]
@@ -355,14 +359,14 @@ async def test_an_answer_that_outlives_the_erasure_of_its_question_teaches_nothi
     assert memory is not None
     searching, go_on = asyncio.Event(), asyncio.Event()
 
-    async def search(user_id: str, query: str) -> tuple[str, ...]:
+    async def search(user_id: str, query: str, only_conv: int = 0) -> tuple[str, ...]:
         searching.set()
         await go_on.wait()
         return ()
 
     monkeypatch.setattr(memory, "search", search)
     seq = (await peer.send_text(conv, "taken back")).seq
-    await searching.wait()
+    await asyncio.wait_for(searching.wait(), 5)
     await peer.ask(Recall, conv, seq)
     await place.work()
     go_on.set()

@@ -351,8 +351,8 @@ class ShareConfig(Section, frozen=True):
     ] = 0
 
 
-class SpeechConfig(Section, frozen=True):
-    """Who writes recordings down. Without `provider` and `base_url` nobody does."""
+class HelperConfig(Section, frozen=True):
+    """Base of what names a service for one purpose beside answering."""
 
     provider: Annotated[
         str, _about("Name of one of the `ai.providers`, with an OpenAI-shaped interface.")
@@ -364,6 +364,11 @@ class SpeechConfig(Section, frozen=True):
     api_key: Annotated[Secret, _about("Key of the service at `base_url`.")] = field(
         default_factory=Secret
     )
+
+
+class SpeechConfig(HelperConfig, frozen=True):
+    """Who writes recordings down. Without `provider` and `base_url` nobody does."""
+
     model: Annotated[
         str, Meta(min_length=1, max_length=128, description="Its model for transcriptions.")
     ] = "whisper-1"
@@ -407,19 +412,9 @@ class SpeechConfig(Section, frozen=True):
     ] = 120
 
 
-class EmbeddingsConfig(Section, frozen=True):
+class EmbeddingsConfig(HelperConfig, frozen=True):
     """Who makes the vectors that memories are found by. Without one they are found by words."""
 
-    provider: Annotated[
-        str, _about("Name of one of the `ai.providers`, with an OpenAI-shaped interface.")
-    ] = ""
-    base_url: Annotated[
-        str,
-        _about("Address of a service for this alone, up to and including `/v1`, in its place."),
-    ] = ""
-    api_key: Annotated[Secret, _about("Key of the service at `base_url`.")] = field(
-        default_factory=Secret
-    )
     model: Annotated[
         str,
         Meta(

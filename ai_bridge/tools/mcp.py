@@ -14,8 +14,8 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import aiohttp
@@ -177,18 +177,8 @@ class McpClient:
         _check_status(response, begins=False)
         if response.content_type != "text/event-stream":
             raise _failure("content_type")
-        events: list[bytes] = []
-        parser = SseParser(max_event_bytes=MAX_ANSWER_BYTES)
-        count = 0
-        async for chunk in response.content.iter_any():
-            parser.feed(chunk, events.append)
-            for event in events:
-                for message in _messages(event) if event else []:
-                    count += 1
-                    if count > MAX_MESSAGES:
-                        raise _failure("too_many_messages")
-                    self._heard(message)
-            events.clear()
+        async for message in _from_events(response):
+            self._heard(message)
 
     async def aclose(self) -> None:
         """End the session, if the server is quick, and close all connections."""
@@ -285,23 +275,11 @@ class McpClient:
 
     async def _from_stream(self, response: aiohttp.ClientResponse, number: int) -> Message:
         """Read an event stream until it brings the answer; leaving it closes the connection."""
-        events: list[bytes] = []
-        parser = SseParser(max_event_bytes=MAX_ANSWER_BYTES)
-        size = count = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise EventTooLarge
-            parser.feed(chunk, events.append)
-            for event in events:
-                for message in _messages(event) if event else []:
-                    count += 1
-                    if count > MAX_MESSAGES:
-                        raise _failure("too_many_messages")
-                    if _answers(message, number):
-                        return _result(message)
-                    self._heard(message)
-            events.clear()
+        async with aclosing(_from_events(response, MAX_ANSWER_BYTES)) as messages:
+            async for message in messages:
+                if _answers(message, number):
+                    return _result(message)
+                self._heard(message)
         raise _failure("cut_off")
 
     def _post(self, message: Message) -> aiohttp.client._RequestContextManager:
@@ -465,6 +443,27 @@ def _messages(data: bytes) -> list[Message]:
             raise _failure("not_json") from None
     messages = value if isinstance(value, list) else [value]
     return [message for message in messages if isinstance(message, dict)]
+
+
+async def _from_events(
+    response: aiohttp.ClientResponse, most_bytes: int | None = None
+) -> AsyncGenerator[Message, None]:
+    """Yield the messages of an event stream, MAX_MESSAGES at most."""
+    events: list[bytes] = []
+    parser = SseParser(max_event_bytes=MAX_ANSWER_BYTES)
+    size = count = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if most_bytes is not None and size > most_bytes:
+            raise EventTooLarge
+        parser.feed(chunk, events.append)
+        for event in events:
+            for message in _messages(event) if event else []:
+                count += 1
+                if count > MAX_MESSAGES:
+                    raise _failure("too_many_messages")
+                yield message
+        events.clear()
 
 
 def _answers(message: Message, number: int) -> bool:

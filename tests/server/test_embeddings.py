@@ -42,15 +42,6 @@ DOLLAR_A_TOKEN = {"input": 1_000_000.0}
 MICRO = 1_000_000
 
 
-@pytest.fixture
-async def provider() -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider()
-    provider.models = []
-    await provider.start()
-    yield provider
-    await provider.aclose()
-
-
 @pytest.fixture(autouse=True)
 def meaning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted service knows what a kitty is, which nobody can see from the letters."""

@@ -128,3 +128,20 @@ async def test_a_switch_to_an_engine_that_is_ill_changes_nothing(
         assert "mem0 server does not answer" in done.stderr
         async with process.online() as client:
             await whole(client, await talk(client), "still there?")
+
+
+async def test_what_a_command_erased_while_no_server_ran_is_erased_at_the_mem0_server_too(
+    process: Process, mem0: FakeMem0
+) -> None:
+    async with running(process):
+        key = await run(process, "token", "key", "add", "engines", "--scope", "engines")
+        await switch(process, key, "mem0_proxy")
+        async with process.online() as client:
+            gone = await talk(client)
+            await whole(client, gone, "我喜欢喝茶")
+            await whole(client, await talk(client), "kept")
+            await mem0.until(lambda: len(learnt(mem0)) == 2)
+    await run(process, "conversation", "erase", str(gone), "--yes")
+    assert len(learnt(mem0)) == 2
+    async with running(process):
+        await mem0.until(lambda: learnt(mem0) == ["kept"])

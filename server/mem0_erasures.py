@@ -40,8 +40,8 @@ class Mem0Erasures:
     """Owns the task that works off what is due, one erasure after another.
 
     What fails is tried again after ten seconds, then after twice the wait each time, at most an
-    hour, without end: the table says how much is left (`mem0_erasures_due`). Without a mem0 server
-    it does nothing, and what is due stays for a server that has one.
+    hour, without end: a figure says how many are left (`mem0_erasures_waiting`). Without a mem0
+    server it does nothing, and what is due stays for a server that has one.
 
     Args:
         now_ms: Unix milliseconds.
@@ -55,7 +55,7 @@ class Mem0Erasures:
         self._now_ms = now_ms
         self.done = 0
         self.failed = 0
-        self._due = 0
+        self._waiting = 0
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -86,20 +86,23 @@ class Mem0Erasures:
         ended = {"done": self.done, "failed": self.failed}
         about = "Erasures at the mem0 server that were tried."
         yield Figure("counter", "mem0_erasures", about, ended, "end")
-        about = "Erasures at the mem0 server that wait, at most 1,000."
-        yield Figure("gauge", "mem0_erasures_due", about, self._due)
+        about = "Erasures at the mem0 server that are not done for good, at most 1,000."
+        yield Figure("gauge", "mem0_erasures_waiting", about, self._waiting)
 
     async def _work(self, memory: Mem0Client) -> None:
         try:
-            while found := await self._store.read(due_mem0_erasures(self._now_ms(), _AT_ONCE)):
-                self._due = await self._store.read(count_mem0_erasures(self._now_ms()))
-                for one in found:
-                    await self._carry_out(memory, one)
-            self._due = 0
-        except Mem0Failure:
-            pass  # the others would fail as well
+            await self._work_off(memory)
+            self._waiting = await self._store.read(count_mem0_erasures())
         except StorageError:
             log.warning("mem0_erasure.store_failed", exc_info=True)
+
+    async def _work_off(self, memory: Mem0Client) -> None:
+        try:
+            while found := await self._store.read(due_mem0_erasures(self._now_ms(), _AT_ONCE)):
+                for one in found:
+                    await self._carry_out(memory, one)
+        except Mem0Failure:
+            pass  # the others would fail as well
 
     async def _carry_out(self, memory: Mem0Client, one: Mem0Erasure) -> None:
         """Do one and keep what came of it.

@@ -167,10 +167,10 @@ def due_mem0_erasures(now_ms: int, limit: int) -> Op[list[Mem0Erasure]]:
     return [Mem0Erasure(*row) for row in rows]
 
 
-def count_mem0_erasures(now_ms: int) -> Op[int]:
-    """Return how many are overdue, at most 1,000."""
+def count_mem0_erasures() -> Op[int]:
+    """Return how many are not done for good, at most 1,000."""
     rows = yield Statement(
-        "SELECT due FROM mem0_erasure WHERE due <= ? ORDER BY due LIMIT ?", (now_ms, _MAX_COUNTED)
+        "SELECT due FROM mem0_erasure WHERE due > ? ORDER BY due LIMIT ?", (0, _MAX_COUNTED)
     )
     return len(rows)
 

@@ -106,7 +106,7 @@ async def test_nothing_that_an_erased_user_said_is_left(place: Town) -> None:
     await place.work(AGAIN_MS)
     assert await place.due() == []
     figures = {figure.name: figure.value for figure in server.core.erasures.figures()}
-    assert figures["mem0_erasures_due"] == 0
+    assert figures["mem0_erasures_waiting"] == 0
     assert figures["mem0_erasures"]["done"] > 0  # type: ignore[index]
 
 
@@ -244,6 +244,9 @@ async def test_a_mem0_server_that_is_away_is_asked_again_later(place: Town) -> N
     await peer.ask(Recall, conv, seq)
     await place.work()
     assert place.erasures.failed == 1
+    await place.work()  # too early
+    figures = {figure.name: figure.value for figure in place.erasures.figures()}
+    assert figures == {"mem0_erasures": {"done": 0, "failed": 1}, "mem0_erasures_waiting": 1}
     place.mem0.fault = ""
     await place.work(FIRST_RETRY_MS - 1_000)
     assert place.known() == ["taken back"]

@@ -30,6 +30,7 @@ from storage import (
     people,
     persona_cards,
     personas,
+    prices,
     providers,
     revisions,
     sqlite,
@@ -51,6 +52,7 @@ SMALL = {
     "dead_letter",
     "setting",
     "ai_provider",
+    "ai_price",
     "revision",
     "mcp_server",
 }
@@ -79,6 +81,8 @@ TABLES = (
 ALLOWED_SCANS = {
     # By id with a LIMIT, for a cache at start.
     "FROM persona WHERE id > ?",
+    # At most a thousand entries of an index, for a figure.
+    "FROM mem0_erasure WHERE due > ?",
 }
 
 
@@ -138,6 +142,10 @@ async def use_everything(store: Store) -> None:
     await do((), providers.save_provider, row=service)
     await do((), providers.drop_provider, name="name")
     await read(providers.providers())
+    await do((), prices.set_price, model="m", price="{}")
+    await do((), prices.import_prices, version="1", prices={"m": "{}", "n": "{}"})
+    await read(prices.list_prices())
+    await do((), prices.remove_price, model="m")
     for user in users:
         for persona in (0, 7):
             asked = await do((), engines.ask_engine, tenant=user, persona=persona, engine="e")
@@ -325,7 +333,7 @@ async def use_mem0_erasures(store: Store, users: list[int], convs: list[int]) ->
         await do(mem0_erasures.note_learners, learners=learners, conv=conv)
         await do(mem0_erasures.note_source, conv=conv, seq=1)
     await do(mem0_erasures.note_user, user=users[0], conv=convs[0], after=b"")
-    await read(mem0_erasures.count_mem0_erasures(1))
+    await read(mem0_erasures.count_mem0_erasures())
     await read(mem0_erasures.due_mem0_erasures(1, 20))
     one = mem0_erasures.Mem0Erasure(0, 0, convs[0], 1, 0, 5, 0, 0, 0)
     for start in (b"", 0):

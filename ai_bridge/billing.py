@@ -20,6 +20,7 @@ class Billing:
     """Joins prices with budgets. Owned by the bridge.
 
     Attributes:
+        prices: for turns that come; replaced as a whole when prices change.
         unpriced: ended calls whose model has no known price; they counted as free.
     """
 
@@ -46,47 +47,28 @@ class Billing:
         Raises:
             BudgetExceeded: see `Ledger.reserve`.
         """
-        prompt = _longest_prompt(request, window_tokens)
-        amount = max((self._most(*model, prompt, answer_tokens) for model in models), default=0)
+        most = Usage(prompt=_longest_prompt(request, window_tokens), completion=answer_tokens)
+        prices = self.prices
+        amount = max((_price(prices, *model).cost_micro(most) for model in models), default=0)
         reservation = self.ledger.reserve(request.tenant, request.user, amount, total_s)
         return Tab(self, reservation, answer_tokens)
-
-    def cost_micro(self, provider: str, model: str, usage: Usage) -> int:
-        """Return what one call cost."""
-        if not (usage.prompt or usage.completion):
-            return 0
-        price = self.price(provider, model)
-        if price is None:
-            self.unpriced += 1
-            return 0
-        return price.cost_micro(usage)
-
-    def most_micro(self, provider: str, model: str, prompt: int, answer: int) -> int:
-        """Return the most that a call of this estimated prompt can cost."""
-        return self._most(provider, model, _with_margin(prompt), answer)
-
-    def _most(self, provider: str, model: str, prompt: int, answer: int) -> int:
-        price = self.price(provider, model) or FREE
-        return price.cost_micro(Usage(prompt=prompt, completion=answer))
-
-    def price(self, provider: str, model: str) -> Price | None:
-        """Return what a model costs, None if that is not known."""
-        return self.prices.find(f"{provider}/{model}")
 
 
 class Tab:
     """What one turn has cost so far, and what is set aside for its next call of a model.
 
-    Owned by the bridge, which closes it when the turn is over, however it ended.
+    Owned by the bridge, which closes it when the turn is over, however it ended. The prices of its
+    beginning hold to its end: what is booked is then never more than what was set aside for it.
 
     Attributes:
         cost_micro: of the calls that were booked.
     """
 
-    __slots__ = ("_answer_tokens", "_billing", "_booked", "_reservation", "cost_micro")
+    __slots__ = ("_answer_tokens", "_billing", "_booked", "_prices", "_reservation", "cost_micro")
 
     def __init__(self, billing: Billing, reservation: Reservation, answer_tokens: int) -> None:
         self._billing = billing
+        self._prices = billing.prices
         self._reservation = reservation
         self._answer_tokens = answer_tokens
         self._booked = Usage()
@@ -102,10 +84,10 @@ class Tab:
         Raises:
             ProviderFailure: budget_exceeded; nobody may be asked any more in this turn.
         """
-        billing = self._billing
-        most = billing.most_micro(provider, model, prompt_tokens, self._answer_tokens)
+        most = Usage(prompt=_with_margin(prompt_tokens), completion=self._answer_tokens)
+        amount = _price(self._prices, provider, model).cost_micro(most)
         try:
-            billing.ledger.extend(self._reservation, most)
+            self._billing.ledger.extend(self._reservation, amount)
         except BudgetExceeded as refusal:
             raise ProviderFailure(
                 "budget_exceeded",
@@ -117,7 +99,7 @@ class Tab:
 
     def book(self, provider: str, model: str, usage: Usage) -> None:
         """A call is over, well or not: book what it cost."""
-        cost = self._billing.cost_micro(provider, model, usage)
+        cost = self._cost_micro(provider, model, usage)
         self._billing.ledger.book(self._reservation, cost)
         self._booked = _added(self._booked, usage)
         self.cost_micro += cost
@@ -125,8 +107,8 @@ class Tab:
     def cost_so_far(self, outcome: Outcome) -> int:
         """Return what the turn would cost if it ended so now; nothing is booked."""
         rest = _without(outcome.usage, self._booked)
-        price = self._billing.price(outcome.provider, outcome.model)
-        return self.cost_micro + (price or FREE).cost_micro(rest)
+        price = _price(self._prices, outcome.provider, outcome.model)
+        return self.cost_micro + price.cost_micro(rest)
 
     def close(self, outcome: Outcome) -> Outcome:
         """Book what is not booked yet, let go of the rest; return the outcome with the cost."""
@@ -137,6 +119,19 @@ class Tab:
     def drop(self) -> None:
         """The turn was not taken after all."""
         self._billing.ledger.settle(self._reservation, 0)
+
+    def _cost_micro(self, provider: str, model: str, usage: Usage) -> int:
+        if not (usage.prompt or usage.completion):
+            return 0
+        price = self._prices.find(f"{provider}/{model}")
+        if price is None:
+            self._billing.unpriced += 1
+            return 0
+        return price.cost_micro(usage)
+
+
+def _price(prices: PriceTable, provider: str, model: str) -> Price:
+    return prices.find(f"{provider}/{model}") or FREE
 
 
 def _added(left: Usage, right: Usage) -> Usage:

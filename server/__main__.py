@@ -20,6 +20,7 @@ from server.commands import (
     memories,
     migrate,
     personas,
+    prices,
     serve,
     settings,
     tokens,
@@ -89,6 +90,7 @@ migrate.add_to(app)
 doctor.add_to(app)
 settings.add_to(app)
 ai.add_to(app)
+prices.add_to(app)
 engines.add_to(app)
 tools.add_to(app)
 

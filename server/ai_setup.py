@@ -1,7 +1,10 @@
 """From the configuration and the store to what the AI bridge needs."""
 
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from ai_bridge.account import Ledger, Limits
 from ai_bridge.billing import Billing
@@ -20,14 +23,17 @@ from ai_bridge.tools.servers import source_of
 from server.config_sections import AiConfig, ModerationConfig, ProviderConfig
 from server.confirmations import CONFIRM_S
 from storage.people import list_tenants
+from storage.prices import PriceRow, list_prices
 from storage.usage import DAY_MS, BudgetRow, budgets, spent_by_users
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ai_bridge.engines.base import Engine, EngineInfo
     from ai_bridge.engines.chat_engine import ChatEngine
     from storage.store import Store
+
+log = logging.getLogger("parlance.ai")
 
 MICRO: Final = 1_000_000
 _ACTIONS: Final = {"flag": Action.FLAG, "replace": Action.REPLACE, "block": Action.BLOCK}
@@ -175,14 +181,32 @@ def _tool_loop(registry: ToolRegistry, confirm: Confirm) -> ToolLoop:
     return ToolLoop(registry, limits=LoopLimits(confirm_s=CONFIRM_S + 5), confirm=confirm)
 
 
-def make_prices(ai: AiConfig) -> PriceTable:
-    """Return the prices, the operator's own before those of the file."""
-    return PriceTable(
-        {
-            model: Price(given.input, given.output, given.cached)
-            for model, given in ai.prices.items()
-        }
-    )
+def make_prices(ai: AiConfig, rows: "Iterable[PriceRow]" = ()) -> PriceTable:
+    """Return the prices: those of commands before the settings, these before files.
+
+    A row that cannot be read is left out and logged.
+    """
+    own = {
+        model: Price(given.input, given.output, given.cached) for model, given in ai.prices.items()
+    }
+    commanded: dict[str, Price] = {}
+    imported: dict[str, tuple[Price, str]] = {}
+    for row in rows:
+        try:
+            price = msgspec.json.decode(row.price, type=Price)
+        except msgspec.MsgspecError:
+            log.error("price.unusable", extra={"model": row.model})
+            continue
+        if row.version:
+            imported[row.model] = price, row.version
+        else:
+            commanded[row.model] = price
+    return PriceTable(own, commanded, imported)
+
+
+async def reload_prices(ai: AiConfig, store: "Store", billing: Billing) -> None:
+    """Take the prices of the settings and the store, for turns that come."""
+    billing.prices = make_prices(ai, await store.read(list_prices()))
 
 
 async def make_billing(
@@ -198,7 +222,7 @@ async def make_billing(
     for tenant in await store.read(list_tenants()):
         ledger.load(await store.read(spent_by_users(tenant.id, first, today)))
     await load_budgets(ledger, store)
-    return Billing(ledger, make_prices(ai))
+    return Billing(ledger, make_prices(ai, await store.read(list_prices())))
 
 
 async def load_budgets(ledger: Ledger, store: "Store") -> None:

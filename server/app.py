@@ -17,7 +17,7 @@ from ai_bridge.types import ToolCall
 from protocol.codes import Code
 from server.accounts import Accounts
 from server.ai_providers import AiRefresh, added_providers, reload_providers
-from server.ai_setup import load_budgets, make_billing, make_bridge
+from server.ai_setup import load_budgets, make_billing, make_bridge, reload_prices
 from server.auth import make_tokens
 from server.builtin import install_builtins
 from server.config import storage_url
@@ -33,6 +33,7 @@ from storage.engines import ENGINES
 from storage.erasure import SUBJECT as ERASURES
 from storage.mcp_servers import MCP
 from storage.personas import all_personas
+from storage.prices import PRICES
 from storage.revisions import BUDGETS, PROVIDERS, revisions
 from storage.rows import StoreOptions
 from storage.store import Store
@@ -42,7 +43,7 @@ log = logging.getLogger("parlance.app")
 DRAIN_SPREAD_MS = 2_000
 RECOVER_EVERY_S = 15.0
 REFRESH_EVERY_S = 5.0
-"""How often AI services and budgets are looked for that a command has changed."""
+"""How often AI services, budgets and prices are looked for that a command has changed."""
 PURGE_EVERY_S = 600.0
 """How often expired refresh tokens are deleted, up to a thousand at a time."""
 
@@ -116,6 +117,7 @@ class App:
         )
         await bridge.start()
         refresh.add(BUDGETS, partial(load_budgets, billing.ledger, store))
+        refresh.add(PRICES, partial(reload_prices, config.ai, store, billing))
         refresh.add(PROVIDERS, partial(reload_providers, config.ai, store, bridge, vault))
         self._refresh = refresh
         node = config.server.node or f"{socket.gethostname()}:{self.port}"

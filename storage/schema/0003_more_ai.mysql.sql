@@ -61,3 +61,14 @@ CREATE TABLE IF NOT EXISTS mem0_erasure (
   PRIMARY KEY (user, persona, conv, seq),
   KEY mem0_erasure_due (due)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What models cost, by command. imported: 1 = from a file of this version, 0 = set one by one.
+-- price: JSON, in the form of a file of prices.
+CREATE TABLE IF NOT EXISTS ai_price (
+  imported TINYINT UNSIGNED NOT NULL,
+  model VARCHAR(200) NOT NULL,
+  price VARCHAR(500) NOT NULL,
+  version VARCHAR(64) NOT NULL,
+  updated BIGINT NOT NULL,
+  PRIMARY KEY (imported, model)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -63,3 +63,14 @@ CREATE TABLE IF NOT EXISTS mem0_erasure (
 ) WITHOUT ROWID;
 
 CREATE INDEX IF NOT EXISTS mem0_erasure_due ON mem0_erasure (due);
+
+-- What models cost, by command. imported: 1 = from a file of this version, 0 = set one by one.
+-- price: JSON, in the form of a file of prices.
+CREATE TABLE IF NOT EXISTS ai_price (
+  imported INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  price TEXT NOT NULL,
+  version TEXT NOT NULL,
+  updated INTEGER NOT NULL,
+  PRIMARY KEY (imported, model)
+) WITHOUT ROWID;

@@ -234,6 +234,23 @@ async def test_a_turn_that_cannot_pay_its_next_round_ends_with_what_it_has() -> 
         assert outcome.cost_micro == billing.ledger.spent(1, 0).day == 12 * TOKEN
 
 
+async def test_prices_that_rise_while_a_turn_runs_are_for_the_next_one() -> None:
+    clock = Clock()
+    budget = 2 * TURN_TOKENS * TOKEN
+    billing = priced(Limits(day_micro=budget), clock, Price(0.0, 1_000_000.0), ROUNDS)
+    async with with_tools(billing, clock, ROUNDS) as (_service, bridge):
+        first = Watcher()
+        bridge.submit(request(1, max_tokens=5), first)
+        billing.prices = PriceTable({ROUNDS: Price(1_000_000.0, 1_000_000.0)})
+        outcome = await first.end()
+        assert outcome.reason is EndReason.STOP
+        assert outcome.cost_micro == billing.ledger.spent(1, 0).day == TURN_TOKENS * TOKEN
+        assert isinstance(billing.ledger, PeakLedger)
+        assert billing.ledger.peak <= budget
+        with pytest.raises(BudgetExceeded):  # now the prompt has a price as well
+            bridge.submit(request(2, max_tokens=5), Watcher())
+
+
 async def test_a_user_and_the_tenant_are_held_to_their_budgets_at_once() -> None:
     clock = Clock()
     billing = priced(

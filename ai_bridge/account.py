@@ -21,6 +21,10 @@ MAX_IDLE = 20_000
 """Accounts without a limit or reservation that are remembered; the oldest are forgotten."""
 WHOLE_TENANT = 0
 """User number of a tenant's own account."""
+MAX_TENANTS = 200
+"""Tenants whose costs are shown one by one."""
+OTHER_TENANTS = 0
+"""Stands for all further ones."""
 WARN_AT = 0.8
 """Part of a limit whose spending is told to the operator, once in each span."""
 
@@ -80,6 +84,8 @@ class Ledger:
         refused: reservations and extensions that a budget did not allow.
         expired: reservations that nobody settled.
         warned: accounts that came near a limit, once in each span.
+        cost_by: micro-dollars booked since the start, by tenant; the first MAX_TENANTS, and the
+            others together.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class Ledger:
         self.refused = 0
         self.expired = 0
         self.warned = 0
+        self.cost_by: dict[int, int] = {}
 
     # limits
 
@@ -173,6 +180,8 @@ class Ledger:
         if not reservation.open:
             return
         self._set_aside(reservation, -min(cost_micro, reservation.amount_micro))
+        if cost_micro:
+            self._note_cost(reservation.tenant, cost_micro)
         for account in {WHOLE_TENANT, reservation.user}:
             spent = self._account(reservation.tenant, account)
             spent.day += cost_micro
@@ -200,6 +209,11 @@ class Ledger:
         reservation.amount_micro += more_micro
         for account in {WHOLE_TENANT, reservation.user}:
             self._account(reservation.tenant, account).reserved += more_micro
+
+    def _note_cost(self, tenant: int, cost_micro: int) -> None:
+        known = tenant in self.cost_by or len(self.cost_by) < MAX_TENANTS
+        shown = tenant if known else OTHER_TENANTS
+        self.cost_by[shown] = self.cost_by.get(shown, 0) + cost_micro
 
     def _warn(self, tenant: int, user: int, spent: Spent) -> None:
         """Tell the operator once in each span that an account has spent most of its limit."""

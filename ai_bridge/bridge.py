@@ -94,6 +94,7 @@ class Bridge:
             slots=self._gauges,
             queue_depth=self._admission.depth,
             stream_limit=lambda: int(self._admission.limit),
+            is_listed=self._is_listed,
         )
 
     # --- life --------------------------------------------------------------------------------
@@ -389,6 +390,9 @@ class Bridge:
     def _is_closed(self, turn: Turn) -> bool:
         return self._engine is not None and self._engine.is_closed(turn.request)
 
+    def _is_listed(self, provider: str, model: str) -> bool:
+        return self._router is not None and self._router.is_listed(provider, model)
+
     def _gauges(self) -> list[SlotGauge]:
         return self._engine.slots() if self._engine is not None else []
 
@@ -483,7 +487,7 @@ class Bridge:
         self._kept[turn.id] = (self._clock(), turn)
         job = self._jobs.pop(turn.id, None)
         engine = job.engine if job is not None else NO_ENGINE
-        self.stats.note(outcome, engine)
+        self.stats.note(outcome, engine, run.estimates)
         self._log_end(turn, outcome, engine)
         # Kept for its answer; what was asked would weigh ten times as much.
         turn.request = structs.replace(

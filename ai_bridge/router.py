@@ -134,6 +134,22 @@ class Router:
         """Return every model of every provider, "*" for any name; routes with provider ""."""
         return self._offered
 
+    def is_listed(self, provider: str, model: str) -> bool:
+        """Tell whether a configuration or a provider's own list names this model."""
+        return (provider, model) in self._listed
+
+    def _list_named(self) -> frozenset[tuple[str, str]]:
+        """Return (provider, model) of all that are named, not only asked for."""
+        registry = self._registry
+        named = {(one.config.name, model) for one in self.services for model in one.config.models}
+        named |= {
+            (target.provider, target.model)
+            for route in registry.routes.values()
+            for target in route.targets
+        }
+        default = registry.default_model
+        return frozenset(named | {(one.config.name, name) for one, name in self._serving(default)})
+
     def _list_offered(self) -> list[ModelInfo]:
         routes = [
             structs.replace(info, provider="")
@@ -427,6 +443,7 @@ class Router:
     def _adopt(self, registry: Registry) -> None:
         self._models = self._list_models()
         self._offered = self._list_offered()
+        self._listed = self._list_named()
         for service in registry.services:
             service.on_change = self.changed
             service.on_closed = self._closed

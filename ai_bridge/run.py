@@ -12,7 +12,7 @@ from ai_bridge.errors import AnswerFull, ProviderFailure
 from ai_bridge.moderation import UNCHECKED, Stage, Verdict
 from ai_bridge.output_guard import OutputGuard
 from ai_bridge.speaker import NamePrefix
-from ai_bridge.stats import Histogram
+from ai_bridge.stats import Estimate, Histogram
 from ai_bridge.tokens import estimate_tokens
 from ai_bridge.tools.events import ToolEvent
 from ai_bridge.turn import Turn
@@ -77,6 +77,7 @@ class TurnRun:
 
     Attributes:
         calls: tools that the model of the running attempt wants run.
+        estimates: of prompts whose true length a provider told, one for each call.
         prompt_tokens: estimate that the engine leaves for accounting.
         stop_reason: why somebody stopped the turn from outside, None while nobody did.
         failure: the watchdog's verdict that interrupts the running attempt.
@@ -101,6 +102,7 @@ class TurnRun:
         "_spent",
         "_visible",
         "calls",
+        "estimates",
         "failure",
         "guard",
         "model",
@@ -145,6 +147,7 @@ class TurnRun:
         self.tab: Tab | None = None
         self.guard: OutputGuard | None = None
         self.calls: list[ToolCall] = []
+        self.estimates: list[Estimate] = []
         self.tool_events: list[ToolEvent] = []
         self.tainted = False
         self.place = 0
@@ -180,7 +183,11 @@ class TurnRun:
 
     def end_round(self, usage: Usage | None) -> Usage:
         """Add what a call of the model cost (None: estimate it); return the turn's sum so far."""
-        usage = usage if usage is not None else self._unreported()
+        if usage is None:
+            usage = self._unreported()
+        elif usage.source is UsageSource.PROVIDER and usage.prompt and self.prompt_tokens:
+            told = Estimate(self.provider, self.model, self.prompt_tokens, usage.prompt)
+            self.estimates.append(told)
         self._spent = usage if self._spent is None else _sum(self._spent, usage)
         self._counted_bytes = {part: self.turn.size(part) for part in StreamPart}
         self._counted_calls = len(self.calls)

@@ -137,7 +137,7 @@ class App:
         core.mcp.start()
         refresh.add(MCP, core.mcp.refresh)
         self._lag.start(loop)
-        await core.turns.recover(starting=True)
+        core.stats.orphans += await core.turns.recover(starting=True)
         core.spawn(core.engines.reload())  # what was asked for while no server ran
         self._seconds = loop.create_task(self._every_second(core))
         if config.server.gc_freeze:
@@ -204,7 +204,7 @@ class App:
                 core.second()
                 if core.clock() - recovered_at >= RECOVER_EVERY_S:
                     recovered_at = core.clock()
-                    await core.turns.recover()
+                    core.stats.orphans += await core.turns.recover()
                 if self._refresh is not None and core.clock() - refreshed_at >= REFRESH_EVERY_S:
                     refreshed_at = core.clock()
                     if refreshing is None or refreshing.done():

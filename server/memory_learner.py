@@ -265,7 +265,7 @@ class Learner:
             waiting.count = self._limits.messages if more else max(0, waiting.count - counted)
             if not waiting.count:
                 self._waiting.pop(key, None)
-            self._stats.extract_seconds += self._clock() - started
+            self._stats.extract_seconds.note(self._clock() - started)
         finally:
             self._running.pop(key, None)
 

@@ -145,7 +145,7 @@ class Pairs:
         if only_conv:
             found = [one for one in found if one.memory.conv == only_conv]
         shown = tuple(fitting(found))
-        self._stats.search_seconds += time.perf_counter() - started
+        self._stats.search_seconds.note(time.perf_counter() - started)
         self._stats.lexical += vector is None
         if vector is not None or not pair.matrix.nbytes:
             # An answer that a late vector made poorer is not kept.

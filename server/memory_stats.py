@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from msgspec import Struct, field, structs
 
 from ai_bridge.memory.extract import REASONS
-from server.metrics import Figure, Source
+from ai_bridge.stats import Histogram
+from server.metrics import Figure, Source, Spread
+
+EXTRACT_BOUNDS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0)
+SEARCH_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 class MemoryLimits(Struct, frozen=True, kw_only=True):
@@ -49,7 +53,7 @@ class MemoryStats(Struct):
     notes_dropped: int = 0
     pairs_dropped: int = 0
     extractions: int = 0
-    extract_seconds: float = 0.0
+    extract_seconds: Histogram = field(default_factory=lambda: Histogram(EXTRACT_BOUNDS_S))
     failed: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(("answer", "ask", "store", "late"), 0))
     )
@@ -66,7 +70,7 @@ class MemoryStats(Struct):
     )
     recalls: int = 0
     recalled: int = 0
-    search_seconds: float = 0.0
+    search_seconds: Histogram = field(default_factory=lambda: Histogram(SEARCH_BOUNDS_S))
     pair_hits: int = 0
     pair_misses: int = 0
     pairs_evicted: int = 0
@@ -87,8 +91,12 @@ def memory_figures(stats: MemoryStats, now: Callable[[], Mapping[str, float]]) -
         now: what there is at present, by name.
     """
 
-    def figures() -> Iterator[Figure]:
+    def figures() -> Iterator[Figure | Spread]:
         for name, value in structs.asdict(stats).items():
+            if isinstance(value, Histogram):
+                about = f"Memory: {name}."
+                yield Spread(f"memory_{name}", about, value.bounds, value.counts, value.total)
+                continue
             label = {"failed": "why", "rejected": "why"}.get(name, "")
             yield Figure("counter", f"memory_{name}", f"Memory: {name}.", value, label)
         for name, value in now().items():

@@ -162,8 +162,7 @@ def bridge_figures(stats: "BridgeStats") -> Source:
         for name, value in stats.as_dict().items():
             if not name.startswith("ended_"):
                 yield Figure("counter", f"ai_{name}", f"AI bridge: {name}.", value)
-        labels = ("engine", "reason")
-        yield Figure("counter", "ai_turns", "AI answers ended.", stats.ended_by, labels)
+        yield from _turn_figures(stats)
         yield Figure("counter", "ai_retry_causes", "Attempts again.", stats.retries_by, "reason")
         yield Figure("counter", "ai_refusals", "Turns refused.", stats.refused_by, "code")
         yield Figure("gauge", "ai_queue_depth", "Turns waiting.", stats.queue_depth(), "class")
@@ -172,12 +171,22 @@ def bridge_figures(stats: "BridgeStats") -> Source:
         for name, about, spread in (
             ("ai_queue_wait_seconds", "Wait before the start.", stats.queue_wait),
             ("ai_ttft_seconds", "From start to first text.", stats.ttft),
+            ("ai_turn_seconds", "From start to end.", stats.turn_seconds),
             ("ai_token_gap_seconds", "Between pieces of text.", stats.token_gap),
             ("ai_cancel_to_close_ms", "From stop to closed.", stats.cancel_to_close_ms),
         ):
             yield Spread(name, about, spread.bounds, spread.counts, spread.total)
 
     return figures
+
+
+def _turn_figures(stats: "BridgeStats") -> Iterator[Figure]:
+    ends = ("engine", "provider", "model", "reason")
+    yield Figure("counter", "ai_turns", "AI answers ended.", stats.ended_by, ends)
+    yield Figure("counter", "ai_tokens", "Tokens used.", stats.tokens_by, ("kind", "source"))
+    about = "Tokens of prompts as estimated, as told, and how far apart."
+    sums = ("provider", "model", "tokens")
+    yield Figure("counter", "ai_estimate_error", about, stats.estimates_by, sums)
 
 
 def _slot_figures(stats: "BridgeStats") -> Iterator[Figure]:

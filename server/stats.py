@@ -13,6 +13,7 @@ class Stats:
         messages: messages committed and pushed.
         errors: `err` replies by code; closes: `bye` by code.
         refused_rate: requests refused because the connection was over its rate.
+        orphans: AI answers that a dead process had left, taken up by this one.
         refused_http: HTTP connections refused because too many were open.
     """
 
@@ -23,6 +24,7 @@ class Stats:
         self.sign_ins = 0
         self.refused_rate = 0
         self.refused_http = 0
+        self.orphans = 0
         self.errors: Counter[int] = Counter()
         self.closes: Counter[int] = Counter()
 

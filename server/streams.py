@@ -197,6 +197,16 @@ class Streams:
             self._by_conv.pop(stream.conv, None)
         return [s for s, off in stream.offsets.items() if off[StreamPart.ANSWER] == total]
 
+    def behind(self) -> int:
+        """Return how many watchers have text to come that their connections do not take."""
+        waiting = {**self._dirty, **self._due}.values()
+        return sum(
+            not session.outbox.writable and offsets != stream.turn.sizes()
+            for stream in waiting
+            if stream.turn is not None
+            for session, offsets in stream.offsets.items()
+        )
+
     def _tick_s(self) -> float:
         return SLOW_TICK_S if self._core.lag_ms() > 100 else TICK_S
 

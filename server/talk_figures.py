@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from ai_bridge.moderation import ModerationStats
+from ai_bridge.stats import OTHER
 from server.metrics import Figure, Spread
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def talk_figures(core: "Core") -> Iterator[Figure | Spread]:
     yield Figure("gauge", "tool_questions_open", "Tools that wait for a yes.", len(questions))
     ended = dict(questions.outcomes)
     yield Figure("counter", "tool_questions", "Questions about tools, by end.", ended, "end")
+    behind = core.streams.behind()
+    yield Figure("gauge", "viewers_behind", "Viewers whose line takes no more.", behind)
+    orphans = core.stats.orphans
+    yield Figure("counter", "ai_orphans", "AI answers left by a dead process.", orphans)
     yield from _moderation_figures(core.bridge.moderation)
     billing = core.bridge.billing
     if billing is not None:
@@ -36,6 +41,8 @@ def talk_figures(core: "Core") -> Iterator[Figure | Spread]:
         yield Figure("counter", "budget_refused", "Answers that no budget covers.", ledger.refused)
         yield Figure("counter", "budget_expired", "Reservations never settled.", ledger.expired)
         yield Figure("counter", "budget_warnings", "Budgets four fifths spent.", ledger.warned)
+        costs = {str(tenant or OTHER): cost for tenant, cost in ledger.cost_by.items()}
+        yield Figure("counter", "ai_cost_micro", "Micro-dollars, by tenant.", costs, "tenant")
         yield Figure("counter", "ai_unpriced", "Calls of models without price.", billing.unpriced)
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_bridge.account import BudgetExceeded, Ledger, Limits, Reservation
+from ai_bridge.account import (
+    MAX_TENANTS,
+    OTHER_TENANTS,
+    BudgetExceeded,
+    Ledger,
+    Limits,
+    Reservation,
+)
 from ai_bridge.prices import FREE, Price, PriceTable
 from ai_bridge.types import Usage
 from protocol.codes import Code
@@ -160,6 +167,25 @@ def test_what_nobody_settles_counts_in_full_after_its_deadline(clock: Clock) -> 
     assert (ledger.spent(1, 5).day, ledger.spent(1, 5).reserved, ledger.expired) == (7, 0, 1)
     ledger.settle(reservation, 1)
     assert ledger.spent(1, 5).day == 7
+
+
+def test_costs_are_kept_by_tenant_and_beyond_a_bound_together(clock: Clock) -> None:
+    ledger = clock.ledger()
+    for tenant in (*range(1, MAX_TENANTS + 11), 1):
+        reservation = ledger.reserve(tenant, 7, 5, 1)
+        ledger.book(reservation, 2)
+        ledger.settle(reservation, 1)
+        ledger.settle(reservation, 9)
+    assert len(ledger.cost_by) == MAX_TENANTS + 1
+    assert ledger.cost_by[1] == 6
+    assert ledger.cost_by[MAX_TENANTS] == 3
+    assert ledger.cost_by[OTHER_TENANTS] == 30
+
+
+def test_what_costs_nothing_takes_no_place_among_the_tenants(clock: Clock) -> None:
+    ledger = clock.ledger()
+    ledger.settle(ledger.reserve(1, 7, 5, 1), 0)
+    assert ledger.cost_by == {}
 
 
 def test_taking_limits_away_lets_everything_through(clock: Clock) -> None:

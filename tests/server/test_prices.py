@@ -10,7 +10,8 @@ from protocol.codes import ConvKind
 from protocol.envelopes import MsgPush
 from server.ai_providers import AiRefresh
 from server.ai_setup import make_prices, reload_prices
-from server.config_sections import AiConfig, PriceConfig
+from server.app import App
+from server.config_sections import AiConfig, Config, PriceConfig, ServerConfig
 from storage.prices import PRICES, PriceRow, import_prices, remove_price, set_price
 from storage.revisions import revisions
 from storage.usage import usage_page
@@ -63,6 +64,21 @@ async def test_a_server_starts_with_the_prices_of_the_store(tmp_path: Path) -> N
         await server.store.change((), partial(remove_price, model="m"))
         await reload_prices(AiConfig(), server.store, server.billing)
         assert server.billing.prices.find("m") == Price(8.0)
+
+
+async def test_a_whole_server_looks_for_prices(tmp_path: Path) -> None:
+    settings = ServerConfig(port=0, data_dir=str(tmp_path), gc_freeze=False, drain_s=0.5)
+    app = App(Config(server=settings, ai=AiConfig(detect=False)))
+    await app.start()
+    try:
+        assert app.core is not None
+        assert app._refresh is not None
+        await app.core.store.change((), partial(set_price, model="m", price='{"in":7}'))
+        assert await app._refresh.run() == [PRICES]
+        assert app.core.bridge.billing is not None
+        assert app.core.bridge.billing.prices.find("m") == Price(7.0)
+    finally:
+        await app.stop()
 
 
 def test_a_price_that_cannot_be_read_leaves_the_next_one_in_force() -> None:

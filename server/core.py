@@ -237,7 +237,7 @@ class Core:
             self.wheel.turn,
             self.flusher.sweep,
             self.presence.sweep,
-            self.turns.checkpoint,
+            self.turns.checkpoints.sweep,
             self.confirmations.sweep,
             self.memories.sweep,
             self.usage.sweep,

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
+from server.checkpoints import KEEP_S, LEASE_MS, turn_checkpoint
 from server.errors import ServiceError
-from server.turns import LEASE_MS, RENEW_S, WRITE_AGAIN_S, turn_checkpoint
+from server.turns import WRITE_AGAIN_S
 from storage.errors import StorageError
 from storage.ops import Op
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint
@@ -61,7 +62,7 @@ class TurnRecords:
         self._new.append(turn)
         self._write()
         if self._renewal is None:
-            self._renewal = self._core.loop.call_later(RENEW_S, self._renew)
+            self._renewal = self._core.loop.call_later(KEEP_S, self._renew)
 
     def admit(self) -> None:
         """Refuse before anything is begun when the store does not keep up.
@@ -111,7 +112,7 @@ class TurnRecords:
         self._renewal = None
         if not self._running:
             return
-        self._renewal = self._core.loop.call_later(RENEW_S, self._renew)
+        self._renewal = self._core.loop.call_later(KEEP_S, self._renew)
         until = self._core.now_ms() + LEASE_MS
         self._core.spawn(
             self._keep([turn_checkpoint(self._core.bridge, sid, until) for sid in self._running])

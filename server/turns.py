@@ -1,8 +1,8 @@
 """AI turns seen from the chat: from a stored question to a stored answer (docs/architecture.md).
 
 The turn's row is written with its question. From then on this module owns it: it asks the bridge,
-feeds the stream, keeps the lease and the partial text fresh, and writes the answer with the final
-state in one transaction. What a dead process left behind is finished by the next one.
+feeds the stream, and writes the answer with the final state in one transaction (what is kept until
+then: `server.checkpoints`). What a dead process left behind is finished by the next one.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from ai_bridge.types import Outcome, Usage, UsageSource
 from protocol.codes import Caps, Code, ConvKind, EndReason, GenMode, MsgKind, StreamPart
 from protocol.envelopes import MsgPush, StreamEnd
 from protocol.rows import GenOpt, MsgX
+from server.checkpoints import LEASE_MS, Checkpoints, Kept
 from server.delivery import publish_rows
 from server.directory import Conversation
 from server.hub import Encoded
@@ -39,8 +40,6 @@ log = logging.getLogger("parlance.turns")
 
 T = TypeVar("T")
 
-LEASE_MS: Final = 30_000
-RENEW_S: Final = 5.0
 RERUNS: Final = 2
 RECOVER_AT_ONCE: Final = 500
 WRITE_AGAIN_S: Final = 0.5
@@ -98,14 +97,12 @@ class Running:
     __slots__ = (
         "_turns",
         "cancelled",
-        "dirty",
         "entry",
         "extra",
+        "kept",
         "new",
         "opt",
         "partial",
-        "saved_at",
-        "saved_bytes",
         "stream",
     )
 
@@ -125,27 +122,8 @@ class Running:
         self.opt = opt
         self.extra = extra
         self.partial = ""
-        self.dirty = True
-        self.saved_bytes = 0
-        self.saved_at = 0.0
+        self.kept = Kept()
         self.cancelled = False
-
-    def text_to_save(self, now: float) -> str | None:
-        """Return the text so far if it is time to keep it, else None.
-
-        That is when it has grown by an eighth, or after some seconds: a long text is not written
-        whole every second for a few words more.
-        """
-        turn = self.stream.turn
-        if not self.dirty or turn is None:
-            return None
-        size = turn.size(StreamPart.ANSWER)
-        if size < self.saved_bytes * 9 // 8 and now - self.saved_at < RENEW_S:
-            return None
-        self.dirty = False
-        self.saved_bytes = size
-        self.saved_at = now
-        return turn.text(StreamPart.ANSWER)
 
     def turn_queued(self, turn: Turn, place: int) -> None:
         """It waits, and stands here now."""
@@ -153,12 +131,10 @@ class Running:
 
     def turn_started(self, turn: Turn) -> None:
         """The bridge let it in."""
-        self.dirty = True
         self._turns.queued(self, 0)
 
     def turn_changed(self, turn: Turn) -> None:
         """There is more text."""
-        self.dirty = True
         self._turns.grew(self)
 
     def turn_ended(self, turn: Turn, outcome: Outcome) -> None:
@@ -180,8 +156,7 @@ class Turns:
         self._requests = TurnRequests(core)
         self._running: dict[int, Running] = {}
         self._asking: dict[int, asyncio.Event] = {}  # by conversation: the last one under way
-        self._renewed_at = 0.0
-        self._checkpointing = False
+        self.checkpoints = Checkpoints(core, bridge, self._running)
         self.started = 0
         self.finished: dict[int, int] = {}
 
@@ -420,32 +395,6 @@ class Turns:
 
     # keeping and recovering
 
-    def checkpoint(self, now: float) -> None:
-        """Save the text so far and renew leases. Called once a second."""
-        if self._checkpointing or not self._running:
-            return
-        renew = now - self._renewed_at >= RENEW_S
-        rows: list[TurnCheckpoint] = []
-        lease_until = self._core.now_ms() + LEASE_MS
-        for running in self._running.values():
-            text = running.text_to_save(now)
-            if not renew and text is None:
-                continue
-            rows.append(turn_checkpoint(self._bridge, running.new.sid, lease_until, text))
-        if renew:
-            self._renewed_at = now
-        if rows:
-            self._checkpointing = True
-            self._core.spawn(self._save(rows))
-
-    async def _save(self, rows: list[TurnCheckpoint]) -> None:
-        try:
-            await self._core.store.change((), lambda tx: checkpoint_turns(tx, rows))
-        except StorageError as exc:
-            log.warning("turns.checkpoint_failed", extra={"reason": str(exc)})
-        finally:
-            self._checkpointing = False
-
     async def recover(self, starting: bool = False) -> int:
         """Finish the turns that no living process works on; return how many there were.
 
@@ -495,26 +444,6 @@ class Turns:
         running.partial = row.partial or ""
         self._running[new.sid] = running
         await self._finish(running, interrupted)
-
-
-def turn_checkpoint(
-    bridge: Bridge, sid: int, lease_until: int, text: str | None = None
-) -> TurnCheckpoint:
-    """Return what is kept of a running turn for the case that this process dies."""
-    so_far = bridge.so_far(sid)
-    if so_far is None:
-        return TurnCheckpoint(sid, lease_until, text)
-    used = so_far.usage
-    return TurnCheckpoint(
-        sid,
-        lease_until,
-        text,
-        so_far.provider,
-        so_far.model,
-        used.prompt,
-        used.completion,
-        so_far.cost_micro,
-    )
 
 
 def _interrupted(row: TurnRow) -> Outcome:

@@ -17,6 +17,7 @@ from protocol.envelopes import (
     StreamEnd,
     WatchRequest,
 )
+from server.checkpoints import KEEP_S
 from server.config_sections import AiConfig, ModerationConfig, ProviderConfig
 from storage.rows import TurnStatus
 from storage.turns import get_turn
@@ -93,8 +94,8 @@ async def test_a_partial_text_that_was_kept_goes_with_the_answer(
         turn = server.core.bridge.get(sid)
         assert turn is not None
         await eventually(lambda: "word19" in turn.text())
-        turns.checkpoint(server.core.clock())
-        await eventually(lambda: not turns._checkpointing)
+        turns.checkpoints.sweep(server.core.clock() + KEEP_S)
+        await eventually(lambda: not turns.checkpoints.writing)
         assert "word15" in await kept()
         server.core.bridge.cancel(sid)
         end = await peer.expect(StreamEnd, lambda f: f.sid == sid)

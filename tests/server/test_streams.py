@@ -43,6 +43,7 @@ from protocol.envelopes import (
     WatchRequest,
 )
 from protocol.rows import ConvSet, SendX, StreamPos
+from server.checkpoints import Kept
 from server.config_sections import AiConfig, PriceConfig, ProviderConfig
 from server.turns import RERUNS
 from storage.errors import StoreOverloaded
@@ -710,8 +711,8 @@ async def test_what_an_answer_used_is_paid_for_although_its_process_died(tmp_pat
             call = await model.call()
             call.say("Once upon a time ")
             await peer.expect(StreamDelta)
-            server.core.turns.checkpoint(server.core.clock() + 60)
-            await eventually(lambda: server.core.turns._checkpointing is False)
+            server.core.turns.checkpoints.sweep(server.core.clock() + 60)
+            await eventually(lambda: server.core.turns.checkpoints.writing is False)
             row = await server.store.read(get_turn(sid))
             assert row is not None
             assert (row.model, row.partial) == ("m", "Once upon a time ")
@@ -787,23 +788,29 @@ async def test_a_long_text_is_saved_when_it_has_grown_by_an_eighth_or_after_a_wh
         _, peer, conv = await talk(server)
         sid = await ask(peer, conv)
         call = await model.call()
-        running = server.core.turns._running[sid]
+        stream, kept = server.core.turns._running[sid].stream, Kept()
+        assert kept.is_due(None, 100.0), "the lease, before there is anything"
+        assert kept.take(None, 100.0) is None
 
         async def say(text: str) -> None:
-            before = running.stream.size(StreamPart.ANSWER)
+            before = stream.size(StreamPart.ANSWER)
             call.say(text)
-            await eventually(lambda: running.stream.size(StreamPart.ANSWER) > before)
+            await eventually(lambda: stream.size(StreamPart.ANSWER) > before)
+
+        def taken(now: float) -> str | None:
+            return kept.take(stream.turn, now) if kept.is_due(stream.turn, now) else "not due"
 
         await say("x" * 800)
-        assert running.text_to_save(100.0) == "x" * 800
-        assert running.text_to_save(100.0) is None, "nothing new"
+        assert taken(100.0) == "x" * 800
+        assert taken(100.0) == "not due"
         await say("y" * 99)
-        assert running.text_to_save(101.0) is None
+        assert taken(101.0) == "not due"
         await say("z")
-        assert running.text_to_save(102.0) == "x" * 800 + "y" * 99 + "z"
+        assert taken(102.0) == "x" * 800 + "y" * 99 + "z"
         await say("!")
-        assert running.text_to_save(106.9) is None
-        assert (running.text_to_save(107.0) or "").endswith("z!")
+        assert taken(106.9) == "not due"
+        assert (taken(107.0) or "").endswith("z!")
+        assert taken(112.0) is None, "the lease alone: nothing new"
         call.finish()
         await Reader().follow(peer, sid)
 

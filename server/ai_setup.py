@@ -1,5 +1,6 @@
 """From the configuration and the store to what the AI bridge needs."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -206,7 +207,9 @@ def make_prices(ai: AiConfig, rows: "Iterable[PriceRow]" = ()) -> PriceTable:
 
 async def reload_prices(ai: AiConfig, store: "Store", billing: Billing) -> None:
     """Take the prices of the settings and the store, for turns that come."""
-    billing.prices = make_prices(ai, await store.read(list_prices()))
+    rows = await store.read(list_prices())
+    # Thousands of them take some ten milliseconds.
+    billing.prices = await asyncio.to_thread(make_prices, ai, rows)
 
 
 async def make_billing(

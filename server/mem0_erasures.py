@@ -16,13 +16,16 @@ from server.metrics import Figure
 from storage.errors import StorageError
 from storage.ids import last_id_at
 from storage.mem0_erasures import (
+    SO_FAR,
     Mem0Erasure,
+    Walk,
     count_mem0_erasures,
     drop_mem0_erasure,
     due_mem0_erasures,
     put_off_mem0_erasure,
     set_noting,
     spread,
+    spread_user,
 )
 from storage.store import Store
 
@@ -113,10 +116,12 @@ class Mem0Erasures:
         if not one.user:
             await self._spread(one)
             return
+        if one.persona == SO_FAR:
+            await self._spread_user(one)
+            return
         user_id = mem0_user(one.tenant, one.user, one.persona)
-        part = Part(one.conv, one.seq, last_id_at(one.requested)) if one.conv else None
         try:
-            await memory.erase(user_id, part)
+            await memory.erase(user_id, _part(one))
         except Exception as error:
             # Also what nobody thought of: it must not stand before the others for ever.
             self.failed += 1
@@ -141,6 +146,11 @@ class Mem0Erasures:
             if not after:
                 return
 
+    async def _spread_user(self, one: Mem0Erasure) -> None:
+        walk: Walk | None = Walk()
+        while walk is not None:
+            walk = await self._store.change((), partial(spread_user, one=one, walk=walk))
+
     async def _put_off(self, one: Mem0Erasure, wait_ms: int, looks: int, failures: int) -> None:
         step = partial(
             put_off_mem0_erasure,
@@ -150,3 +160,11 @@ class Mem0Erasures:
             failures=failures,
         )
         await self._store.change((), step)
+
+
+def _part(one: Mem0Erasure) -> Part | None:
+    """Return what goes, None for all of the user."""
+    if not one.conv:
+        return None
+    conv = 0 if one.conv == SO_FAR else one.conv
+    return Part(conv, one.seq, last_id_at(one.requested))

@@ -1,9 +1,9 @@
 """What a mem0 server still has to erase: noted with what decides it, worked off by a server.
 
 What people wrote is learnt there under the person and the persona, with the conversation and the
-message. A message or conversation that is taken back is noted alone, in its own transaction;
-`spread` then names the pairs of those who asked there, from the records of their turns. Nothing is
-noted while no server with a mem0 server runs (`set_noting`).
+message. What is taken back is noted in its own transaction: a message or conversation alone, of
+what a person wants forgotten the person; `spread` and `spread_user` then name the pairs, from the
+records of the turns. Nothing is noted while no server with a mem0 server runs (`set_noting`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _TURNS: Final = 2_000
 """Records of turns that one step walks over."""
 _MAX_COUNTED: Final = 1_000
 
+SO_FAR: Final = -1
+"""As `conv`: whatever was learnt so far, wherever; as `persona`: all, still to be named."""
+
 
 class Learner(NamedTuple):
     """A person and a persona that may have learnt from them."""
@@ -30,11 +33,27 @@ class Learner(NamedTuple):
     persona: int
 
 
+class Source(NamedTuple):
+    """What was learnt of somebody in a conversation, or from one message of it; see Mem0Erasure."""
+
+    learner: Learner
+    conv: int
+    seq: int
+
+
+class Walk(NamedTuple):
+    """How far naming the personas of a user is: in this conversation, behind this question."""
+
+    conv: int = 0
+    after: bytes = b""
+
+
 class Mem0Erasure(Struct, frozen=True):
     """One erasure that is due. Times are Unix milliseconds.
 
-    `user` 0: not spread yet. `conv` 0: all of the user; `seq` 0: all of the conversation. What was
-    learnt after `requested` stays, unless all of the user goes.
+    `user` 0 or `persona` SO_FAR: not spread yet. `conv` 0: all of the user, also what comes later;
+    SO_FAR: all so far; `seq` 0: all of the conversation. What was learnt after `requested` stays,
+    unless all of the user goes.
     """
 
     user: int
@@ -49,6 +68,7 @@ class Mem0Erasure(Struct, frozen=True):
 
 
 _COLUMNS: Final = Mem0Erasure.__struct_fields__
+_KEYS: Final = ("user", "persona", "conv", "seq")
 _KEY: Final = "user = ? AND persona = ? AND conv = ? AND seq = ? AND requested = ?"
 
 
@@ -74,27 +94,40 @@ def is_noting() -> Op[bool]:
 def note_source(tx: Tx, conv: int, seq: int = 0) -> Op[None]:
     """Note that what was learnt from a message, or in all of a conversation, is to go."""
     if (yield from is_noting()):
-        yield from _note(tx, [Learner(0, 0, 0)], conv, seq, tx.ts)
+        yield from _note(tx, [Source(Learner(0, 0, 0), conv, seq)], tx.ts, tx.ts)
 
 
 def note_learners(tx: Tx, learners: Iterable[Learner], conv: int = 0) -> Op[None]:
     """Note that what was learnt of these people is to go: in one conversation, 0 for all of it."""
-    wanted = {one for one in learners if one.user}
-    if wanted and (yield from is_noting()):
-        yield from _note(tx, wanted, conv, 0, tx.ts)
+    yield from note_sources(tx, {Source(one, conv, 0) for one in learners if one.user})
 
 
-def _note(tx: Tx, learners: Collection[Learner], conv: int, seq: int, requested: int) -> Op[None]:
-    keys = [(one.user, one.persona, conv, seq) for one in learners]
-    names = ("user", "persona", "conv", "seq")
-    columns = "m.user, m.persona, m.requested"
-    found = yield tx.dialect.select(columns, "mem0_erasure", names, keys)
-    known = {(row[0], row[1]): row[2] for row in found}
-    made = []
-    for one in learners:
-        latest = max(requested, known.get((one.user, one.persona), 0))
-        made.append((one.user, one.persona, conv, seq, one.tenant, latest, tx.ts, 0, 0))
-    yield tx.dialect.upsert("mem0_erasure", _COLUMNS, made, keys=4)
+def note_sources(tx: Tx, sources: Collection[Source]) -> Op[None]:
+    """Note that what was learnt of people from these messages or conversations is to go."""
+    if sources and (yield from is_noting()):
+        yield from _note(tx, sources, tx.ts, tx.ts)
+
+
+def note_so_far(tx: Tx, user: int, persona: int = 0) -> Op[None]:
+    """Note that what a persona (0: every one) has learnt of a user so far is to go.
+
+    A persona that never was is not noted, so there are at most as many notes as personas.
+    """
+    found = yield Statement("SELECT tenant FROM user WHERE id = ?", (user,))
+    if found and persona:
+        known = yield Statement("SELECT id FROM persona WHERE id = ?", (persona,))
+        found = found if known else []
+    sources = [Source(Learner(row[0], user, persona or SO_FAR), SO_FAR, 0) for row in found]
+    yield from note_sources(tx, sources)
+
+
+def _note(tx: Tx, sources: Collection[Source], requested: int, due: int) -> Op[None]:
+    made = [(one.user, one.persona, conv, seq, one.tenant) for one, conv, seq in sources]
+    columns = f"{', '.join(f'm.{name}' for name in _KEYS)}, m.requested"
+    found = yield tx.dialect.select(columns, "mem0_erasure", _KEYS, [row[:4] for row in made])
+    known = {tuple(row[:4]): row[4] for row in found}
+    rows = [(*row, max(requested, known.get(row[:4], 0)), due, 0, 0) for row in made]
+    yield tx.dialect.upsert("mem0_erasure", _COLUMNS, rows, keys=len(_KEYS))
 
 
 # naming the pairs
@@ -129,10 +162,33 @@ def spread(tx: Tx, one: Mem0Erasure, after: int | bytes) -> Op[int | bytes]:
     else:
         learners, following = yield from _asked_in(one.conv, after)
     if learners:
-        yield from _note(tx, learners, one.conv, one.seq, one.requested)
+        sources = [Source(learner, one.conv, one.seq) for learner in learners]
+        yield from _note(tx, sources, one.requested, one.due)
     if not following:
         yield from drop_mem0_erasure(tx, one)
     return following
+
+
+def spread_user(tx: Tx, one: Mem0Erasure, walk: Walk) -> Op[Walk | None]:
+    """Note for each persona that a user asked what is due for all of them, in part.
+
+    Begin with Walk(): what was asked by programs, in no conversation. Return where to go on, None
+    at the end; then `one` is gone, unless it was noted again.
+    """
+    learners, after = yield from _asked_by(one.user, walk.conv, walk.after)
+    if learners:
+        sources = [Source(learner, one.conv, one.seq) for learner in learners]
+        yield from _note(tx, sources, one.requested, one.due)
+    if after:
+        return Walk(walk.conv, after)
+    rows = yield Statement(
+        "SELECT conv FROM member WHERE user = ? AND conv > ? ORDER BY conv LIMIT 1",
+        (one.user, walk.conv),
+    )
+    if rows:
+        return Walk(rows[0][0])
+    yield from drop_mem0_erasure(tx, one)
+    return None
 
 
 def _asked_by(user: int, conv: int, after: bytes) -> Op[tuple[set[Learner], bytes]]:

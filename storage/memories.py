@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from storage.errors import LimitReached, NotFound
 from storage.ids import new_id
-from storage.mem0_erasures import note_source
+from storage.mem0_erasures import Learner, Source, note_so_far, note_source, note_sources
 from storage.ops import Op, Row, Statement, in_list
 from storage.writes import Tx
 
@@ -215,31 +215,39 @@ def change_memory(
 def erase_memory(tx: Tx, user: int, id: int) -> Op[None]:
     """Erase one memory and those it took the place of: nothing older comes back.
 
+    What the persona learnt at a mem0 server from the same messages goes as well.
+
     Raises:
         NotFound: no such memory of this user.
     """
     found = yield from _own(user, [id])
     if not found:
         raise NotFound("no such memory")
-    ids = [id]
+    one = found[0]
+    learnt = {id: (one.conv, one.seq)}
     layer = [id]
     while layer:
         marks, args = in_list(layer)
         rows = yield Statement(
-            f"SELECT id FROM ai_memory WHERE replaced_by IN ({marks}) LIMIT ?",
+            f"SELECT id, conv, seq FROM ai_memory WHERE replaced_by IN ({marks}) LIMIT ?",
             (*args, MAX_PER_PAIR),
         )
-        layer = [row[0] for row in rows if row[0] not in ids]
-        ids += layer
-    yield from drop_memories(ids)
-    yield from touch_pairs(tx, [(user, found[0].persona)])
+        layer = [row[0] for row in rows if row[0] not in learnt]
+        learnt |= {row[0]: (row[1], row[2]) for row in rows}
+    learner = Learner(one.tenant, user, one.persona)
+    yield from note_sources(
+        tx, {Source(learner, *place) for place in learnt.values() if all(place)}
+    )
+    yield from drop_memories(list(learnt))
+    yield from touch_pairs(tx, [(user, one.persona)])
 
 
 def erase_memories(tx: Tx, user: int, persona: int = 0) -> Op[int]:
     """Erase what a persona (0: everyone) remembers of user; return how many.
 
-    What user wrote so far is not read any more either.
+    What user wrote so far is not read any more either, and a mem0 server has to erase as much.
     """
+    yield from note_so_far(tx, user, persona)
     where, args = (" AND persona = ?", (persona,)) if persona else ("", ())
     rows = yield Statement(
         f"SELECT id, persona FROM ai_memory WHERE user = ?{where} LIMIT ?", (user, *args, _ROWS)

@@ -44,6 +44,8 @@ MAX_CACHED_PEOPLE = 500
 MAX_CACHED_QUERIES = 8
 MAX_ERASED = 10_000
 """Erasures that are kept in mind, so that turns under way do not learn it again."""
+FOR_EVER = 2**63 - 1
+"""No turn has a higher id."""
 MAX_ROUNDS = 20
 """How often one erasure lists what is left; servers delete or list only a part at a time."""
 PLATFORM_ROUNDS = 2
@@ -116,7 +118,8 @@ class Origin(NamedTuple):
 class Part(NamedTuple):
     """What is erased of a person: all from one conversation, or from one message of it (`seq`).
 
-    `upto`: what turns with higher ids learnt stays, since it came later.
+    `conv` 0: wherever it was learnt. `upto`: what turns with higher ids learnt stays, since it
+    came later.
     """
 
     conv: int
@@ -140,7 +143,7 @@ class Mem0Client:
         self._paused_until = 0.0
         self._cache: OrderedDict[str, dict[_Query, tuple[float, tuple[str, ...]]]] = OrderedDict()
         self._adding: dict[asyncio.Task[bool], str] = {}
-        self._erased: OrderedDict[tuple[str, int, int], int | None] = OrderedDict()
+        self._erased: OrderedDict[tuple[str, int, int], int] = OrderedDict()
         self._erasures = 0
 
     @property
@@ -399,7 +402,9 @@ class Mem0Client:
 
     async def _searched(self, user_id: str, part: Part) -> dict[str, Mapping[str, Any]]:
         """Ask the server to pick them out: what a full list does not show."""
-        filters: dict[str, Any] = {"user_id": user_id, "conversation": part.conv}
+        filters: dict[str, Any] = {"user_id": user_id}
+        if part.conv:
+            filters["conversation"] = part.conv
         if part.seq:
             filters["seq"] = part.seq
         body: dict[str, Any] = {"query": "memory", "user_id": user_id, "filters": filters}
@@ -413,16 +418,15 @@ class Mem0Client:
         return value
 
     def _note_erased(self, user_id: str, part: Part | None) -> None:
-        key = (user_id, part.conv, part.seq) if part is not None else (user_id, 0, 0)
-        self._erased[key] = part.upto if part is not None else None
+        part = part or Part(0, 0, FOR_EVER)
+        key = (user_id, part.conv, part.seq)
+        self._erased[key] = max(part.upto, self._erased.get(key, 0))
         self._erased.move_to_end(key)
         if len(self._erased) > MAX_ERASED:
             self._erased.popitem(last=False)
 
     def _is_erased(self, user_id: str, origin: Origin) -> bool:
-        if (user_id, 0, 0) in self._erased:
-            return True
-        parts = ((origin.conv, 0), (origin.conv, origin.seq)) if origin.conv else ()
+        parts = {(0, 0), (origin.conv, 0), (origin.conv, origin.seq)}
         uptos = (self._erased.get((user_id, *part)) for part in parts)
         return any(upto is not None and origin.turn <= upto for upto in uptos)
 
@@ -510,7 +514,7 @@ def _own(user_id: str, value: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def _is_of(metadata: Mapping[str, Any], part: Part) -> bool:
-    if _number(metadata.get("conversation")) != part.conv:
+    if part.conv and _number(metadata.get("conversation")) != part.conv:
         return False
     if part.seq and _number(metadata.get("seq")) != part.seq:
         return False

@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS erasure (
 CREATE INDEX IF NOT EXISTS erasure_open ON erasure (finished, requested);
 
 -- What a mem0 server has to erase; due: not before. user 0: of everybody who asked in conv, still to
--- be looked up. conv 0: all of the user; seq 0: all of conv. looks: how often it was found done.
+-- be looked up. conv 0: all of the user, -1: so far (persona -1: of all personas, to be looked up);
+-- seq 0: all of conv. looks: how often it was found done.
 CREATE TABLE IF NOT EXISTS mem0_erasure (
   user INTEGER NOT NULL,
   persona INTEGER NOT NULL,

@@ -350,6 +350,30 @@ async def test_only_what_came_from_a_conversation_or_a_message_is_erased(
     assert mem0.memories[USER] == ["2/3/12", "1/3/90", "told elsewhere"]
 
 
+@pytest.mark.parametrize("api", APIS)
+async def test_all_that_was_learnt_so_far_is_erased_and_what_came_later_stays(
+    api: Api, mem0: FakeMem0, make_client: Any
+) -> None:
+    for conv, turn in ((1, 10), (2, 50), (2, 51), (0, 20)):
+        mem0.put(USER, f"{conv}/{turn}", {"conversation": conv, "seq": 1, "turn": turn})
+    mem0.put(USER, "before there were numbers")
+    client = make_client(api)
+    for _ in range(2):
+        await client.erase(USER, Part(0, 0, upto=50))
+        assert mem0.memories == {USER: ["2/51"]}
+    assert not any("?user_id=" in call and "DELETE" in call for call in mem0.calls)
+
+
+async def test_what_is_older_than_all_that_a_full_list_shows_is_found(
+    mem0: FakeMem0, make_client: Any
+) -> None:
+    mem0.is_old = True
+    fill(mem0, 150, conversation=2, turn=51)
+    fill(mem0, 3, conversation=1, turn=50)
+    await make_client().erase(USER, Part(0, 0, upto=50))
+    assert len(mem0.memories[USER]) == 150
+
+
 @pytest.mark.parametrize("api", ["v1", "v2"])
 async def test_all_pages_of_the_platform_are_walked(
     api: Api, mem0: FakeMem0, make_client: Any
@@ -472,6 +496,22 @@ async def test_a_turn_that_ends_after_the_erasure_learns_nothing(
     assert world.stats["withheld"] == 3
     assert not mem0.memories
     assert not memory._adding
+
+
+async def test_a_turn_from_before_all_was_erased_learns_nothing_and_a_later_one_does(
+    mem0: FakeMem0, make_client: Any
+) -> None:
+    client = make_client()
+    await client.erase(USER, Part(0, 0, upto=50))
+    client.learn(USER, "before", Origin(7, 3, 50))
+    client.learn(USER, "before, by a program", Origin(turn=20))
+    client.learn(USER, "after", Origin(7, 4, 51))
+    await mem0.until(lambda: mem0.memories == {USER: ["after"]})
+    assert client.stats.withheld == 2
+    await client.erase(USER)
+    await client.erase(USER, Part(0, 0, upto=50))  # who is erased stays so
+    client.learn(USER, "never", Origin(7, 5, 90))
+    assert client.stats.withheld == 3
 
 
 async def test_a_search_that_overlaps_an_erasure_is_not_kept(

@@ -21,13 +21,16 @@ from server.commands.erasing import do_here
 from server.config_sections import AiConfig
 from server.directory import Conversation
 from server.mem0_erasures import AGAIN_MS, FIRST_RETRY_MS, LAST_RETRY_MS, Mem0Erasures
+from server.memory_book import MemoryBook
 from server.turn_requests import Wish, _own_seq
 from storage import erasure
 from storage.erasure import Kind
 from storage.errors import StoreUnavailable
 from storage.mem0_erasures import Mem0Erasure, due_mem0_erasures
-from storage.memories import set_off
+from storage.memories import MEMORY_INSERT, set_off
+from storage.ops import Op
 from storage.rows import NewTurn
+from storage.writes import Tx
 from tests.server.harness import Peer, Person, Server, cid, serving
 from tests.server.test_erasure import finished
 from tests.support.eventually import eventually
@@ -194,6 +197,73 @@ async def test_every_member_of_a_room_is_forgotten_with_it(place: Town) -> None:
     await finished(server, Kind.CONVERSATION, conv)
     await place.work()
     assert place.known() == ["Bob's secret"]
+
+
+@pytest.mark.parametrize("way", ["one persona", "everything"])
+async def test_what_a_person_wants_forgotten_goes_and_what_is_said_later_stays(
+    place: Town, way: str
+) -> None:
+    server = place.server
+    ann, bob = await server.people("ann bob")
+    pa, pb = await server.everybody([ann, bob])
+    ada, bo = await server.persona(ann, "小雅"), await server.persona(ann, "Bo")
+    with_ada, with_bo = await place.talk(ann, pa, ada), await place.talk(ann, pa, bo)
+    for conv in (with_ada, await place.talk(ann, pa, ada), with_bo):
+        await place.tell(pa, conv, f"我养了一只猫 {conv}")
+    await place.tell(pb, await place.talk(bob, pb, ada), "Bob likes tea")
+    await MemoryBook(server.store).erase_all(ann.id, ada if way == "one persona" else 0)
+    await asyncio.sleep(0.002)  # ids tell milliseconds apart
+    await place.tell(pa, with_ada, "and a dog")
+    kept = ["Bob likes tea", "and a dog"]
+    if way == "one persona":
+        kept.append(f"我养了一只猫 {with_bo}")
+    for wait_ms in (0, AGAIN_MS):
+        await place.work(wait_ms)
+        assert place.known() == sorted(kept)
+    assert await place.due() == []
+
+
+async def test_everything_is_forgotten_where_mem0_was_away_and_the_server_began_anew(
+    tmp_path: Path, mem0: FakeMem0
+) -> None:
+    async with town(tmp_path, mem0) as place:
+        ann = await place.server.person("ann")
+        peer = await place.server.connect(ann)
+        conv = await place.talk(ann, peer, await place.server.persona(ann))
+        await place.tell(peer, conv, "before")
+        mem0.fault = "error"
+        await MemoryBook(place.server.store).erase_all(ann.id)
+        await place.work()
+        assert place.erasures.failed == 1
+    mem0.fault = ""
+    async with town(tmp_path, mem0) as place:
+        peer = await place.server.connect(ann)
+        await place.tell(peer, conv, "after")
+        await place.work(FIRST_RETRY_MS)
+        assert place.known() == ["after"]
+
+
+async def test_the_message_that_an_erased_memory_came_from_is_forgotten_by_its_persona(
+    place: Town,
+) -> None:
+    server = place.server
+    ann = await server.person("ann")
+    peer = await server.connect(ann)
+    persona = await server.persona(ann)
+    conv = await place.talk(ann, peer, persona)
+    wrong, _ = [await place.tell(peer, conv, text) for text in ("我住在上海", "and milk")]
+
+    def keep(tx: Tx) -> Op[None]:
+        row = (9, ann.tenant, ann.id, persona, "other", "lives in Shanghai", conv, wrong, "")
+        rest = (0, 1, 1, 0, 0, 0, b"", "")
+        yield tx.dialect.insert("ai_memory", MEMORY_INSERT, [(*row, *rest)])
+
+    await server.store.change([ann.id], keep)
+    await MemoryBook(server.store).erase(ann.id, 9)
+    for wait_ms in (0, AGAIN_MS):
+        await place.work(wait_ms)
+        assert place.known() == ["and milk"]
+    assert await place.due() == []
 
 
 TEXT, REPLY, SYSTEM = MsgKind.TEXT, MsgKind.AI_REPLY, MsgKind.SYSTEM

@@ -338,6 +338,12 @@ async def use_mem0_erasures(store: Store, users: list[int], convs: list[int]) ->
     one = mem0_erasures.Mem0Erasure(0, 0, convs[0], 1, 0, 5, 0, 0, 0)
     for start in (b"", 0):
         await do(mem0_erasures.spread, one=one, after=start)
+    await do(mem0_erasures.note_so_far, user=users[0], persona=7)
+    await do(mem0_erasures.note_so_far, user=users[0])
+    so_far = mem0_erasures.SO_FAR
+    wish = mem0_erasures.Mem0Erasure(users[0], so_far, so_far, 0, 1, 5, 0, 0, 0)
+    for walk in (mem0_erasures.Walk(), mem0_erasures.Walk(convs[0])):
+        await do(mem0_erasures.spread_user, one=wish, walk=walk)
     await do(mem0_erasures.put_off_mem0_erasure, one=one, due=5, looks=1, failures=0)
     await do(mem0_erasures.drop_mem0_erasure, one=one)
     await do(mem0_erasures.set_noting, on=False)

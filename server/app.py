@@ -24,6 +24,7 @@ from server.config import storage_url
 from server.config_sections import Config
 from server.core import Core
 from server.http.app import HttpParts, HttpServer
+from server.listening import Address, drop_address, note_address
 from server.logs import install
 from server.metrics import LoopLag
 from server.reactor import listen, open_socket
@@ -144,6 +145,7 @@ class App:
             # A full collection with many connections takes tens of milliseconds.
             gc.collect()
             gc.freeze()
+        await self._note_address()
         self._listener = await listen(core, self._socket)
         log.info("server.ready", extra={"port": self.port, "node": node})
 
@@ -154,6 +156,17 @@ class App:
     def _vault(self) -> Vault:
         auth = self._config.auth
         return make_vault(auth.master_key, auth.old_master_keys, self._data_dir)
+
+    async def _note_address(self) -> None:
+        """Let commands find this server; they can do without."""
+        try:
+            await asyncio.to_thread(note_address, self._data_dir, self._address)
+        except OSError as error:
+            log.warning("server.address_not_noted", extra={"reason": error.strerror})
+
+    @property
+    def _address(self) -> Address:
+        return Address(self._config.server.host, self.port)
 
     async def stop(self) -> None:
         """Take nobody in, finish what is under way, say goodbye, close everything."""
@@ -170,6 +183,7 @@ class App:
             await self._http.stop()
         if self._seconds is not None:
             self._seconds.cancel()
+        await asyncio.to_thread(drop_address, self._data_dir, self._address)
         self._lag.close()
         if self._accounts is not None:
             self._accounts.close()

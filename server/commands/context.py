@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from server.config import Config, Loaded
+    from server.listening import Address
     from storage.store import Store
 
 T = TypeVar("T")
@@ -147,10 +148,18 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 def is_serving(config: "Config") -> bool:
-    """Tell whether something answers at the server's address."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.server.host, config.server.host)
+    """Tell whether something answers where a server has noted that it listens, or should."""
+    from server.listening import Address, noted_address
+
+    noted = noted_address(Path(config.server.data_dir).expanduser())
+    wanted = Address(config.server.host, config.server.port)
+    return any(_answers(one) for one in dict.fromkeys((noted or wanted, wanted)))
+
+
+def _answers(address: "Address") -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     try:
-        with socket.create_connection((host, config.server.port), timeout=_PROBE_S):
+        with socket.create_connection((host, address.port), timeout=_PROBE_S):
             return True
     except OSError:
         return False

@@ -134,8 +134,8 @@ async def test_what_a_command_erased_while_no_server_ran_is_erased_at_the_mem0_s
     process: Process, mem0: FakeMem0
 ) -> None:
     async with running(process):
-        key = await run(process, "token", "key", "add", "engines", "--scope", "engines")
-        await switch(process, key, "mem0_proxy")
+        said = await run(process, "engine", "switch", "mem0_proxy")
+        assert "mem0_proxy answers everybody from now on" in said
         async with process.online() as client:
             gone = await talk(client)
             await whole(client, gone, "我喜欢喝茶")

@@ -17,6 +17,8 @@ from protocol.codes import Code
 
 log = logging.getLogger("parlance.ai")
 
+DAY_MS = 86_400_000
+
 MAX_IDLE = 20_000
 """Accounts without a limit or reservation that are remembered; the oldest are forgotten."""
 WHOLE_TENANT = 0
@@ -101,7 +103,8 @@ class Ledger:
         self._limits: dict[tuple[int, int], Limits] = {}
         self._spent: dict[tuple[int, int], Spent] = {}
         self._running: dict[int, Reservation] = {}
-        self._day, self._month = self._spans()
+        self._page_ends_ms = 0
+        self._month = self._turn_over()
         self.refused = 0
         self.expired = 0
         self.warned = 0
@@ -252,7 +255,7 @@ class Ledger:
         now = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         left_ms = round((midnight - now).total_seconds() * 1000)
-        return left_ms if day else 86_400_000
+        return left_ms if day else DAY_MS
 
     def _account(self, tenant: int, user: int) -> Spent:
         spent = self._spent.get((tenant, user))
@@ -274,15 +277,18 @@ class Ledger:
 
     def _turn_page(self) -> None:
         """Begin a new day or month when one has begun."""
-        day, month = self._spans()
-        if day == self._day:
+        if self._now_ms() < self._page_ends_ms:
             return
+        month = self._turn_over()
         for spent in self._spent.values():
             spent.day, spent.told_day = 0, False
             if month != self._month:
                 spent.month, spent.told_month = 0, False
-        self._day, self._month = day, month
+        self._month = month
 
-    def _spans(self) -> tuple[int, int]:
-        now = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
-        return now.toordinal(), now.year * 12 + now.month
+    def _turn_over(self) -> int:
+        """Note when the present day ends; return the number of its month."""
+        now_ms = self._now_ms()
+        self._page_ends_ms = (now_ms // DAY_MS + 1) * DAY_MS
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        return now.year * 12 + now.month

@@ -43,6 +43,8 @@ log = logging.getLogger("parlance.app")
 
 DRAIN_SPREAD_MS = 2_000
 RECOVER_EVERY_S = 15.0
+GC_THRESHOLDS = (20_000, 20, 20)
+"""Python's own (700, 10, 10) are for programs that leave many circles behind."""
 REFRESH_EVERY_S = 5.0
 """How often AI services, budgets and prices are looked for that a command has changed."""
 PURGE_EVERY_S = 600.0
@@ -145,6 +147,7 @@ class App:
             # A full collection with many connections takes tens of milliseconds.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
         await self._note_address()
         self._listener = await listen(core, self._socket)
         log.info("server.ready", extra={"port": self.port, "node": node})

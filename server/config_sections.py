@@ -71,7 +71,7 @@ class ServerConfig(Section, frozen=True):
     ] = "auto"
     gc_freeze: Annotated[
         bool,
-        _about("Keep what exists after the start out of garbage collection: shorter pauses."),
+        _about("Keep what exists after the start out of garbage collection; collect less often."),
     ] = True
 
 

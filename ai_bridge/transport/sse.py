@@ -45,8 +45,10 @@ class SseParser:
         Raises:
             EventTooLarge: as soon as an unfinished event passes the bound.
         """
-        if self._is_one_event(data):
-            on_data(data[6:-2])
+        if self._is_plain(data):
+            self._first = False
+            for event in data[6:-2].split(b"\n\ndata: "):
+                on_data(event)
             return
         end = data.rfind(b"\n")
         if end < 0:
@@ -62,14 +64,14 @@ class SseParser:
             self._line(line, on_data)
         self._check(len(self._rest))
 
-    def _is_one_event(self, data: bytes) -> bool:
-        """Tell whether data is one whole event of one line: what nearly every read brings."""
+    def _is_plain(self, data: bytes) -> bool:
+        """Tell whether data is whole events of one line each: what nearly every read brings."""
         return (
             data.startswith(b"data: ")
             and data.endswith(b"\n\n")
-            and data.find(b"\n") == len(data) - 2
-            and data[-3] != 13  # a CR belongs to the line's end
-            and not (self._first or self._rest or self._data)
+            and data.count(b"\n") == 2 * data.count(b"\n\ndata: ") + 2
+            and b"\r" not in data  # one belongs to the end of its line
+            and not (self._rest or self._data)
             and len(data) <= self._max_bytes
         )
 

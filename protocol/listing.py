@@ -68,11 +68,11 @@ RESERVED: Final[dict[int, str]] = {
 def write_listing() -> str:
     """Return the listing as Markdown."""
     ordered = sorted(NAMES, key=CODES.__getitem__)
-    inner = _inner_structs(ordered)
+    inner = inner_structs(ordered)
     parts = ["### Messages\n", "```text", *_message_lines(ordered), "```\n"]
     for title, is_row in (("Rows (arrays)", True), ("Entities (maps)", False)):
         lines = [
-            f"{cls.__name__} {_fields(cls)}"
+            f"{cls.__name__} {fields_of(cls)}"
             for cls in inner
             if cls.__struct_config__.array_like is is_row
         ]
@@ -97,14 +97,15 @@ def _message_lines(ordered: Iterable[type[Frame]]) -> Iterator[str]:
         if sections and CODES[cls] >= sections[0][0]:
             yield f"# {sections.pop(0)[1]}"
         sides = ("C" if cls in CLIENT_FRAMES else "") + ("S" if cls in SERVER_FRAMES else "")
-        line = f"{sides} {CODES[cls]} {NAMES[cls]} {_fields(cls)}".rstrip()
+        line = f"{sides} {CODES[cls]} {NAMES[cls]} {fields_of(cls)}".rstrip()
         if issubclass(cls, Request):
             reply = REPLIES[cls]
             line += f" -> {CODES[reply]} {NAMES[reply]}"
         yield line
 
 
-def _fields(cls: type[Struct]) -> str:
+def fields_of(cls: type[Struct]) -> str:
+    """Return the fields of a message, row or entity in the notation of docs/protocol.md."""
     info = cast(inspect.StructType, inspect.type_info(cls))
     return " ".join(_field(field, info.array_like) for field in info.fields)
 
@@ -144,7 +145,7 @@ def _bounds(low: int | None, high: int | None) -> str:
     return f"{low}..{high}" if low else str(high)
 
 
-def _inner_structs(classes: Iterable[Any]) -> list[type[Struct]]:
+def inner_structs(classes: Iterable[Any]) -> list[type[Struct]]:
     """Return the rows and entities that stand inside messages, each once."""
     found: dict[type[Struct], None] = {}
     for cls in classes:

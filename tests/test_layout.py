@@ -98,7 +98,9 @@ def test_module_names_say_what_is_inside() -> None:
 
 def test_nothing_is_put_off_by_a_marker() -> None:
     words = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
-    assert lines_matching(rf"\b({'|'.join(words)})\b") == []
+    found = lines_matching(rf"\b({'|'.join(words)})\b")
+    # Other people's libraries are kept as they were published.
+    assert [line for line in found if not line.startswith("clients/web/vendor/")] == []
 
 
 def test_no_package_registry_host_is_named() -> None:

@@ -18,6 +18,7 @@ from server.http import (
     page,
     persona_routes,
     speech_routes,
+    static,
     test_page,
     usage_routes,
 )
@@ -111,6 +112,7 @@ def build_application(parts: HttpParts) -> web.Application:
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     openai_routes.install(app, parts)
+    static.install(app)
     app[health.METRICS] = build_metrics(parts, app[openai_routes.ASKING].figures)
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in _SUBJECTS:

@@ -1,4 +1,7 @@
-"""The page at /: what this is and how to talk to it. One file, no script, nothing from outside."""
+"""The page at /: the web app, or what this is and how to talk to it when there is no web app.
+
+That second page is one file, no script, nothing from outside.
+"""
 
 import base64
 import hashlib
@@ -7,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from server.http import static
 from server.http.context import parts_of
 from server.http.errors import HttpRefusal
 from server.version import VERSION
@@ -57,6 +61,11 @@ _PAGE: Final = """<!doctype html>
 
 
 async def _page(request: web.Request) -> web.Response:
+    index = static.index_of(request)
+    return _about(request) if index is None else static.respond(request, index)
+
+
+def _about(request: web.Request) -> web.Response:
     host = request.host
     secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
     json_offered = parts_of(request).config.websocket.json

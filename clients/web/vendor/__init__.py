@@ -1,0 +1,1 @@
+"""Libraries of the web app, as their makers published them, and the script that fetches them."""

@@ -1,14 +1,15 @@
 """POST /api/v1/auth/…: everything that signs people in or out."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from protocol.types import Bin16
-from server.accounts import DEFAULT_SLUG
-from server.http.bodies import json_response, read_json
-from server.http.context import address_of, bearer_of, parts_of, require_user
+from server.accounts import DEFAULT_SLUG, SignIn
+from server.auth import Claims
+from server.http.context import address_of, bearer_of
+from server.http.typed import Api, Call
 
 Text = Annotated[str, Meta(max_length=1024)]
 
@@ -57,70 +58,58 @@ class PasswordBody(Struct):
     device: Bin16 | None = None
 
 
-async def _register(request: web.Request) -> web.Response:
-    body = await read_json(request, RegisterBody)
-    accounts = parts_of(request).accounts
-    done = await accounts.register(
-        body.name, body.password, body.nick, body.device, address_of(request)
-    )
-    return json_response(done, status=201)
+api = Api("auth")
+_PATH: Final = "/api/v1/auth/"
 
 
-async def _login(request: web.Request) -> web.Response:
-    body = await read_json(request, LoginBody)
-    accounts = parts_of(request).accounts
-    return json_response(
-        await accounts.login(
-            body.tenant, body.name, body.password, body.device, address_of(request)
-        )
+@api.route("POST", _PATH + "register", "Make an account", status=201, errors=(409,))
+async def _register(call: Call[None, None, RegisterBody]) -> SignIn:
+    body = call.body
+    return await call.parts.accounts.register(
+        body.name, body.password, body.nick, body.device, address_of(call.request)
     )
 
 
-async def _guest(request: web.Request) -> web.Response:
-    body = await read_json(request, GuestBody)
-    accounts = parts_of(request).accounts
-    done = await accounts.guest(body.nick, body.device, address_of(request))
-    return json_response(done, status=201)
-
-
-async def _refresh(request: web.Request) -> web.Response:
-    body = await read_json(request, RefreshBody)
-    accounts = parts_of(request).accounts
-    return json_response(await accounts.refresh(body.refresh_token, body.attempt))
-
-
-async def _logout(request: web.Request) -> web.Response:
-    body = await read_json(request, LogoutBody)
-    await parts_of(request).accounts.logout(body.refresh_token)
-    return web.Response(status=204)
-
-
-async def _exchange(request: web.Request) -> web.Response:
-    body = await read_json(request, ExchangeBody)
-    accounts = parts_of(request).accounts
-    return json_response(
-        await accounts.exchange(bearer_of(request), body.user, body.nick, body.device)
+@api.route("POST", _PATH + "login", "Sign in with name and password", errors=(401,))
+async def _login(call: Call[None, None, LoginBody]) -> SignIn:
+    body = call.body
+    return await call.parts.accounts.login(
+        body.tenant, body.name, body.password, body.device, address_of(call.request)
     )
 
 
-async def _password(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    body = await read_json(request, PasswordBody)
-    accounts = parts_of(request).accounts
-    return json_response(
-        await accounts.change_password(claims, body.old, body.new, body.device, address_of(request))
+@api.route("POST", _PATH + "guest", "Come in as a guest", status=201)
+async def _guest(call: Call[None, None, GuestBody]) -> SignIn:
+    body = call.body
+    return await call.parts.accounts.guest(body.nick, body.device, address_of(call.request))
+
+
+@api.route("POST", _PATH + "refresh", "Get a new token before the old one ends", errors=(401,))
+async def _refresh(call: Call[None, None, RefreshBody]) -> SignIn:
+    return await call.parts.accounts.refresh(call.body.refresh_token, call.body.attempt)
+
+
+@api.route("POST", _PATH + "logout", "Sign out", errors=(401,))
+async def _logout(call: Call[None, None, LogoutBody]) -> None:
+    await call.parts.accounts.logout(call.body.refresh_token)
+
+
+@api.route("POST", _PATH + "exchange", "Sign a person of one's own system in", scope="exchange")
+async def _exchange(call: Call[None, None, ExchangeBody]) -> SignIn:
+    body = call.body
+    return await call.parts.accounts.exchange(
+        bearer_of(call.request), body.user, body.nick, body.device
+    )
+
+
+@api.route("POST", _PATH + "password", "Change the password")
+async def _password(call: Call[Claims, None, PasswordBody]) -> SignIn:
+    body = call.body
+    return await call.parts.accounts.change_password(
+        call.who, body.old, body.new, body.device, address_of(call.request)
     )
 
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file."""
-    handlers = {
-        "register": _register,
-        "login": _login,
-        "guest": _guest,
-        "refresh": _refresh,
-        "logout": _logout,
-        "exchange": _exchange,
-        "password": _password,
-    }
-    return [web.post(f"/api/v1/auth/{name}", handler) for name, handler in handlers.items()]
+    return api.routes()

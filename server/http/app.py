@@ -15,6 +15,7 @@ from server.http import (
     me_routes,
     memory_routes,
     openai_routes,
+    openapi,
     page,
     persona_routes,
     speech_routes,
@@ -22,6 +23,7 @@ from server.http import (
     test_page,
     usage_routes,
 )
+from server.http.callers import CALLERS
 from server.http.context import PARTS, HttpParts
 from server.http.guard import ServerHandler
 from server.http.middleware import cors, set_hsts, trace
@@ -55,6 +57,7 @@ _SUBJECTS: Final = (
     usage_routes,
     speech_routes,
     test_page,
+    openapi,
 )
 
 
@@ -68,7 +71,7 @@ class HttpServer:
     def __init__(self, parts: HttpParts) -> None:
         self._parts = parts
         app = build_application(parts)
-        self._callers = app[openai_routes.CALLERS]
+        self._callers = app[CALLERS]
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=2.0
         )
@@ -108,6 +111,7 @@ def build_application(parts: HttpParts) -> web.Application:
         middlewares=[trace, cors], client_max_size=parts.config.limits.http_body_bytes
     )
     app[PARTS] = parts
+    app[openapi.DOCUMENT] = openapi.Document()
     app[avatars.UPLOADS] = avatars.make_uploads(parts.clock)
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)

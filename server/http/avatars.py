@@ -7,11 +7,11 @@ from aiohttp import web
 from msgspec import Struct
 
 from protocol.codes import Code
-from protocol.types import MAX_INT
+from server.auth import Claims
 from server.errors import ServiceError, not_found
-from server.http.bodies import json_response, read_body
-from server.http.context import parts_of, require_user
+from server.http.bodies import read_body
 from server.http.errors import HttpRefusal
+from server.http.typed import Api, Call, Media
 from server.throttle import Allowance
 from storage.ids import new_id
 from storage.people import MAX_AVATAR_BYTES, add_avatar, get_avatar
@@ -41,8 +41,15 @@ def image_type(data: bytes) -> str | None:
     return None
 
 
-async def _put(request: web.Request) -> web.Response:
-    claims = await require_user(request)
+api = Api("avatars")
+_PICTURE: Final = Media("image/*", "PNG, JPEG, WebP or GIF of up to 256 KiB")
+
+
+@api.route(
+    "PUT", "/api/v1/avatars", "Upload a small picture", status=201, body=_PICTURE, errors=(415,)
+)
+async def _put(call: Call[Claims, None, None]) -> Stored:
+    request, claims = call.request, call.who
     wait_s = request.app[UPLOADS].admit(claims.user)
     if wait_s:
         raise ServiceError(Code.RATE, "too many uploads", None, int(wait_s * 1000) + 1)
@@ -51,21 +58,24 @@ async def _put(request: web.Request) -> web.Response:
     if mime is None:
         raise HttpRefusal(415, "not a picture", "Send a PNG, JPEG, WebP or GIF of up to 256 KiB.")
     avatar = new_id()
-    store = parts_of(request).core.store
-    await store.change(
+    await call.core.store.change(
         [], lambda tx: add_avatar(tx, claims.tenant, claims.user, mime, data, avatar)
     )
-    return json_response(Stored(avatar), status=201)
+    return Stored(avatar)
 
 
-async def _get(request: web.Request) -> web.Response:
-    avatar_id = int(request.match_info["id"])
-    if not 0 < avatar_id <= MAX_INT:
-        raise not_found("avatar")
+@api.route(
+    "GET",
+    r"/api/v1/avatars/{id:\d{1,16}}",
+    "Get a picture",
+    answers={200: _PICTURE, 304: None},
+)
+async def _get(call: Call[None, None, None]) -> web.Response:
+    request, avatar_id = call.request, call.number("avatar")
     etag = f'"{avatar_id}"'
     if etag in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=_cached(etag))
-    avatar = await parts_of(request).core.store.read(get_avatar(avatar_id))
+    avatar = await call.core.store.read(get_avatar(avatar_id))
     if avatar is None:
         raise not_found("avatar")
     suffix = avatar.mime.partition("/")[2]
@@ -82,10 +92,7 @@ def _cached(etag: str) -> dict[str, str]:
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file; the application needs `UPLOADS`."""
-    return [
-        web.put("/api/v1/avatars", _put),
-        web.get(r"/api/v1/avatars/{id:\d{1,16}}", _get),
-    ]
+    return api.routes()
 
 
 def make_uploads(clock: Callable[[], float]) -> Allowance:

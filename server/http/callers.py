@@ -140,3 +140,6 @@ class Callers:
             )
         caller = HttpCaller(key.id, key.tenant, key=key.id, raw="models" in key.scopes)
         return caller, self._clock() + REMEMBER_S
+
+
+CALLERS: Final = web.AppKey("callers", Callers)

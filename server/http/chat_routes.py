@@ -34,9 +34,10 @@ from ai_bridge.turn import Turn
 from ai_bridge.types import ChatMessage, GenParams, Outcome, Role, Usage
 from protocol.codes import StreamPart
 from server.http.asking import Asking
-from server.http.callers import HttpCaller
-from server.http.openai_routes import ASKING, CALLERS, door, dress_for
+from server.http.callers import CALLERS, HttpCaller
+from server.http.openai_routes import ASKING, door, dress_for
 from server.http.personas import PREFIX, Target
+from server.http.typed import Api, Media
 from server.logs import REQUEST_ID
 
 EVERYDAY: Final = "nova"
@@ -170,6 +171,18 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     return await chat(request, await request.app[CALLERS].of(request))
 
 
+api = Api("chat")
+api.raw(
+    "POST",
+    "/api/v1/chat",
+    "Ask one question or send a talk, and get the answer in three fields",
+    _chat,
+    who=HttpCaller,
+    body=ChatBody,
+    answers={200: Media("application/json"), 499: Media("application/json")},
+)
+
+
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file; the application needs `openai_routes.install`."""
-    return [web.post("/api/v1/chat", _chat)]
+    return api.routes()

@@ -6,7 +6,7 @@ names a persona, that persona's questions there; `/reset` takes such a choice ba
 reaches beyond its tenant: who answers where nothing was chosen is set by command.
 """
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -14,12 +14,14 @@ from msgspec import Meta, Struct
 from protocol.codes import Code
 from protocol.types import MAX_INT
 from server.errors import ServiceError, not_found
-from server.http.bodies import json_response, read_json
 from server.http.callers import HttpCaller
-from server.http.context import bearer_of, parts_of
+from server.http.typed import Api, Call
 from storage.engines import ChoiceState, EngineChoice, tenant_choices
 from storage.people import tenant_by_slug
 from storage.rows import ApiKey
+
+if TYPE_CHECKING:
+    from server.core import Core
 
 _PATH: Final = "/api/v1/engines"
 _ONE: Final = _PATH + r"/{name:[a-z0-9_]{1,64}}"
@@ -77,54 +79,54 @@ class EngineHealth(Struct):
     complaint: str
 
 
-async def _list(request: web.Request) -> web.Response:
-    key = await _require_key(request)
-    return json_response(EngineList(_views(request), await _choices(request, key)))
+api = Api("engines")
 
 
-async def _info(request: web.Request) -> web.Response:
-    key = await _require_key(request)
-    name = request.match_info["name"]
-    for view in _views(request):
+@api.route("GET", _PATH, "List the engines and what was chosen", scope="engines")
+async def _list(call: Call[ApiKey, None, None]) -> EngineList:
+    return EngineList(_views(call.core), await _choices(call.core, call.who))
+
+
+@api.route("POST", _PATH + "/reset", "Take a choice back", scope="engines", errors=(404, 502))
+async def _reset(call: Call[ApiKey, None, ScopeBody]) -> ChoiceView:
+    return await _choose(call, "")
+
+
+@api.route("GET", _ONE, "Tell of one engine", scope="engines")
+async def _info(call: Call[ApiKey, None, None]) -> EngineInfo:
+    name = call.request.match_info["name"]
+    for view in _views(call.core):
         if view.name == name:
-            chosen = [one for one in await _choices(request, key) if one.engine == name]
-            return json_response(EngineInfo(view.name, view.features, view.default, chosen))
+            chosen = [one for one in await _choices(call.core, call.who) if one.engine == name]
+            return EngineInfo(view.name, view.features, view.default, chosen)
     raise not_found("engine")
 
 
-async def _health(request: web.Request) -> web.Response:
-    await _require_key(request)
-    name = request.match_info["name"]
-    complaint = await parts_of(request).core.engines.complaint(name)
-    return json_response(EngineHealth(name, not complaint, complaint))
+@api.route("GET", _ONE + "/health", "Ask an engine how it is", scope="engines")
+async def _health(call: Call[ApiKey, None, None]) -> EngineHealth:
+    name = call.request.match_info["name"]
+    complaint = await call.core.engines.complaint(name)
+    return EngineHealth(name, not complaint, complaint)
 
 
-async def _switch(request: web.Request) -> web.Response:
-    return await _choose(request, request.match_info["name"])
+@api.route(
+    "POST", _ONE + "/switch", "Let an engine answer in the tenant", scope="engines", errors=(502,)
+)
+async def _switch(call: Call[ApiKey, None, ScopeBody]) -> ChoiceView:
+    return await _choose(call, call.request.match_info["name"])
 
 
-async def _reset(request: web.Request) -> web.Response:
-    return await _choose(request, "")
-
-
-async def _choose(request: web.Request, engine: str) -> web.Response:
-    key = await _require_key(request)
-    body = await read_json(request, ScopeBody)
-    await _require_own(request, key, body)
-    core = parts_of(request).core
+async def _choose(call: Call[ApiKey, None, ScopeBody], engine: str) -> ChoiceView:
+    core, key, body = call.core, call.who, call.body
+    await _require_own(core, key, body)
     choice = await core.engines.switch(key.tenant, body.persona, engine)
     if choice.state is ChoiceState.REFUSED:
         raise ServiceError(Code.MODEL_UNAVAILABLE, "engine refused", choice.reason)
-    return json_response(_view(choice))
+    return _view(choice)
 
 
-async def _require_key(request: web.Request) -> ApiKey:
-    return await parts_of(request).accounts.api_keys.require(bearer_of(request), "engines")
-
-
-async def _require_own(request: web.Request, key: ApiKey, body: ScopeBody) -> None:
+async def _require_own(core: "Core", key: ApiKey, body: ScopeBody) -> None:
     """Refuse what is not of the key's tenant; others' and unknown ones look the same."""
-    core = parts_of(request).core
     if body.tenant:
         tenant = await core.store.read(tenant_by_slug(body.tenant))
         if tenant is None or tenant.id != key.tenant:
@@ -136,16 +138,16 @@ async def _require_own(request: web.Request, key: ApiKey, body: ScopeBody) -> No
         core.personas.require(HttpCaller(owner or key.id, key.tenant), body.persona)
 
 
-def _views(request: web.Request) -> list[EngineView]:
-    registry = parts_of(request).core.bridge.engines
+def _views(core: "Core") -> list[EngineView]:
+    registry = core.bridge.engines
     default = registry.info().name
     return [
         EngineView(one.name, one.features, one.name == default) for one in registry.list_engines()
     ]
 
 
-async def _choices(request: web.Request, key: ApiKey) -> list[ChoiceView]:
-    found = await parts_of(request).core.store.read(tenant_choices(key.tenant))
+async def _choices(core: "Core", key: ApiKey) -> list[ChoiceView]:
+    found = await core.store.read(tenant_choices(key.tenant))
     return [_view(one) for one in found if one.engine or one.state is not ChoiceState.TAKEN]
 
 
@@ -162,10 +164,4 @@ def _view(choice: EngineChoice) -> ChoiceView:
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file."""
-    return [
-        web.get(_PATH, _list),
-        web.post(_PATH + "/reset", _reset),
-        web.get(_ONE, _info),
-        web.get(_ONE + "/health", _health),
-        web.post(_ONE + "/switch", _switch),
-    ]
+    return api.routes()

@@ -88,15 +88,19 @@ class HttpRefusal(Exception):
         self.message = message
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
+    """What went wrong; `code` as on the socket, `message` says what to do."""
+
     code: int
     reason: str
     message: str
     request_id: str
 
 
-class _Body(msgspec.Struct):
-    error: _Error
+class Body(msgspec.Struct):
+    """What every refusal has."""
+
+    error: Error
 
 
 def error_response(
@@ -104,7 +108,7 @@ def error_response(
 ) -> web.Response:
     """Return the answer; a wait also goes into the header Retry-After."""
     message = message or _ADVICE.get(status, _ADVICE[500 if status >= 500 else 400])
-    body = msgspec.json.encode(_Body(_Error(int(code), reason, message, request_id)))
+    body = msgspec.json.encode(Body(Error(int(code), reason, message, request_id)))
     response = web.Response(status=status, body=body, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"
     if retry_ms > 0 and status in (429, 503):

@@ -9,12 +9,11 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from protocol.codes import ConvKind, Role
-from protocol.types import MAX_INT
 from server.accounts import not_permitted_to
-from server.errors import not_found
-from server.http.bodies import json_response, read_json
+from server.auth import Claims
 from server.http.callers import HttpCaller
-from server.http.context import address_of, parts_of, require_user
+from server.http.context import address_of
+from server.http.typed import Api, Call
 
 Text = Annotated[str, Meta(max_length=1024)]
 
@@ -31,21 +30,25 @@ class Erasing(Struct):
     erasing: int
 
 
-async def _erase_me(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    body = await read_json(request, EraseBody)
-    parts = parts_of(request)
-    await parts.accounts.confirm(claims, body.password, address_of(request))
+api = Api("me")
+
+
+@api.route("DELETE", "/api/v1/me", "Erase one's account for good", status=202)
+async def _erase_me(call: Call[Claims, None, EraseBody]) -> Erasing:
+    parts, claims = call.parts, call.who
+    await parts.accounts.confirm(claims, call.body.password, address_of(call.request))
     await parts.core.erasures.erase_user(claims.user)
-    return json_response(Erasing(claims.user), status=202)
+    return Erasing(claims.user)
 
 
-async def _erase_conversation(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    conv = int(request.match_info["id"])
-    if not 0 < conv <= MAX_INT:
-        raise not_found("conversation")
-    core = parts_of(request).core
+@api.route(
+    "DELETE",
+    r"/api/v1/conversations/{id:\d{1,16}}",
+    "Erase one's own conversation with a persona for good",
+    status=202,
+)
+async def _erase_conversation(call: Call[Claims, None, None]) -> Erasing:
+    conv, claims, core = call.number("conversation"), call.who, call.core
     entry = await core.directory.require(conv, HttpCaller(claims.user, claims.tenant))
     mine = entry.members[claims.user]
     if entry.kind is not ConvKind.AI or mine.role < Role.OWNER:
@@ -55,12 +58,9 @@ async def _erase_conversation(request: web.Request) -> web.Response:
             " one instead, and recall what you wrote.",
         )
     await core.erasures.erase_conversation(conv)
-    return json_response(Erasing(conv), status=202)
+    return Erasing(conv)
 
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file."""
-    return [
-        web.delete("/api/v1/me", _erase_me),
-        web.delete(r"/api/v1/conversations/{id:\d{1,16}}", _erase_conversation),
-    ]
+    return api.routes()

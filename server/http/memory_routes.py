@@ -5,7 +5,7 @@ all (`?all=1`) or those of one persona (`?persona=`). `/export` is everything as
 `/settings` the choice whether anything is remembered at all.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
@@ -13,13 +13,12 @@ from msgspec import Meta, Struct
 
 from ai_bridge.memory.types import MAX_TEXT_CHARS, Kind
 from protocol.codes import Code
-from protocol.types import MAX_INT
+from protocol.types import U
 from server.auth import Claims
-from server.errors import ServiceError, invalid, not_found
-from server.http.bodies import json_response, read_json
+from server.errors import ServiceError
 from server.http.callers import HttpCaller
-from server.http.context import parts_of, require_user
-from server.memory_book import MAX_PAGE, MemoryBook, MemoryView
+from server.http.typed import Api, Call, Media
+from server.memory_book import MAX_PAGE, MemoryBook, MemoryPage, MemoryView
 
 _PATH: Final = "/api/v1/memories"
 _ONE: Final = _PATH + r"/{id:\d{1,16}}"
@@ -55,85 +54,81 @@ class Erased(Struct):
     erased: int
 
 
-def _book(request: web.Request) -> MemoryBook:
-    return MemoryBook(parts_of(request).core.store)
+class ListQuery(Struct):
+    """Without a persona, of all; `limit` counts up to 100."""
+
+    persona: U = 0
+    cursor: str = ""
+    limit: U = MAX_PAGE
 
 
-def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:17]) <= MAX_INT):
-        raise invalid(what, f"{what} is a number.")
-    return int(text)
+class EraseQuery(Struct):
+    persona: U = 0
+    all: str = ""
 
 
-def _id_of(request: web.Request) -> int:
-    given = int(request.match_info["id"])
-    if not 0 < given <= MAX_INT:
-        raise not_found("memory")
-    return given
+api = Api("memories")
 
 
-async def _list(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    asked = request.query
-    persona = _number(asked.get("persona", "0"), "persona")
-    limit = _number(asked.get("limit", str(MAX_PAGE)), "limit")
-    return json_response(
-        await _book(request).page(claims.user, persona, asked.get("cursor", ""), limit)
-    )
+def _book(call: Call[Any, Any, Any]) -> MemoryBook:
+    return MemoryBook(call.core.store)
 
 
-async def _add(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    body = await read_json(request, AddBody)
-    _require_persona(request, claims, body.persona)
-    made = await _book(request).add(
+@api.route("GET", _PATH, "List what personas remember of you")
+async def _list(call: Call[Claims, ListQuery, None]) -> MemoryPage:
+    asked = call.query
+    return await _book(call).page(call.who.user, asked.persona, asked.cursor, asked.limit)
+
+
+@api.route("POST", _PATH, "Tell a persona what to remember", status=201, errors=(404, 409))
+async def _add(call: Call[Claims, None, AddBody]) -> MemoryView:
+    claims, body = call.who, call.body
+    call.core.personas.require(HttpCaller(claims.user, claims.tenant), body.persona)
+    return await _book(call).add(
         claims.user, claims.tenant, body.persona, body.text, body.kind, body.pinned
     )
-    return json_response(made, status=201)
 
 
-def _require_persona(request: web.Request, claims: Claims, persona: int) -> None:
-    personas = parts_of(request).core.personas
-    personas.require(HttpCaller(claims.user, claims.tenant), persona)
-
-
-async def _change(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    body = await read_json(request, ChangeBody)
-    changed = await _book(request).change(
-        claims.user, _id_of(request), body.text, body.kind, body.pinned
+@api.route("PUT", _ONE, "Change a memory", errors=(409,))
+async def _change(call: Call[Claims, None, ChangeBody]) -> MemoryView:
+    body = call.body
+    return await _book(call).change(
+        call.who.user, call.number("memory"), body.text, body.kind, body.pinned
     )
-    return json_response(changed)
 
 
-async def _erase(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    await _book(request).erase(claims.user, _id_of(request))
-    return web.Response(status=204)
+@api.route("DELETE", _ONE, "Erase a memory")
+async def _erase(call: Call[Claims, None, None]) -> None:
+    await _book(call).erase(call.who.user, call.number("memory"))
 
 
-async def _erase_many(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    persona = _number(request.query.get("persona", "0"), "persona")
-    if not persona and request.query.get("all") != "1":
+@api.route("DELETE", _PATH, "Erase all memories, or those of one persona")
+async def _erase_many(call: Call[Claims, EraseQuery, None]) -> Erased:
+    persona = call.query.persona
+    if not persona and call.query.all != "1":
         raise ServiceError(
             Code.INVALID,
             "erase what",
             "Say which: ?persona=<id> erases what one persona remembers, ?all=1 everything.",
         )
-    return json_response(Erased(await _book(request).erase_all(claims.user, persona)))
+    return Erased(await _book(call).erase_all(call.who.user, persona))
 
 
-async def _export(request: web.Request) -> web.StreamResponse:
-    claims = await require_user(request)
+@api.route(
+    "GET",
+    _PATH + "/export",
+    "Get all memories as one file",
+    answers={200: Media("application/json", 'An object with the list "memories"')},
+)
+async def _export(call: Call[Claims, None, None]) -> web.StreamResponse:
     response = web.StreamResponse()
     response.content_type = "application/json"
     response.headers["Cache-Control"] = "no-store"
     response.headers["Content-Disposition"] = 'attachment; filename="memories.json"'
-    pages = _book(request).export(claims.user)
+    pages = _book(call).export(call.who.user)
     # The first page before the head: a store that cannot be read is an error, not half a file.
     page: list[MemoryView] = await anext(pages, [])
-    await response.prepare(request)
+    await response.prepare(call.request)
     await response.write(b'{"memories":[')
     between = b""
     while page:
@@ -145,27 +140,17 @@ async def _export(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _get_settings(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    return json_response(Settings(await _book(request).is_off(claims.user)))
+@api.route("GET", _PATH + "/settings", "Tell whether anything is remembered")
+async def _get_settings(call: Call[Claims, None, None]) -> Settings:
+    return Settings(await _book(call).is_off(call.who.user))
 
 
-async def _put_settings(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    body = await read_json(request, Settings)
-    await _book(request).set_off(claims.user, body.off)
-    return json_response(body)
+@api.route("PUT", _PATH + "/settings", "Choose whether anything is remembered")
+async def _put_settings(call: Call[Claims, None, Settings]) -> Settings:
+    await _book(call).set_off(call.who.user, call.body.off)
+    return call.body
 
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file."""
-    return [
-        web.get(_PATH, _list),
-        web.post(_PATH, _add),
-        web.delete(_PATH, _erase_many),
-        web.get(_PATH + "/export", _export),
-        web.get(_PATH + "/settings", _get_settings),
-        web.put(_PATH + "/settings", _put_settings),
-        web.put(_ONE, _change),
-        web.delete(_ONE, _erase),
-    ]
+    return api.routes()

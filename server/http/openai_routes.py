@@ -31,7 +31,7 @@ from protocol.codes import Code
 from server.errors import explain
 from server.http.asking import Asking
 from server.http.bodies import json_response
-from server.http.callers import Callers
+from server.http.callers import CALLERS, Callers
 from server.http.middleware import add_cors, route_of, seal
 from server.logs import REQUEST_ID
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("parlance.http")
 
 ASKING: Final = web.AppKey("asking", Asking)
-CALLERS: Final = web.AppKey("callers", Callers)
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 _MAX_KEY_CHARS: Final = 256
 

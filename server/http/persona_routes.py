@@ -11,7 +11,7 @@ from msgspec import Struct
 from protocol.codes import Code
 from protocol.envelopes import PersonaPush
 from protocol.rows import Persona
-from protocol.types import MAX_INT
+from server.auth import Claims
 from server.card_errors import CardError
 from server.card_parts import parts_of
 from server.cards import (
@@ -26,9 +26,9 @@ from server.cards import (
 )
 from server.errors import ServiceError, invalid, not_found
 from server.http.avatars import image_type
-from server.http.bodies import json_response, read_body
-from server.http.context import HttpParts, require_user
-from server.http.context import parts_of as server_parts_of
+from server.http.bodies import read_body
+from server.http.context import HttpParts
+from server.http.typed import Api, Call, Media, Reply
 from server.throttle import Allowance
 from storage.ids import new_id
 from storage.ops import Op
@@ -74,6 +74,7 @@ class CardGate:
 
 
 GATE: Final = web.AppKey("cards", CardGate)
+api = Api("personas")
 
 
 class Imported(Struct):
@@ -92,20 +93,28 @@ class Imported(Struct):
     skipped_keys: int
 
 
-async def _import(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    gate = request.app[GATE]
+@api.route(
+    "POST",
+    "/api/v1/personas/import",
+    "Make a persona from a character card",
+    body=Media("*/*", "A V1, V2 or V3 card as PNG, JSON or CHARX"),
+    answers={200: Imported, 201: Imported},
+)
+async def _import(call: Call[Claims, None, None]) -> Reply[Imported]:
+    """200: this very file made the persona before, and it is still there."""
+    claims = call.who
+    gate = call.request.app[GATE]
     gate.enter(claims.user)
     try:
-        data = await read_body(request, MAX_FILE_BYTES)
+        data = await read_body(call.request, MAX_FILE_BYTES)
         file, answer = await asyncio.to_thread(_read, data)
-        saved, new = await _save(server_parts_of(request), claims.tenant, claims.user, file, data)
+        saved, new = await _save(call.parts, claims.tenant, claims.user, file, data)
     except CardError as error:
         raise invalid("not a usable card", f"{error}. Send a V1, V2 or V3 card.") from None
     finally:
         gate.leave()
     answer.id, answer.name, answer.picture = saved.id or 0, saved.name or "", saved.avatar or 0
-    return json_response(answer, status=201 if new else 200)
+    return Reply(answer, 201 if new else 200)
 
 
 def _read(data: bytes) -> tuple[CardFile, Imported]:
@@ -155,15 +164,22 @@ def _keepable(picture: bytes | None) -> tuple[str, bytes] | None:
     return (mime, picture) if mime is not None else None
 
 
-async def _export(request: web.Request) -> web.Response:
-    claims = await require_user(request)
-    persona = int(request.match_info["id"])
-    kind = request.query.get("format", "json")
-    if kind not in ("json", "png"):
-        raise invalid("format", "Ask for format=json or format=png.")
-    core = server_parts_of(request).core
-    found = await core.store.read(get_personas([persona])) if 0 < persona <= MAX_INT else []
-    if not found or found[0].row.owner != claims.user or found[0].row.deleted:
+class CardQuery(Struct):
+    """`png`: a picture with the card inside."""
+
+    format: Literal["json", "png"] = "json"
+
+
+@api.route(
+    "GET",
+    r"/api/v1/personas/{id:\d{1,16}}/card",
+    "Get one's own persona as a character card",
+    answers={200: (Media("application/json"), Media("image/png"))},
+)
+async def _export(call: Call[Claims, CardQuery, None]) -> web.Response:
+    kind, core, persona = call.query.format, call.core, call.number("persona")
+    found = await core.store.read(get_personas([persona]))
+    if not found or found[0].row.owner != call.who.user or found[0].row.deleted:
         raise not_found("persona")
     row = found[0].row
     text = await core.store.read(get_card(persona))
@@ -186,7 +202,4 @@ def _write(row: Persona, text: str | None, picture: bytes | None, kind: str) -> 
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file; the application needs `GATE`."""
-    return [
-        web.post("/api/v1/personas/import", _import),
-        web.get(r"/api/v1/personas/{id:\d{1,16}}/card", _export),
-    ]
+    return api.routes()

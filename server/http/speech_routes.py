@@ -11,9 +11,9 @@ from aiohttp import web
 from ai_bridge.http.problems import openai_response
 from ai_bridge.http.recordings import answer_transcription
 from ai_bridge.speech import Written
-from server.http.callers import HttpCaller
+from server.http.callers import CALLERS, HttpCaller
 from server.http.context import parts_of
-from server.http.openai_routes import ASKING, CALLERS, door
+from server.http.openai_routes import ASKING, door
 from server.speech import Speech
 
 

@@ -18,10 +18,10 @@ from ai_bridge.http.hosts import is_local_name
 from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
-from server.http.callers import HttpCaller
+from server.http.callers import CALLERS, HttpCaller
 from server.http.chat_routes import EVERYDAY, chat, chat_response
 from server.http.context import is_local, parts_of
-from server.http.openai_routes import ASKING, CALLERS, door
+from server.http.openai_routes import ASKING, door
 
 _FOLDER: Final = files("server.http")
 _SCRIPT: Final = (_FOLDER / "test_page.js").read_text(encoding="utf-8")

@@ -13,9 +13,8 @@ from msgspec import Struct
 
 from protocol.rows import Use
 from server.errors import invalid
-from server.http.bodies import json_response
-from server.http.context import parts_of
-from server.http.openai_routes import CALLERS
+from server.http.callers import HttpCaller
+from server.http.typed import Api, Call
 from server.own_use import read_use
 from storage.usage import DayUse, usage_by_day
 
@@ -56,17 +55,28 @@ class DaysBody(Struct):
     cursor: str
 
 
-async def _usage(request: web.Request) -> web.Response:
-    caller = await request.app[CALLERS].of(request)
-    core = parts_of(request).core
-    asked = request.query
-    if "since" not in asked:
+class UsageQuery(Struct):
+    """Dates, both included; without `since`, today and this month."""
+
+    since: str | None = None
+    until: str | None = None
+    cursor: str = ""
+
+
+api = Api("usage")
+
+
+@api.route("GET", "/api/v1/usage", "Tell what one's AI answers used")
+async def _usage(call: Call[HttpCaller, UsageQuery, None]) -> UsageBody | DaysBody:
+    caller, core, asked = call.who, call.core, call.query
+    if asked.since is None:
         today, month = await read_use(core, caller)
-        return json_response(UsageBody(_span(today), _span(month)))
+        return UsageBody(_span(today), _span(month))
     now = datetime.fromtimestamp(core.now_ms() / 1000, UTC).date()
-    first, last = _range(asked["since"], asked.get("until", now.isoformat()))
-    if asked.get("cursor"):
-        first = max(first, _date(asked["cursor"], "cursor"))
+    until = now.isoformat() if asked.until is None else asked.until
+    first, last = _range(asked.since, until)
+    if asked.cursor:
+        first = max(first, _date(asked.cursor, "cursor"))
     count = max(0, min(PAGE_DAYS, (last - first).days + 1))
     days: list[DayUse] = []
     if count:
@@ -74,7 +84,7 @@ async def _usage(request: web.Request) -> web.Response:
         days = await core.store.read(usage_by_day(caller.tenant, caller.user, number, count))
     following = first + timedelta(days=count)
     cursor = following.isoformat() if following <= last else ""
-    return json_response(DaysBody(list(map(_day, days)), cursor))
+    return DaysBody(list(map(_day, days)), cursor)
 
 
 def _range(since: str, until: str) -> tuple[date, date]:
@@ -105,4 +115,4 @@ def _day(use: DayUse) -> DayBody:
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file."""
-    return [web.get("/api/v1/usage", _usage)]
+    return api.routes()

@@ -15,7 +15,8 @@ from bench.provider.script import answer_text, parse_model
 from bench.provider.server import ScriptedProvider
 from protocol.codes import Code, EndReason, MsgKind
 from server.http import callers
-from server.http.openai_routes import ASKING, CALLERS
+from server.http.callers import CALLERS
+from server.http.openai_routes import ASKING
 from server.turn_records import MAX_WAITING
 from storage.accounts import create_user
 from storage.messages import history

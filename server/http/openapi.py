@@ -1,0 +1,256 @@
+"""GET /api/openapi.json: the document of the HTTP API, made from the declarations of its routes."""
+
+import hashlib
+import re
+import types
+from collections.abc import Iterator
+from typing import Any, Final, Union, get_args, get_origin
+
+import msgspec
+from aiohttp import web
+
+from server.auth import Claims
+from server.http.callers import HttpCaller
+from server.http.errors import Body
+from server.http.typed import Api, Call, Declaration, Media, Person, declaration_of, phrase
+from server.version import VERSION
+from storage.rows import ApiKey
+
+PATH: Final = "/api/openapi.json"
+OpenApi = dict[str, Any]
+
+_REFS: Final = "#/components/schemas/{name}"
+_SECURITY: Final[dict[Any, list[dict[str, Any]]]] = {
+    Claims: [{"token": []}],
+    Person: [{"token": []}],
+    HttpCaller: [{"token": []}, {"key": []}],
+    ApiKey: [{"key": []}],
+}
+_SCHEMES: Final = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A person's token, from one of the routes /api/v1/auth/.",
+    },
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "An API key; `Authorization: Bearer` does as well.",
+    },
+}
+_find_parameters: Final = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}").finditer
+_ABOUT: Final = (
+    "Everything a backend needs without a socket. Failures have one shape, `Error`; its "
+    "`request_id` is also in the header X-Request-ID."
+)
+
+
+def declared_routes(app: web.Application) -> list[Declaration]:
+    """Return the declarations of all routes that have one, in the order of their paths."""
+    found = (declaration_of(route.handler) for route in app.router.routes())
+    declared = {(one.path, one.method): one for one in found if one is not None}
+    return [declared[key] for key in sorted(declared)]
+
+
+def build_document(app: web.Application) -> OpenApi:
+    """Return the OpenAPI 3.1 document of an application."""
+    routes = declared_routes(app)
+    schemas = _Schemas(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for declared in routes:
+        path = plain_path(declared.path)
+        paths.setdefault(path, {})[declared.method.lower()] = _operation(declared, schemas)
+    tags = sorted({declared.tag for declared in routes})
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Parlance", "version": VERSION, "description": _ABOUT},
+        "tags": [{"name": tag} for tag in tags],
+        "paths": paths,
+        "components": {"schemas": schemas.components, "securitySchemes": _SCHEMES},
+    }
+
+
+def plain_path(pattern: str) -> str:
+    """Return a path as OpenAPI writes it: parameters without their patterns."""
+    out, last = "", 0
+    for found in _find_parameters(pattern):
+        out += pattern[last : found.start()] + "{" + found[1] + "}"
+        last = found.end()
+    return out + pattern[last:]
+
+
+class _Schemas:
+    """The schemas of all types that the routes speak of."""
+
+    def __init__(self, routes: list[Declaration]) -> None:
+        wanted: dict[Any, None] = {Body: None}
+        for declared in routes:
+            for content in (declared.body, *declared.answers.values()):
+                wanted.update(dict.fromkeys(_types(content)))
+            if declared.query is not None:
+                for field in msgspec.structs.fields(declared.query):
+                    wanted.update(dict.fromkeys(_types(field.type)))
+        found, self.components = msgspec.json.schema_components(list(wanted), ref_template=_REFS)
+        self._of: dict[Any, dict[str, Any]] = dict(zip(wanted, found, strict=True))
+
+    def of(self, kind: Any) -> dict[str, Any]:
+        """Return the schema of a type, or of one of several; None is what is left out."""
+        several = _types(kind)
+        if len(several) == 1:
+            return self._of[several[0]]
+        return {"oneOf": [self._of[one] for one in several]}
+
+
+def _types(content: Any) -> list[Any]:
+    if content is None or isinstance(content, Media | tuple):
+        return []
+    if get_origin(content) in (Union, types.UnionType):
+        return [one for one in get_args(content) if one is not types.NoneType]
+    return [content]
+
+
+def _operation(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [declared.tag],
+        "summary": declared.summary,
+        "operationId": _operation_id(declared),
+        "responses": _answers(declared, schemas) | _refusals(declared, schemas),
+    }
+    about = " ".join(declared.about.split())
+    if declared.scope:
+        about = f"{about} Needs a key with the scope `{declared.scope}`.".strip()
+    if about:
+        operation["description"] = about
+    parameters = [*_in_path(declared.path), *_in_query(declared, schemas), *_in_headers(declared)]
+    if parameters:
+        operation["parameters"] = parameters
+    if declared.body is not None:
+        operation["requestBody"] = {"required": True, "content": _media(declared.body, schemas)}
+    security = _SECURITY.get(declared.who, [{"key": []}] if declared.scope else [])
+    if security:
+        operation["security"] = security
+    return operation
+
+
+def _operation_id(declared: Declaration) -> str:
+    words = re.findall(r"\w+", plain_path(declared.path))
+    return "_".join(
+        [declared.method.lower(), *(word for word in words if word not in ("api", "v1"))]
+    )
+
+
+def _in_path(pattern: str) -> Iterator[dict[str, Any]]:
+    for found in _find_parameters(pattern):
+        rule = found[2] or "[^/]+"
+        schema: dict[str, Any] = {"type": "string", "pattern": f"^{rule}$"}
+        if rule.startswith(r"\d") and "-" not in rule:
+            schema = {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
+        yield {"name": found[1], "in": "path", "required": True, "schema": schema}
+
+
+def _in_query(declared: Declaration, schemas: _Schemas) -> Iterator[dict[str, Any]]:
+    if declared.query is None:
+        return
+    for field in msgspec.structs.fields(declared.query):
+        schema = dict(schemas.of(field.type))
+        if field.default not in (msgspec.NODEFAULT, None):
+            schema["default"] = field.default
+        yield {
+            "name": field.encode_name,
+            "in": "query",
+            "required": field.required,
+            "schema": schema,
+        }
+
+
+def _in_headers(declared: Declaration) -> Iterator[dict[str, Any]]:
+    for name, about in declared.headers.items():
+        yield {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": about,
+            "schema": {"type": "string"},
+        }
+
+
+def _media(content: Any, schemas: _Schemas) -> dict[str, Any]:
+    if isinstance(content, Media):
+        schema: dict[str, Any] = {"description": content.about} if content.about else {}
+        return {content.kind: {"schema": schema}}
+    return {"application/json": {"schema": schemas.of(content)}}
+
+
+def _answers(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for status, content in declared.answers.items():
+        answers[str(status)] = {"description": phrase(status)}
+        several = content if isinstance(content, tuple) else (content,)
+        media: dict[str, Any] = {}
+        for one in several:
+            if one is not None:
+                media |= _media(one, schemas)
+        if media:
+            answers[str(status)]["content"] = media
+    return answers
+
+
+def _refusals(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
+    if declared.own_shape:
+        text = "A failure in this route's own shape."
+        return {"default": {"description": text, "content": {"application/json": {}}}}
+    wanted = set(declared.errors) | {403, 429, 503}
+    if declared.query is not None:
+        wanted.add(400)
+    if declared.body is not None:
+        wanted |= {400, 408, 413, 415}
+    if declared.who in _SECURITY or declared.scope:
+        wanted.add(401)
+    if "{" in declared.path:
+        wanted.add(404)
+    content = {"application/json": {"schema": schemas.of(Body)}}
+    refusals: dict[str, Any] = {
+        str(status): {"description": phrase(status), "content": content}
+        for status in sorted(wanted - set(declared.answers))
+    }
+    refusals["default"] = {"description": "Any other refusal", "content": content}
+    return refusals
+
+
+class Document:
+    """The document of one application as bytes; made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: tuple[bytes, str] | None = None
+
+    def of(self, app: web.Application) -> tuple[bytes, str]:
+        """Return the bytes and their entity tag."""
+        if self._made is None:
+            data = msgspec.json.encode(build_document(app))
+            self._made = data, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+        return self._made
+
+
+DOCUMENT: Final = web.AppKey("document", Document)
+api = Api("document")
+
+
+@api.route(
+    "GET",
+    PATH,
+    "Get this document",
+    answers={200: Media("application/json", "OpenAPI 3.1"), 304: None},
+    headers={"If-None-Match": "The entity tag of what you have: 304 says that it is still true."},
+)
+async def _document(call: Call[None, None, None]) -> web.Response:
+    body, etag = call.request.app[DOCUMENT].of(call.request.app)
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in call.request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the route of this file; the application needs `DOCUMENT`."""
+    return api.routes()

@@ -31,7 +31,7 @@ _HEAD: Final = (
     _NOTICE
     + """//
 // Fields are written as in docs/protocol.md §12: `name:Type`, a `?` behind the type of a field
-// that may be missing at the end, then its default. Without one it is null, and may be sent as null.
+// that may be missing at the end, then its default; without one it is null, which may be sent too.
 """
 )
 _TYPES_TEXT: Final = """/**
@@ -114,7 +114,8 @@ def _reply_pairs() -> list[tuple[type[Frame], type[Frame]]]:
 
 def _enumerations() -> Iterator[tuple[type[enum.Enum], dict[str, int]]]:
     for kind in vars(codes).values():
-        if isinstance(kind, enum.EnumMeta) and kind.__module__ == codes.__name__:
+        is_own = isinstance(kind, type) and kind.__module__ == codes.__name__
+        if is_own and issubclass(kind, enum.Enum):
             yield kind, {name: member.value for name, member in kind.__members__.items()}
 
 

@@ -6,19 +6,19 @@
  * null); in entities it is left out. Binary is a Uint8Array, `meta` an object without prototype.
  */
 
-import { ProtocolError, HEADER_BYTES, setHeader } from './frames.js';
-import { JsonFloat, parseJson } from './json.js';
-import { ENTITIES, MESSAGES, ROWS, TYPES } from './messages.js';
-import { MsgpackError, Reader, Writer, isLongerThan, utf8Length } from './msgpack.js';
+import { ProtocolError, HEADER_BYTES, setHeader } from "./frames.js";
+import { JsonFloat, parseJson } from "./json.js";
+import { ENTITIES, MESSAGES, ROWS, TYPES } from "./messages.js";
+import { MsgpackError, Reader, Writer, isLongerThan, utf8Length } from "./msgpack.js";
 
-export { ProtocolError } from './frames.js';
+export { ProtocolError } from "./frames.js";
 
 const MALFORMED = 101;
 const UNKNOWN_TYPE = 102;
 const MAX_CODE = 127;
 
 // Where the codec is just now, for reasons: set before each field, never for what was sent.
-let place = '';
+let place = "";
 
 const wrong = (what) => new MsgpackError(what);
 
@@ -40,8 +40,8 @@ class Int {
   }
 
   fromJson(value) {
-    if (!Number.isSafeInteger(value)) throw wrong('expected an integer');
-    if (value < this.min || value > this.max) throw wrong('number out of bounds');
+    if (!Number.isSafeInteger(value)) throw wrong("expected an integer");
+    if (value < this.min || value > this.max) throw wrong("number out of bounds");
     return value;
   }
 
@@ -69,9 +69,9 @@ class Float {
   }
 
   toJson(value) {
-    if (typeof value !== 'number') throw wrong('expected a number');
+    if (typeof value !== "number") throw wrong("expected a number");
     // Also refuses NaN.
-    if (!(value >= this.min && value <= this.max)) throw wrong('number out of bounds');
+    if (!(value >= this.min && value <= this.max)) throw wrong("number out of bounds");
     return value;
   }
 }
@@ -80,7 +80,7 @@ const BOOL = {
   read: (reader) => reader.bool(),
   write: (writer, value) => writer.bool(BOOL.fromJson(value)),
   fromJson(value) {
-    if (typeof value !== 'boolean') throw wrong('expected true or false');
+    if (typeof value !== "boolean") throw wrong("expected true or false");
     return value;
   },
   toJson: (value) => BOOL.fromJson(value),
@@ -100,13 +100,13 @@ class Text {
   }
 
   fromJson(value) {
-    if (typeof value !== 'string') throw wrong('expected a text');
-    if (isLongerThan(value, this.max)) throw wrong('text too long');
+    if (typeof value !== "string") throw wrong("expected a text");
+    if (isLongerThan(value, this.max)) throw wrong("text too long");
     return value;
   }
 
   toJson(value) {
-    if (utf8Length(this.fromJson(value)) < 0) throw wrong('half of a surrogate pair');
+    if (utf8Length(this.fromJson(value)) < 0) throw wrong("half of a surrogate pair");
     return value;
   }
 }
@@ -125,7 +125,7 @@ class Bytes {
   }
 
   fromJson(value) {
-    if (typeof value !== 'string' || !isBase64(value)) throw wrong('expected base64');
+    if (typeof value !== "string" || !isBase64(value)) throw wrong("expected base64");
     return this.#checked(Uint8Array.from(atob(value), (letter) => letter.charCodeAt(0)));
   }
 
@@ -173,13 +173,13 @@ class List {
   }
 
   #expect(value) {
-    if (!Array.isArray(value)) throw wrong('expected a list');
+    if (!Array.isArray(value)) throw wrong("expected a list");
     this.#checked(value.length);
     return value;
   }
 
   #checked(count) {
-    if (count < this.min || count > this.max) throw wrong('too many or too few items');
+    if (count < this.min || count > this.max) throw wrong("too many or too few items");
     return count;
   }
 }
@@ -193,7 +193,7 @@ class Dict {
 
   read(reader) {
     const count = reader.map();
-    if (count > this.max) throw wrong('too many keys');
+    if (count > this.max) throw wrong("too many keys");
     const pairs = Object.create(null);
     for (let left = count; left > 0; left--) {
       const key = this.key.read(reader);
@@ -227,14 +227,14 @@ class Dict {
 
   #keys(value) {
     const keys = Object.keys(expectObject(value));
-    if (keys.length > this.max) throw wrong('too many keys');
+    if (keys.length > this.max) throw wrong("too many keys");
     return keys;
   }
 }
 
 function expectObject(value) {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw wrong('expected an object');
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw wrong("expected an object");
   }
   return value;
 }
@@ -242,15 +242,15 @@ function expectObject(value) {
 /** One field: `isOptional` rows may end before it; `isNullable` it may be nil. */
 class Field {
   constructor(owner, text, isEntity) {
-    const colon = text.indexOf(':');
-    const question = text.indexOf('?', colon);
+    const colon = text.indexOf(":");
+    const question = text.indexOf("?", colon);
     this.name = text.slice(0, colon);
     this.place = `${owner}.${this.name}`;
     this.typeName = question < 0 ? text.slice(colon + 1) : text.slice(colon + 1, question);
-    const value = question < 0 ? '' : text.slice(question + 1);
+    const value = question < 0 ? "" : text.slice(question + 1);
     this.isOptional = isEntity || question >= 0;
-    this.isNullable = this.isOptional && value === '';
-    this.fallback = value === '' ? null : JSON.parse(value);
+    this.isNullable = this.isOptional && value === "";
+    this.fallback = value === "" ? null : JSON.parse(value);
     this.type = null; // found when all shapes are known
   }
 
@@ -264,14 +264,14 @@ class Field {
     if (value !== undefined && value !== null) this.type.write(writer, value);
     else if (this.isNullable) writer.nil();
     else if (value === undefined && this.isOptional) this.type.write(writer, this.fallback);
-    else throw wrong('missing');
+    else throw wrong("missing");
   }
 
   fromJson(value) {
     place = this.place;
     if (value === undefined && this.isOptional) return this.fallback;
     if (value === null && this.isNullable) return null;
-    if (value === undefined) throw wrong('missing');
+    if (value === undefined) throw wrong("missing");
     return this.type.fromJson(value);
   }
 }
@@ -280,7 +280,7 @@ class Field {
 class Shape {
   constructor(name, fields, isEntity) {
     this.name = name;
-    this.fields = fields === '' ? [] : fields.split(' ').map((text) => new Field(name, text, isEntity));
+    this.fields = fields === "" ? [] : fields.split(" ").map((text) => new Field(name, text, isEntity));
     this.required = this.fields.filter((field) => !field.isOptional).length;
   }
 
@@ -302,7 +302,7 @@ class Shape {
       place = field.place;
       const inner = value[field.name];
       if (inner === undefined || inner === null) {
-        if (!field.isNullable && !(inner === undefined && field.isOptional)) throw wrong('missing');
+        if (!field.isNullable && !(inner === undefined && field.isOptional)) throw wrong("missing");
       } else if (inner !== field.fallback) fields[field.name] = field.type.toJson(inner);
     }
     return fields;
@@ -320,7 +320,7 @@ class Row extends Shape {
   }
 
   readFields(reader, count, fields) {
-    if (count < this.required) throw wrong('too few elements');
+    if (count < this.required) throw wrong("too few elements");
     let at = 0;
     for (const field of this.fields) {
       fields[field.name] = at++ < count ? field.read(reader) : field.fallback;
@@ -345,7 +345,7 @@ class Message extends Row {
   constructor(name, { code, fields }) {
     super(name, fields, false);
     this.code = code;
-    this.hasRid = this.fields[0]?.name === 'rid';
+    this.hasRid = this.fields[0]?.name === "rid";
   }
 
   empty() {
@@ -373,9 +373,9 @@ class Choice {
 
   read(reader) {
     const count = reader.array();
-    if (count < 1) throw wrong('expected a message');
+    if (count < 1) throw wrong("expected a message");
     const message = this.byCode[reader.int(0, MAX_CODE)];
-    if (message === null) throw wrong('unknown message');
+    if (message === null) throw wrong("unknown message");
     return message.readFields(reader, count - 1, { t: message.name });
   }
 
@@ -393,7 +393,7 @@ class Choice {
 
   #find(value) {
     const message = this.byName.get(expectObject(value).t);
-    if (message === undefined) throw wrong('unknown message');
+    if (message === undefined) throw wrong("unknown message");
     return message;
   }
 }
@@ -414,7 +414,7 @@ class Entity extends Shape {
     const fields = {};
     for (let left = reader.map(); left > 0; left--) {
       place = this.here;
-      const field = this.byName.get(reader.text(Infinity));
+      const field = this.byName.get(reader.name());
       if (field === undefined) reader.skip();
       else this.keep(fields, field, field.read(reader));
     }
@@ -450,12 +450,12 @@ function buildType(name, known) {
   }
   const dict = /^\{(\w+):(\w+)\}(\d+)$/.exec(name);
   if (dict) return new Dict(known.get(dict[1]), known.get(dict[2]), Number(dict[3]));
-  if (name.includes('|')) return new Choice(name.split('|').map((one) => known.get(one)));
+  if (name.includes("|")) return new Choice(name.split("|").map((one) => known.get(one)));
   return known.get(name);
 }
 
 function buildMessages() {
-  const known = new Map([['B', BOOL]]);
+  const known = new Map([["B", BOOL]]);
   for (const [name, scalar] of Object.entries(TYPES)) known.set(name, buildScalar(scalar));
   const shapes = [
     ...Object.entries(ROWS).map(([name, fields]) => new Row(name, fields, false)),
@@ -473,13 +473,13 @@ function buildMessages() {
 }
 
 const messagesFrom = buildMessages();
-const CLIENT = messagesFrom('C');
-const SERVER = messagesFrom('S');
+const CLIENT = messagesFrom("C");
+const SERVER = messagesFrom("S");
 const writer = new Writer();
 
 function findMessage(name) {
   const message = CLIENT.byName.get(name) ?? SERVER.byName.get(name);
-  if (message === undefined) throw new ProtocolError(UNKNOWN_TYPE, 'unknown message type');
+  if (message === undefined) throw new ProtocolError(UNKNOWN_TYPE, "unknown message type");
   return message;
 }
 
@@ -542,10 +542,10 @@ export function decodeClientJson(text) {
 
 function decodeFrom(side, payload) {
   const reader = new Reader(payload);
-  place = 'message';
+  place = "message";
   try {
     const message = side.read(reader);
-    if (!reader.done) throw wrong('bytes behind the message');
+    if (!reader.done) throw wrong("bytes behind the message");
     return message;
   } catch (error) {
     if (!(error instanceof MsgpackError)) throw error;
@@ -558,7 +558,7 @@ function explain(side, payload, error) {
   const [code, rid] = peek(payload);
   const message = side.byCode[code];
   if (code !== 0 && message === null) {
-    return new ProtocolError(UNKNOWN_TYPE, 'unknown message type', { rid });
+    return new ProtocolError(UNKNOWN_TYPE, "unknown message type", { rid });
   }
   const known = message?.hasRid ? rid : 0;
   return new ProtocolError(MALFORMED, `${place}: ${error.message}`, { rid: known });
@@ -581,7 +581,7 @@ function peekUint(payload, at) {
 }
 
 function decodeTextFrom(side, text) {
-  place = 'message';
+  place = "message";
   let value = null;
   try {
     value = parseJson(text);
@@ -594,10 +594,10 @@ function decodeTextFrom(side, text) {
 
 function explainText(side, value, error) {
   if (error.tooDeep) return new ProtocolError(MALFORMED, error.message, { closes: true });
-  if (typeof value?.t !== 'string') return new ProtocolError(MALFORMED, 'not a JSON message');
+  if (typeof value?.t !== "string") return new ProtocolError(MALFORMED, "not a JSON message");
   const rid = Number.isInteger(value.rid) && value.rid >= 0 && value.rid < 2 ** 32 ? value.rid : 0;
   if (!side.byName.has(value.t)) {
-    return new ProtocolError(UNKNOWN_TYPE, 'unknown message type', { rid });
+    return new ProtocolError(UNKNOWN_TYPE, "unknown message type", { rid });
   }
   return new ProtocolError(MALFORMED, `${place}: ${error.message}`, { rid });
 }

@@ -10,7 +10,7 @@ export const MAX_LENGTH = 0xffffff;
 export const PREFACE = Uint8Array.of(0x8b, 0x50, 0x57, 0x50, 0x0d, 0x0a, 0x01, 0x00);
 
 /** The subprotocols of `GET /ws`. */
-export const SUBPROTOCOLS = Object.freeze({ msgpack: 'pwp1.msgpack', json: 'pwp1.json' });
+export const SUBPROTOCOLS = Object.freeze({ msgpack: "pwp1.msgpack", json: "pwp1.json" });
 
 /** A connection closes with this plus the code of its `bye`. */
 export const WEBSOCKET_CLOSE_BASE = 4000;
@@ -28,7 +28,7 @@ export class ProtocolError extends Error {
    */
   constructor(code, reason, { rid = 0, closes = false } = {}) {
     super(reason);
-    this.name = 'ProtocolError';
+    this.name = "ProtocolError";
     this.code = code;
     this.reason = reason;
     this.rid = rid;
@@ -40,7 +40,7 @@ export class ProtocolError extends Error {
 export function setHeader(frame) {
   const length = frame.length - HEADER_BYTES;
   if (length < 1 || length > MAX_LENGTH) {
-    throw new ProtocolError(103, 'a frame holds 1 to 16777215 bytes');
+    throw new ProtocolError(103, "a frame holds 1 to 16777215 bytes");
   }
   frame[0] = 0;
   frame[1] = length >>> 16;
@@ -141,10 +141,10 @@ export class FrameDecoder {
   /** Return the length that a header tells; 0 sets `error`. */
   #length(bytes, at) {
     const length = (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
-    if (bytes[at] !== 0) this.error = new ProtocolError(100, 'reserved flags', { closes: true });
-    else if (length === 0) this.error = new ProtocolError(100, 'empty frame', { closes: true });
+    if (bytes[at] !== 0) this.error = new ProtocolError(100, "reserved flags", { closes: true });
+    else if (length === 0) this.error = new ProtocolError(100, "empty frame", { closes: true });
     else if (length > this.maxPayloadBytes) {
-      this.error = new ProtocolError(103, 'frame too large', { closes: true });
+      this.error = new ProtocolError(103, "frame too large", { closes: true });
     } else return length;
     return 0;
   }
@@ -160,7 +160,7 @@ export function cutMessage(data, maxPayloadBytes) {
   const payloads = decoder.feed(data);
   if (decoder.error !== null) throw decoder.error;
   if (decoder.bufferedBytes > 0) {
-    throw new ProtocolError(100, 'message ends inside a frame', { closes: true });
+    throw new ProtocolError(100, "message ends inside a frame", { closes: true });
   }
   return payloads;
 }

@@ -3,7 +3,7 @@
  * an integer, halves of surrogate pairs, and how deep the text is nested.
  */
 
-import { MAX_DEPTH, MsgpackError, utf8Length } from './msgpack.js';
+import { MAX_DEPTH, MsgpackError, utf8Length } from "./msgpack.js";
 
 /** A number that was written with a fraction or an exponent. */
 export class JsonFloat {
@@ -15,7 +15,7 @@ export class JsonFloat {
 const SPACE = /[ \t\n\r]*/y;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/y;
 const STRING = /"(?:[^"\\\u0000-\u001f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"/y;
-const WORDS = new Map([['true', true], ['false', false], ['null', null]]);
+const WORDS = new Map([["true", true], ["false", false], ["null", null]]);
 
 /**
  * Return the value of a JSON text. Objects have no prototype, the last of equal keys counts.
@@ -38,10 +38,10 @@ class Parser {
   }
 
   value(depth) {
-    if (depth > MAX_DEPTH) throw new MsgpackError('nested too deeply', true);
+    if (depth > MAX_DEPTH) throw new MsgpackError("nested too deeply", true);
     const letter = this.#next();
-    if (letter === '{') return this.#object(depth);
-    if (letter === '[') return this.#list(depth);
+    if (letter === "{") return this.#object(depth);
+    if (letter === "[") return this.#list(depth);
     if (letter === '"') return this.#string();
     for (const [word, value] of WORDS) {
       if (this.#text.startsWith(word, this.#at)) {
@@ -55,36 +55,36 @@ class Parser {
   }
 
   end() {
-    if (this.#next() !== undefined) throw new MsgpackError('not JSON');
+    if (this.#next() !== undefined) throw new MsgpackError("not JSON");
   }
 
   #object(depth) {
     const fields = Object.create(null);
     this.#at++;
-    if (this.#took('}')) return fields;
+    if (this.#took("}")) return fields;
     do {
-      if (this.#next() !== '"') throw new MsgpackError('not JSON');
+      if (this.#next() !== '"') throw new MsgpackError("not JSON");
       const key = this.#string();
-      this.#expect(':');
+      this.#expect(":");
       fields[key] = this.value(depth + 1);
-    } while (this.#took(','));
-    this.#expect('}');
+    } while (this.#took(","));
+    this.#expect("}");
     return fields;
   }
 
   #list(depth) {
     const items = [];
     this.#at++;
-    if (this.#took(']')) return items;
+    if (this.#took("]")) return items;
     do items.push(this.value(depth + 1));
-    while (this.#took(','));
-    this.#expect(']');
+    while (this.#took(","));
+    this.#expect("]");
     return items;
   }
 
   #string() {
     const text = JSON.parse(this.#match(STRING)[0]);
-    if (utf8Length(text) < 0) throw new MsgpackError('half of a surrogate pair');
+    if (utf8Length(text) < 0) throw new MsgpackError("half of a surrogate pair");
     return text;
   }
 
@@ -101,13 +101,13 @@ class Parser {
   }
 
   #expect(letter) {
-    if (!this.#took(letter)) throw new MsgpackError('not JSON');
+    if (!this.#took(letter)) throw new MsgpackError("not JSON");
   }
 
   #match(pattern) {
     pattern.lastIndex = this.#at;
     const found = pattern.exec(this.#text);
-    if (found === null) throw new MsgpackError('not JSON');
+    if (found === null) throw new MsgpackError("not JSON");
     this.#at = pattern.lastIndex;
     return found;
   }

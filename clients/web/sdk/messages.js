@@ -2,7 +2,7 @@
 // Do not edit.
 //
 // Fields are written as in docs/protocol.md §12: `name:Type`, a `?` behind the type of a field
-// that may be missing at the end, then its default. Without one it is null, and may be sent as null.
+// that may be missing at the end, then its default; without one it is null, which may be sent too.
 
 /**
  * What the scalar types of the listing allow; `text` counts code points, `bytes` is exact.

@@ -75,16 +75,20 @@ class Allowance:
         self._entries = entries
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def admit(self, key: Hashable) -> float:
-        """Take one and return 0, or return the seconds until there is one."""
+    def admit(self, key: Hashable, cost: float = 1.0) -> float:
+        """Take `cost`, or all of a smaller bucket, and return 0, or the seconds until it is there.
+
+        A cost of 0 is always admitted.
+        """
+        cost = min(cost, self._burst)
         now = self._clock()
         level, at = self._buckets.pop(key, (self._burst, now))
         level = min(self._burst, level + (now - at) * self._per_s)
         wait_s = 0.0
-        if level >= 1:
-            level -= 1
+        if level >= cost:
+            level -= cost
         else:
-            wait_s = (1 - level) / self._per_s
+            wait_s = (cost - level) / self._per_s
         self._buckets[key] = (level, now)
         while len(self._buckets) > self._entries:
             self._buckets.popitem(last=False)

@@ -89,7 +89,7 @@ class Asking:
         self.pulse = Pulse(core.loop)
         self.pictures = PictureRoom()
         self._cards = core.cards
-        self._rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
+        self.rates = Allowance(core.policy.rate, core.policy.burst, core.clock)
 
     def prepare(
         self, caller: HttpCaller, target: Target, ask: Ask, request_id: str, repeat_key: str = ""
@@ -103,7 +103,7 @@ class Asking:
         Raises:
             Problem: 400, it cannot be answered as it was asked; 429, the person asks too often.
         """
-        wait_s = 0.0 if caller.key else self._rates.admit(caller.user)
+        wait_s = 0.0 if caller.key else self.rates.admit(caller.user)
         if wait_s:
             text = "You ask too often. Wait a moment and ask again."
             raise problem_of(Code.RATE, text, int(wait_s * 1000) + 1)

@@ -1,19 +1,25 @@
-"""DELETE /api/v1/me, DELETE /api/v1/conversations/<id>: erasing for good, asked for by people.
+"""/api/v1/me, /api/v1/users: who one is, and who others are.
 
-Both answer 202: it is decided, and what is left to do goes on by itself.
+DELETE /api/v1/me and DELETE /api/v1/conversations/<id> erase for good. Both answer 202: it is
+decided, and what is left to do goes on by itself.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from protocol.codes import ConvKind, Role
+from protocol.envelopes import ProfileSet, UserFind, UserGet, Users
+from protocol.rows import User
+from protocol.types import S64, S128, S256, Limit, U
 from server.accounts import not_permitted_to
 from server.auth import Claims
+from server.errors import not_found
 from server.http.callers import HttpCaller
 from server.http.context import address_of
-from server.http.typed import Api, Call
+from server.http.serving import serve
+from server.http.typed import Api, Call, Person
 
 Text = Annotated[str, Meta(max_length=1024)]
 
@@ -30,7 +36,7 @@ class Erasing(Struct):
     erasing: int
 
 
-api = Api("me")
+api = Api("people")
 
 
 @api.route("DELETE", "/api/v1/me", "Erase one's account for good", status=202)
@@ -59,6 +65,55 @@ async def _erase_conversation(call: Call[Claims, None, None]) -> Erasing:
         )
     await core.erasures.erase_conversation(conv)
     return Erasing(conv)
+
+
+class ProfileBody(Struct):
+    """Fields that are missing stay; `persona` 0 takes the choice back."""
+
+    nick: S64 | None = None
+    bio: S256 | None = None
+    avatar: U | None = None
+    persona: U | None = None
+
+
+class FindQuery(Struct):
+    """`q`: how the name or nickname begins."""
+
+    q: S128
+    limit: Limit = 20
+
+
+class People(Struct):
+    users: list[User]
+
+
+@api.route("GET", "/api/v1/me", "Tell who one is")
+async def _get_me(call: Call[Person, None, None]) -> User:
+    return await _one(call, call.who.user)
+
+
+@api.route("PUT", "/api/v1/me", "Change one's profile, or choose a persona")
+async def _change_me(call: Call[Person, None, ProfileBody]) -> User:
+    await serve(call, ProfileSet(0, User(**structs.asdict(call.body))))
+    return await _one(call, call.who.user)
+
+
+@api.route("GET", "/api/v1/users", "Find people by how their names begin")
+async def _find(call: Call[Person, FindQuery, None]) -> People:
+    found: Users = await serve(call, UserFind(0, call.query.q, call.query.limit))
+    return People(found.items)
+
+
+@api.route("GET", r"/api/v1/users/{id:\d{1,16}}", "Tell who somebody is")
+async def _get_user(call: Call[Person, None, None]) -> User:
+    return await _one(call, call.number("user"))
+
+
+async def _one(call: Call[Person, Any, Any], user: int) -> User:
+    found: Users = await serve(call, UserGet(0, [user]))
+    if not found.items:
+        raise not_found("user")
+    return found.items[0]
 
 
 def routes() -> list[web.RouteDef]:

@@ -1,16 +1,24 @@
-"""Personas as character cards: POST a file to make one, GET one's own back."""
+"""/api/v1/personas: list, make, change, remove; as character cards: POST a file, GET it back."""
 
 import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct, structs
 
 from protocol.codes import Code
-from protocol.envelopes import PersonaPush
-from protocol.rows import Persona
+from protocol.envelopes import (
+    PersonaDrop,
+    PersonaGet,
+    PersonaInfo,
+    PersonaList,
+    PersonaPush,
+    PersonaSave,
+)
+from protocol.rows import GenOpt, Persona
+from protocol.types import S32, S64, S128, S2000, S16000, Limit, U
 from server.auth import Claims
 from server.card_errors import CardError
 from server.card_parts import parts_of
@@ -28,7 +36,8 @@ from server.errors import ServiceError, invalid, not_found
 from server.http.avatars import image_type
 from server.http.bodies import read_body
 from server.http.context import HttpParts
-from server.http.typed import Api, Call, Media, Reply
+from server.http.serving import REPEAT_HEADER, repeat_id, serve
+from server.http.typed import Api, Call, Media, Person, Reply
 from server.throttle import Allowance
 from storage.ids import new_id
 from storage.ops import Op
@@ -75,6 +84,8 @@ class CardGate:
 
 GATE: Final = web.AppKey("cards", CardGate)
 api = Api("personas")
+_PATH: Final = "/api/v1/personas"
+_ONE: Final = _PATH + r"/{id:\d{1,16}}"
 
 
 class Imported(Struct):
@@ -198,6 +209,68 @@ async def _export(call: Call[Claims, CardQuery, None]) -> web.Response:
 def _write(row: Persona, text: str | None, picture: bytes | None, kind: str) -> bytes:
     card: Card = edited(parse_card(text), row) if text is not None else card_of(row)
     return card.dump().encode() if kind == "json" else card_picture(card, picture)
+
+
+class PersonaBody(Struct):
+    """In a change, fields that are missing stay. `scope`: 0 for oneself, 1 for the tenant."""
+
+    name: S64 | None = None
+    prompt: S16000 | None = None
+    greeting: S2000 | None = None
+    avatar: U | None = None
+    tags: Annotated[list[S32], Meta(max_length=16)] | None = None
+    opt: GenOpt | None = None
+    scope: U | None = None
+
+
+class ListQuery(Struct):
+    """`scope` 0: one's own, 1: those of the tenant, 2: those that come with the server."""
+
+    scope: U = 0
+    cursor: S128 = ""
+    limit: Limit = 50
+
+
+class PersonaPage(Struct):
+    """`cursor` asks for the next page, "" at the end."""
+
+    personas: list[Persona]
+    cursor: str
+
+
+@api.route("GET", _PATH, "List the personas that one may use")
+async def _list(call: Call[Person, ListQuery, None]) -> PersonaPage:
+    asked = call.query
+    page = await serve(call, PersonaList(0, asked.scope, asked.cursor, asked.limit))
+    return PersonaPage(page.items, page.cursor)
+
+
+@api.route("POST", _PATH, "Make a persona", status=201, headers=REPEAT_HEADER)
+async def _create(call: Call[Person, None, PersonaBody]) -> Persona:
+    return await _save_given(call, Persona(**structs.asdict(call.body)))
+
+
+@api.route("GET", _ONE, "Get a persona")
+async def _get(call: Call[Person, None, None]) -> Persona:
+    found: PersonaInfo = await serve(call, PersonaGet(0, call.number("persona")))
+    return found.p
+
+
+@api.route("PUT", _ONE, "Change one's own persona", errors=(409,))
+async def _change(call: Call[Person, None, PersonaBody]) -> Persona:
+    given = Persona(id=call.number("persona"), **structs.asdict(call.body))
+    return await _save_given(call, given)
+
+
+async def _save_given(call: Call[Person, None, PersonaBody], given: Persona) -> Persona:
+    saved: PersonaInfo = await serve(call, PersonaSave(0, repeat_id(call), given))
+    return saved.p
+
+
+@api.route("DELETE", _ONE, "Remove one's own persona")
+async def _drop(call: Call[Person, None, None]) -> None:
+    """What it said stays readable."""
+    await serve(call, PersonaDrop(0, call.number("persona")))
 
 
 def routes() -> list[web.RouteDef]:

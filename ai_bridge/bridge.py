@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -50,7 +50,7 @@ class Bridge:
     models ask for; `engines` are others than the chat engine, each made around it. With `billing`
     a turn that the budget does not cover is refused. `moderation` looks at what people ask and at
     the answers. `mem0` is what engines share that keep memories at a mem0 server. The bridge closes
-    both.
+    both. `on_end` is called with every turn that has ended, on the loop; it must be quick.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Bridge:
             stream_limit=lambda: int(self._admission.limit),
             is_listed=self._is_listed,
         )
+        self.on_end: Callable[[Turn, Outcome], None] = lambda turn, outcome: None
 
     # --- life --------------------------------------------------------------------------------
 
@@ -303,6 +304,11 @@ class Bridge:
         kept = self._kept.get(turn_id)
         return kept[1] if kept is not None else None
 
+    def turns(self) -> Iterator[tuple[Turn, str, str]]:
+        """Yield what waits and runs, each with the provider and model that it asks ("" before)."""
+        for run in self._runs.values():
+            yield run.turn, run.provider, run.model
+
     def refused(self, text: str) -> bool:
         """Tell whether moderation refused this question: no model may read it, for any purpose."""
         return self.moderation is not None and self.moderation.refused(text)
@@ -489,6 +495,7 @@ class Bridge:
         engine = job.engine if job is not None else NO_ENGINE
         self.stats.note(outcome, engine, run.estimates)
         self._log_end(turn, outcome, engine)
+        self.on_end(turn, outcome)
         # Kept for its answer; what was asked would weigh ten times as much.
         turn.request = structs.replace(
             turn.request, history=(), memories=(), summary="", caller_tools=None

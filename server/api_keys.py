@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 PREFIX: Final = "pk_"
-SCOPES: Final = ("exchange", "metrics", "chat", "models", "engines")
+SCOPES: Final = ("exchange", "metrics", "chat", "models", "engines", "dashboard", "operator")
 """`exchange`: sign in as any user of the tenant; `metrics`: read the figures; `chat`: have the
 personas of the tenant answer over HTTP; `models`: also the providers' models without a persona;
-`engines`: see and switch which engine answers in the tenant."""
+`engines`: see and switch which engine answers in the tenant; `dashboard`: see the figures over
+time, and the answers of the tenant, and cancel them; `operator`: with `dashboard`, the answers of
+all tenants."""
 _RANDOM_BYTES: Final = 32
 _MAX_KEY_CHARS: Final = 128
 _TOUCH_MS: Final = 3_600_000

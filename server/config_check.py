@@ -46,6 +46,7 @@ def check(config: Config) -> list[Problem]:
         *_check_keys(config),
         *_check_providers(config),
         *_check_moderation(config),
+        *_check_alerts(config),
     ]
     return sorted(problems, key=lambda problem: not problem.fatal)
 
@@ -303,6 +304,21 @@ def _check_moderation(config: Config) -> list[Problem]:
         text = "nothing is checked: name input, output or both"
         found.append(Problem(f"{where}.stages", text, False))
     return found
+
+
+def _check_alerts(config: Config) -> list[Problem]:
+    alerts = config.metrics.alerts
+    if not alerts:
+        return []
+    from server.alerts import check_rule
+
+    twice = _repeated([rule.name for rule in alerts])
+    found = [Problem("metrics.alerts", f"two rules are called {name!r}") for name in twice]
+    return found + [
+        Problem(f"metrics.alerts[{rule.name}]", complaint)
+        for rule in alerts
+        if (complaint := check_rule(rule))
+    ]
 
 
 def _check_quirks(where: str, given: dict[str, str | int | float | bool]) -> list[Problem]:

@@ -7,6 +7,7 @@ from msgspec import NODEFAULT, structs
 
 from server.config import show
 from server.config_sections import (
+    AlertConfig,
     EmbeddingsConfig,
     KeyConfig,
     McpConfig,
@@ -62,6 +63,7 @@ _TABLES: Final = {
     "ai.embeddings": ("[ai.embeddings]", EmbeddingsConfig),
     "ai.mcp": ("[[ai.mcp]]", McpConfig),
     "ai.tool_lists": ("[[ai.tool_lists]]", ToolListConfig),
+    "metrics.alerts": ("[[metrics.alerts]]", AlertConfig),
 }
 
 

@@ -702,12 +702,39 @@ class LogConfig(Section, frozen=True):
     rotate_keep: Annotated[int, Meta(ge=1, le=100, description="Old files that are kept.")] = 5
 
 
+class AlertConfig(Section, frozen=True):
+    """A rule: a figure that stays above or below a bound is told to a webhook."""
+
+    name: Annotated[
+        str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="Name, told with the alert.")
+    ]
+    figure: Annotated[
+        str, _about("What is looked at once a second, such as `p95_ms`: docs/operations.md.")
+    ]
+    above: Annotated[float | None, _about("Alert above this. Needed, unless `below` is.")] = None
+    below: Annotated[float | None, _about("Alert below this.")] = None
+    seconds: Annotated[
+        int,
+        Meta(ge=0, le=86_400, description="For so long before it is told, and before it is over."),
+    ] = 60
+    webhook: Annotated[
+        Secret, _about("Address that is told, by POST. Empty: only shown and counted.")
+    ] = field(default_factory=Secret)
+    allow_private: Annotated[
+        bool, _about("It may be on this machine or in a private network, and without TLS.")
+    ] = False
+
+
 class MetricsConfig(Section, frozen=True):
-    """Who may read the figures."""
+    """Who may read the figures, and what is made known of them."""
 
     public: Annotated[
         bool, _about("`/metrics` needs no key. From the machine itself it never does.")
     ] = False
+    alerts: Annotated[
+        list[AlertConfig],
+        Meta(max_length=50, description="Rules whose breach is told to a webhook."),
+    ] = field(default_factory=list)
 
 
 class Config(Section, frozen=True):

@@ -83,6 +83,9 @@ class PendingMessage(Append):
                 self._acknowledge()
                 self._tell()
         finally:
+            if self._session is not None:
+                core = self._core
+                core.stats.request_seconds.note(core.loop.time() - self.queued_at)
             self._sender.free_slot()
 
     def _acknowledge(self) -> None:

@@ -206,6 +206,7 @@ class LoopLag:
 
     Attributes:
         recent_ms: the worst of the last half second, fading.
+        worst_ms: the worst since the sampler looked, which sets it back.
         counts, total_s: the histogram since the start, see `LAG_BOUNDS_S`.
     """
 
@@ -215,6 +216,7 @@ class LoopLag:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = 0.0
         self.recent_ms = 0.0
+        self.worst_ms = 0.0
         self.counts = [0] * (len(LAG_BOUNDS_S) + 1)
         self.total_s = 0.0
 
@@ -233,6 +235,7 @@ class LoopLag:
         """Count one measurement."""
         lag_s = max(0.0, lag_s)
         self.recent_ms = max(lag_s * 1000, self.recent_ms * _LAG_FADE)
+        self.worst_ms = max(self.worst_ms, self.recent_ms)
         self.total_s += lag_s
         for index, bound in enumerate(LAG_BOUNDS_S):
             if lag_s <= bound:

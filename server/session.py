@@ -401,6 +401,8 @@ class Session:
 
     async def serve(self, rid: int, work: Awaitable[Reply | None]) -> None:
         """Await a handler's work and send its reply or its error."""
+        core = self._core
+        began = core.loop.time()
         try:
             reply = await work
         except Exception as exc:
@@ -409,6 +411,7 @@ class Session:
             if reply is not None:
                 self.reply(reply)
         finally:
+            core.stats.request_seconds.note(core.loop.time() - began)
             self.free_slot()
 
     # frames out

@@ -7,7 +7,7 @@ then: `server.checkpoints`). What a dead process left behind is finished by the 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -162,6 +162,9 @@ class Turns:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def __iter__(self) -> Iterator[Running]:
+        return iter(self._running.values())
 
     def new(
         self,

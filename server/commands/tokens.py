@@ -62,7 +62,10 @@ def add_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may do: exchange, metrics, chat, models, engines. Repeat it."),
+        typer.Option(
+            help="What it may do: exchange, metrics, chat, models, engines, dashboard, operator. "
+            "Repeat it."
+        ),
     ] = None,
     tenant: TenantSlug = "default",
 ) -> None:

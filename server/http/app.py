@@ -11,6 +11,8 @@ from server.http import (
     avatars,
     chat_routes,
     conversation_routes,
+    dashboard,
+    dashboard_routes,
     engine_routes,
     health,
     me_routes,
@@ -59,6 +61,7 @@ _SUBJECTS: Final = (
     usage_routes,
     speech_routes,
     test_page,
+    dashboard_routes,
     openapi,
 )
 
@@ -119,7 +122,10 @@ def build_application(parts: HttpParts) -> web.Application:
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     openai_routes.install(app, parts)
     static.install(app)
-    app[health.METRICS] = build_metrics(parts, app[openai_routes.ASKING].figures)
+    dashboard.install(app, parts)
+    app[health.METRICS] = build_metrics(
+        parts, app[openai_routes.ASKING].figures, app[dashboard.DASHBOARD].figures
+    )
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in _SUBJECTS:
         app.router.add_routes(subject.routes())

@@ -20,6 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _is_sane_id: Final = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
 _QUIET: Final = ("/health", "/health/live", "/health/ready", "/metrics")
+_WAITS_FOR_A_MODEL: Final = ("/v1/chat/completions", "/api/v1/chat", "/v1/audio/transcriptions")
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
 _HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Conversation-ID, X-Request-ID"
@@ -60,7 +61,9 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.perf_counter()
     try:
         response = await _answer(request, handler, request_id)
-        _log_request(request, response.status, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        _count(request, response, seconds)
+        _log_request(request, response.status, seconds)
         return response
     finally:
         REQUEST_ID.reset(token)
@@ -90,6 +93,14 @@ _HSTS: Final = web.AppKey("hsts", bool)
 def set_hsts(app: web.Application, on: bool) -> None:
     """Tell browsers to come by TLS only; when the server itself speaks TLS."""
     app[_HSTS] = on
+
+
+def _count(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+    stats = parts_of(request).core.stats
+    stats.http_failed += response.status >= 500
+    streamed = response.status == 101 or response.content_type == "text/event-stream"
+    if not streamed and route_of(request) not in _WAITS_FOR_A_MODEL:
+        stats.http_seconds.note(seconds)
 
 
 def route_of(request: web.Request) -> str:

@@ -156,7 +156,8 @@ export class Reader {
     else throw new MsgpackError("expected a binary");
     const from = this.#take(size);
     if (size !== length) throw new MsgpackError(`expected ${length} bytes`);
-    return this.#bytes.slice(from, from + size);
+    // Not `slice`: that of Node's Buffer is a view.
+    return new Uint8Array(this.#bytes.subarray(from, from + size));
   }
 
   /** Step over one value of any kind. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { ProtocolError, decode, decodeClient, decodeClientJson, encode, encodeJson, peek } from "../codec.js";
@@ -204,5 +205,14 @@ test("every request has a reply that a server may send", () => {
     const isRequest = entry.from === "C" && entry.fields.startsWith("rid:Rid");
     assert.equal(isRequest, entry.reply !== undefined, name);
     if (isRequest) assert.equal(MESSAGES[entry.reply].from, "S", name);
+  }
+});
+
+test("the declarations name what the modules export", async () => {
+  for (const name of ["codec", "frames", "json", "messages", "msgpack"]) {
+    const text = readFileSync(new URL(`../${name}.d.ts`, import.meta.url), "utf8");
+    const declared = text.matchAll(/^export (?:declare (?:const|function|class) (\w+)|\{ (\w+) \})/gm);
+    const names = [...declared].map(([, own, passedOn]) => own ?? passedOn).sort();
+    assert.deepEqual(names, Object.keys(await import(`../${name}.js`)).sort(), name);
   }
 });

@@ -197,7 +197,8 @@ class Ring:
     def add(self, point: Point) -> None:
         """Keep one more."""
         at = self.added % self.capacity * self._width
-        self._numbers[at : at + self._width] = array("d", point)
+        # Rounded once here: a whole ring is read at a time.
+        self._numbers[at : at + self._width] = array("d", [round(value, 3) for value in point])
         self.added += 1
 
     def last(self, count: int) -> list[list[float]]:
@@ -207,7 +208,7 @@ class Ring:
 
     def _row(self, number: int) -> list[float]:
         at = number % self.capacity * self._width
-        return [round(value, 3) for value in self._numbers[at : at + self._width]]
+        return self._numbers[at : at + self._width].tolist()
 
 
 class _Fold:
@@ -465,11 +466,13 @@ def _levels(core: "Core", lag: LoopLag) -> Levels:
 def request_figures(core: "Core") -> Iterator[Figure | Spread]:
     """Yield the times of requests, for the metrics page."""
     stats = core.stats
-    for name, about, seconds in (
-        ("request_seconds", "Requests on sockets.", stats.request_seconds),
-        ("http_seconds", "HTTP requests, but for a model's answers.", stats.http_seconds),
-    ):
-        yield Spread(name, about, seconds.bounds, seconds.counts, seconds.total)
+    on_sockets, over_http = stats.request_seconds, stats.http_seconds
+    bounds = REQUEST_BOUNDS_S
+    about = "HTTP requests, but for a model's answers."
+    yield Spread(
+        "request_seconds", "Requests on sockets.", bounds, on_sockets.counts, on_sockets.total
+    )
+    yield Spread("http_seconds", about, bounds, over_http.counts, over_http.total)
     yield Figure("counter", "http_failed", "HTTP answers of 500 and more.", stats.http_failed)
     found = {"found": core.directory.hits, "missed": core.directory.misses}
     yield Figure("counter", "conversation_lookups", "In memory, or not.", found, "end")

@@ -266,9 +266,11 @@ def figures() -> frozenset[str]:
     names = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.M))
     # These need a whole server to be read.
     modules = ("talk_figures", "engines", "tool_figures", "speech", "embedder", "usage_sums")
-    for module in (*modules, "mem0_erasures", "http/asking"):
+    dashboard = ("sampler", "alerts", "http/dashboard")
+    for module in (*modules, *dashboard, "mem0_erasures", "http/asking"):
         text = (ROOT / "server" / f"{module}.py").read_text()
-        names |= {f"parlance_{name}" for name in re.findall(r'Figure\(\s*"\w+", "(\w+)"', text)}
+        found = re.findall(r'(?:Figure\(\s*"\w+", |Spread\(\s*)"(\w+)"', text)
+        names |= {f"parlance_{name}" for name in found}
     return frozenset(names | {f"{name}_total" for name in names})
 
 

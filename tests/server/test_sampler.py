@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome, PersonaSpec, TurnRequest, Usage, UsageSource
-from protocol.codes import Code, EndReason
+from protocol.codes import Code, ConvKind, EndReason
+from protocol.envelopes import History, StreamEnd
+from server.metrics import LoopLag
 from server.sampler import (
     EVERY_S,
     RECENT,
@@ -20,8 +23,14 @@ from server.sampler import (
     Sampler,
     Totals,
     quantile_s,
+    read_process,
+    running_turns,
 )
 from server.stats import REQUEST_BOUNDS_S
+from server.turn_requests import Wish
+from tests.server.harness import serving
+from tests.server.test_streams import ask, talk
+from tests.support.eventually import eventually
 
 NONE = (0,) * (len(REQUEST_BOUNDS_S) + 1)
 WIDTH = len(Point._fields)
@@ -219,3 +228,59 @@ def test_what_was_missed_while_the_loop_stood_still_is_not_made_up_for() -> None
     assert dues == [51.0, 52.0, 53.0, 57.0]
     assert process.sampler.looks == 4
     assert timers.due[0][0] - timers.now == EVERY_S
+
+
+# in a server
+
+
+async def test_messages_and_what_is_read_are_timed_over_sockets(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann, ben = await server.people("ann ben")
+        peer = await server.connect(ann)
+        conv = (await peer.create(ConvKind.DIRECT, ben)).row.id or 0
+        await server.idle()
+        read = read_process(server.core, LoopLag())
+        before = read()
+        for _ in range(3):
+            await peer.send_text(conv)
+        await peer.ask(History, conv, 0, True, 10)
+        await server.idle()
+        after = read()
+        assert after.totals.requests - before.totals.requests == 4
+        assert after.totals.messages - before.totals.messages == 3
+        assert sum(after.counts) == after.totals.requests
+        assert after.levels.connections == after.levels.sessions == 1
+
+
+def test_the_worst_lag_since_the_last_look_is_told_also_when_it_was_early() -> None:
+    lag = LoopLag()
+    lag.note(0.4)
+    for _ in range(19):
+        lag.note(0.0)
+    assert lag.recent_ms < 10
+    assert lag.worst_ms == 400
+
+
+async def test_an_answer_whose_talk_is_still_being_read_is_listed_and_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        core, go_on = server.core, asyncio.Event()
+        build = core.turns._requests.build
+
+        async def slow(wish: Wish) -> TurnRequest:
+            await go_on.wait()
+            return await build(wish)
+
+        monkeypatch.setattr(core.turns._requests, "build", slow)
+        ann, peer, conv = await talk(server)
+        sid = await ask(peer, conv)
+        await eventually(lambda: len(core.turns) == 1)
+        (running,) = running_turns(core)
+        assert (running.sid, running.state, running.conv) == (sid, "preparing", conv)
+        assert (running.user, running.tenant, running.persona_name) == (ann.id, 1, "Ada")
+        core.turns.cancel(sid)
+        go_on.set()
+        end = await peer.expect(StreamEnd)
+        assert end.reason == EndReason.CANCELLED
+        assert list(running_turns(core)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.provider.server import ScriptedProvider
 from protocol.codes import WEBSOCKET_CLOSE_BASE, Code
+from protocol.handshake import build_request, make_key
 from server.http import dashboard as dashboards
 from server.http import dashboard_routes
 from server.http.dashboard import DASHBOARD, MAX_VIEWERS, Dashboard, Viewer
@@ -324,6 +326,28 @@ async def test_a_slow_viewer_misses_frames_holds_none_and_is_dropped_in_the_end(
             assert desk.board.skipped == 5 + dashboards.STALLED
         for _ in range(7 + dashboards.STALLED + 5):
             assert (await quick.receive_json(timeout=5))["type"] == "realtime"
+
+
+async def test_a_viewer_that_reads_nothing_does_not_hold_up_the_others(desk: Desk) -> None:
+    request = build_request(f"127.0.0.1:{desk.site.port}", WATCH, make_key())
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", desk.site.port))
+    key = f"X-API-Key: {desk.key}\r\n\r\n".encode()
+    await loop.sock_sendall(sock, request.removesuffix(b"\r\n") + key)
+    await eventually(lambda: len(desk.board.viewers) == 1)
+    async with desk.viewer() as quick:
+        await quick.receive_json(timeout=5)
+        looks = 0
+        while not desk.board.skipped:
+            desk.look()
+            looks += 1
+            assert looks < 2000
+            assert (await quick.receive_json(timeout=5))["type"] == "realtime"
+    sock.close()
+    await eventually(lambda: not desk.board.viewers)
 
 
 async def test_history_has_three_steps_and_is_made_once_for_each_point(desk: Desk) -> None:

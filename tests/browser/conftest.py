@@ -1,0 +1,133 @@
+"""A real browser: the Chromium of the system, driven by Playwright. Nothing is downloaded.
+
+PARLANCE_TEST_CHROMIUM   the program to use, instead of the one found on the PATH
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from server.http import static
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, Route
+
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+_FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
+EMPTY_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Test</title>
+<link rel="icon" href="data:,"></head>
+<body><main id="root"></main></body></html>
+"""
+
+
+def find_chromium() -> str:
+    """Return the path of a Chromium; "" when there is none."""
+    chosen = os.environ.get("PARLANCE_TEST_CHROMIUM")
+    names = [chosen] if chosen else _PROGRAMS
+    return next((path for name in names if (path := shutil.which(name))), "")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests; each opens pages of its own."""
+    try:
+        from playwright.async_api import async_playwright
+    except ImportError:
+        pytest.skip("BROWSER MISSING: `make test` installs the package playwright")
+    program = find_chromium()
+    if not program:
+        pytest.skip("BROWSER MISSING: install chromium (on Debian: apt install chromium)")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def site() -> AsyncIterator[str]:
+    """The address of a server that hands out the app's files, and an empty page at /empty."""
+
+    async def empty(request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": static.page_policy(request)}
+        return web.Response(text=EMPTY_PAGE, content_type="text/html", headers=headers)
+
+    app = web.Application()
+    static.install(app)
+    app.router.add_get("/empty", empty)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+class Ground:
+    """An empty page under the app's own policy, and all that happens on it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.requests: list[str] = []
+        self.trouble: list[str] = []
+        """Errors, dialogs, windows that opened, and what the policy had to stop."""
+
+    async def watch(self) -> None:
+        """Note from now on what the page asks for and what goes wrong."""
+        page = self.page
+        page.on("request", self._note_request)
+        page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        page.on("popup", lambda _: self.trouble.append("a window opened"))
+        page.on("dialog", self._dismiss)
+        page.on("console", self._note_message)
+        await page.route(lambda url: not url.startswith(self.url), self._stop)
+
+    async def clear(self) -> None:
+        """Load the empty page, and forget what was before."""
+        await self.page.goto(f"{self.url}/empty")
+        self.requests.clear()
+        self.trouble.clear()
+
+    def _note_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.trouble.append(message.text)
+
+    async def _stop(self, route: Route) -> None:
+        self.trouble.append(f"asked for {route.request.url}")
+        await route.abort()
+
+    async def _dismiss(self, dialog: Dialog) -> None:
+        self.trouble.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    @property
+    def foreign(self) -> list[str]:
+        """What was asked for and is no file of the app."""
+        allowed = (f"{self.url}/app/", f"{self.url}/vendor/", f"{self.url}/empty")
+        return [url for url in self.requests if not url.startswith((*allowed, "data:"))]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _only_ground(browser: Browser, site: str) -> AsyncIterator[Ground]:
+    context = await browser.new_context(viewport={"width": 800, "height": 600})
+    ground = Ground(await context.new_page(), site)
+    await ground.watch()
+    yield ground
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ground(_only_ground: Ground) -> Ground:
+    """An empty page, loaded anew; the window is the same for all tests, which is faster."""
+    await _only_ground.clear()
+    return _only_ground

@@ -1,0 +1,259 @@
+/**
+ * What outlives a client: its device id, the messages not yet acknowledged, and sign-in tokens.
+ *
+ * A state has `durable` (false: `save` needs not be waited for before a message is sent) and the
+ * async methods `load() -> Saved`, `save(Saved)` and `close()`, where Saved is
+ * {device: Uint8Array(16), unsent: [{conv, cid, kind, text, x, created}]}.
+ */
+
+import { StateInUse } from './events.js';
+import { fromHex, toHex } from './outbox.js';
+
+const DEVICE_BYTES = 16;
+const SLOTS = 8;
+
+function fresh() {
+  return { device: crypto.getRandomValues(new Uint8Array(DEVICE_BYTES)), unsent: [] };
+}
+
+/** Return the text that `decodeSaved` understands. */
+export function encodeSaved({ device, unsent }) {
+  const rows = unsent.map((item) => ({ ...item, cid: toHex(item.cid) }));
+  return JSON.stringify({ device: toHex(device), unsent: rows });
+}
+
+/** Return what was saved, or null if the text is not such a state. */
+export function decodeSaved(text) {
+  try {
+    const { device, unsent } = JSON.parse(text);
+    const saved = {
+      device: fromHex(device),
+      unsent: unsent.map((item) => ({ ...item, cid: fromHex(item.cid) })),
+    };
+    return saved.device.length === DEVICE_BYTES ? saved : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Nothing outlives the process; every start is a new device. */
+export class MemoryState {
+  durable = false;
+  #saved = fresh();
+
+  async load() {
+    return this.#saved;
+  }
+
+  async save(saved) {
+    this.#saved = saved;
+  }
+
+  async close() {}
+}
+
+/**
+ * For browsers: everything in `localStorage`, so that a reload loses nothing.
+ *
+ * Two tabs must not share a device id, or the server lets only one of them stay. So each tab takes
+ * the first free of 8 slots (as many devices as a user may have) and holds it by a Web Lock; the
+ * next tab that takes the slot sends what the last one left. Where there are no locks (pages
+ * that are not served by HTTPS or from this machine) the slot belongs to the tab by
+ * `sessionStorage`, and a duplicated tab replaces the one it was made from.
+ */
+export class WebState {
+  durable = true;
+  #name;
+  #key = '';
+  #release = () => {};
+  #places;
+
+  /** `places`: {localStorage, sessionStorage, locks}, those of the browser if it is left out. */
+  constructor(name = 'parlance', places = undefined) {
+    this.#name = name;
+    this.#places = places ?? {
+      localStorage: globalThis.localStorage,
+      sessionStorage: globalThis.sessionStorage,
+      locks: globalThis.navigator?.locks,
+    };
+  }
+
+  async load() {
+    this.#key = await this.#claim();
+    const saved = decodeSaved(this.#places.localStorage.getItem(this.#key)) ?? fresh();
+    await this.save(saved);
+    return saved;
+  }
+
+  async save(saved) {
+    this.#places.localStorage.setItem(this.#key, encodeSaved(saved));
+  }
+
+  async close() {
+    this.#release();
+  }
+
+  async #claim() {
+    const { locks, sessionStorage } = this.#places;
+    if (!locks) {
+      const mine = `${this.#name}.slot`;
+      const own = sessionStorage.getItem(mine) ?? toHex(fresh().device.subarray(0, 4));
+      sessionStorage.setItem(mine, own);
+      return `${this.#name}.state.${own}`;
+    }
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const key = `${this.#name}.state.${slot}`;
+      if (await this.#hold(locks, key)) return key;
+    }
+    throw new StateInUse(`${SLOTS} tabs are open already: close one and reload this page`);
+  }
+
+  #hold(locks, key) {
+    return new Promise((resolve, reject) => {
+      const taken = (lock) => {
+        resolve(lock !== null);
+        if (lock === null) return undefined;
+        return new Promise((release) => {
+          this.#release = release;
+        });
+      };
+      locks.request(key, { ifAvailable: true }, taken).catch(reject);
+    });
+  }
+}
+
+/**
+ * For Node: one file, replaced whole on every change and readable by its owner only.
+ *
+ * A message is on disk before it is sent for the first time, so a process that dies between "send"
+ * and the acknowledgement sends it again at its next start, under the same cid. A file that
+ * cannot be read is set aside and begun anew. Beside it lies `PATH.lock`, with the process that
+ * uses it; one whose process has ended is taken over.
+ */
+export class FileState {
+  durable = true;
+  #path;
+  #held = false;
+
+  constructor(path) {
+    this.#path = path;
+  }
+
+  /** @throws {StateInUse} another process holds the file */
+  async load() {
+    const { mkdir, readFile, rename } = await import('node:fs/promises');
+    const { dirname } = await import('node:path');
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+    await this.#lock();
+    const text = await readFile(this.#path, 'utf8').catch(absent);
+    const found = text === null ? null : decodeSaved(text);
+    if (found !== null) return found;
+    if (text !== null) await rename(this.#path, `${this.#path}.broken`);
+    const saved = fresh();
+    await this.save(saved);
+    return saved;
+  }
+
+  async save(saved) {
+    const { open, rename } = await import('node:fs/promises');
+    const next = `${this.#path}.new`;
+    const file = await open(next, 'w', 0o600);
+    try {
+      await file.writeFile(encodeSaved(saved));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(next, this.#path);
+  }
+
+  async close() {
+    if (!this.#held) return;
+    this.#held = false;
+    const { rm } = await import('node:fs/promises');
+    await rm(`${this.#path}.lock`, { force: true });
+  }
+
+  async #lock() {
+    const { readFile, rm, writeFile } = await import('node:fs/promises');
+    const path = `${this.#path}.lock`;
+    for (let attempt = 0; attempt < 2; attempt++) {
+      try {
+        await writeFile(path, String(process.pid), { flag: 'wx', mode: 0o600 });
+        this.#held = true;
+        return;
+      } catch (error) {
+        if (error.code !== 'EEXIST') throw error;
+      }
+      const owner = Number(await readFile(path, 'utf8').catch(absent));
+      if (isRunning(owner)) break;
+      await rm(path, { force: true });
+    }
+    throw new StateInUse(`${this.#path} is used by another running client`);
+  }
+}
+
+function absent(error) {
+  if (error.code === 'ENOENT') return null;
+  throw error;
+}
+
+function isRunning(pid) {
+  if (!Number.isSafeInteger(pid) || pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+/** Tokens of an `Account` in memory. */
+export class MemoryTokens {
+  #tokens = null;
+
+  load() {
+    return this.#tokens;
+  }
+
+  save(tokens) {
+    this.#tokens = tokens;
+  }
+
+  exclusive(work) {
+    return work();
+  }
+}
+
+/** Tokens of an `Account` in `localStorage`, shared by the tabs of a browser. */
+export class WebTokens {
+  #key;
+  #places;
+
+  constructor(name = 'parlance', places = undefined) {
+    this.#key = `${name}.tokens`;
+    this.#places = places ?? {
+      localStorage: globalThis.localStorage,
+      locks: globalThis.navigator?.locks,
+    };
+  }
+
+  load() {
+    try {
+      return JSON.parse(this.#places.localStorage.getItem(this.#key));
+    } catch {
+      return null;
+    }
+  }
+
+  save(tokens) {
+    if (tokens === null) this.#places.localStorage.removeItem(this.#key);
+    else this.#places.localStorage.setItem(this.#key, JSON.stringify(tokens));
+  }
+
+  /** Run `work` while no other tab does: a refresh token is good for one answer. */
+  exclusive(work) {
+    const { locks } = this.#places;
+    return locks ? locks.request(this.#key, work) : work();
+  }
+}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from protocol.codec import JSON, MSGPACK
+from protocol.codec import MSGPACK
 from protocol.envelopes import Frame
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ class Encoded:
         encodes: how often any frame was encoded for a fan-out (a counter for tests and metrics).
     """
 
-    __slots__ = ("_binary", "_frame", "_text")
+    __slots__ = ("_binary", "_frame", "_texts")
     encodes = 0
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._binary: bytes | None = None
-        self._text: bytes | None = None
+        self._texts: dict[str, bytes] | None = None
 
     def bytes_for(self, session: "Session") -> bytes:
         """Return the wire bytes in the encoding of this session."""
@@ -32,10 +32,14 @@ class Encoded:
                 Encoded.encodes += 1
                 self._binary = MSGPACK.encode(self._frame)
             return self._binary
-        if self._text is None:
+        codec = session.codec  # all of one name encode alike
+        if self._texts is None:
+            self._texts = {}
+        text = self._texts.get(codec.name)
+        if text is None:
             Encoded.encodes += 1
-            self._text = JSON.encode(self._frame)
-        return self._text
+            text = self._texts[codec.name] = codec.encode(self._frame)
+        return text
 
 
 class Hub:

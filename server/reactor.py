@@ -9,6 +9,8 @@ from protocol.frames import FIRST_BYTE
 from protocol.http_head import HttpError
 from server.config_check import is_loopback
 from server.connection import TcpConnection
+from server.json_door import JsonDoorWebSocket
+from server.json_door_services import JsonDoor
 from server.tls import RELOAD_S, TLS_FIRST_BYTE, Certificate, TlsPort
 from server.websocket import EchoWebSocket, PwpWebSocket
 
@@ -29,6 +31,7 @@ _INSIDE: Final = 2
 _WS: Final = b"GET /ws"
 _BUSY: Final = HttpError(503, "too many connections", ("Retry-After", "1"))
 _WS_ECHO: Final = b"GET /ws/echo"
+_WS_USER: Final = b"GET /ws/"
 
 
 class Doorman(asyncio.Protocol):
@@ -41,6 +44,7 @@ class Doorman(asyncio.Protocol):
         "_address",
         "_core",
         "_done",
+        "_door",
         "_due",
         "_held",
         "_hello_due",
@@ -49,8 +53,9 @@ class Doorman(asyncio.Protocol):
         "_transport",
     )
 
-    def __init__(self, core: "Core", tls: TlsPort) -> None:
+    def __init__(self, core: "Core", tls: TlsPort, door: JsonDoor) -> None:
         self._core = core
+        self._door = door
         self._tls = tls
         self._tls_state = _CLEAR
         self._transport: asyncio.Transport | None = None
@@ -124,13 +129,18 @@ class Doorman(asyncio.Protocol):
 
     def _choose_http(self, data: bytes) -> None:
         core = self._core
-        wanted = _WS_ECHO if core.config.websocket.echo else _WS
+        wanted = _WS_ECHO if core.config.websocket.echo else _WS_USER
         if len(data) <= len(wanted) and wanted.startswith(data):
             self._held = data
         elif _asks_for(data, _WS):
             self._hand_over(
                 PwpWebSocket(core, self._require(), self._address, self._hello_due), data
             )
+        elif data.startswith(_WS_USER) and data[len(_WS_USER) :][:1].isdigit():
+            door = JsonDoorWebSocket(
+                core, self._require(), self._address, self._hello_due, self._door
+            )
+            self._hand_over(door, data)
         elif core.config.websocket.echo and _asks_for(data, _WS_ECHO):
             self._hand_over(
                 EchoWebSocket(core, self._require(), self._address, self._hello_due), data
@@ -219,6 +229,7 @@ async def listen(core: "Core", listener: socket.socket) -> asyncio.Server:
     if certificate is not None:
         core.wheel.add(certificate, core.clock() + RELOAD_S)
     tls = TlsPort(certificate, server.allow_cleartext or is_loopback(server.host))
+    door = JsonDoor(core)
     return await core.loop.create_server(
-        lambda: Doorman(core, tls), sock=listener, backlog=server.backlog
+        lambda: Doorman(core, tls, door), sock=listener, backlog=server.backlog
     )

@@ -78,6 +78,8 @@ class Session:
         lang: the language its interface has, as a tag like "zh-CN".
         watched: conversations whose passing events and AI text it wants.
         caps: negotiated capability bits.
+        only_user: nobody else may sign in here; 0 for no such rule.
+        whole_answers: an answer is sent once more, whole, when it has ended.
         last_rx: loop time of the last bytes from the peer.
         inflight: requests whose work has not ended.
 
@@ -111,6 +113,7 @@ class Session:
         "inflight",
         "lang",
         "last_rx",
+        "only_user",
         "outbox",
         "state",
         "stranger",
@@ -118,6 +121,7 @@ class Session:
         "typing_at",
         "user",
         "watched",
+        "whole_answers",
     )
 
     def __init__(
@@ -141,6 +145,8 @@ class Session:
         self.lang = ""
         self.caps = 0
         self.watched: tuple[int, ...] = ()
+        self.only_user = 0
+        self.whole_answers = False
         self.heartbeat_s = core.policy.heartbeat_s
         self.expires = 0.0
         self.last_rx = now

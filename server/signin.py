@@ -52,6 +52,8 @@ async def sign_in(core: "Core", session: "Session", hello: Hello) -> None:
 
 async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginState:
     claims = core.verify(hello.method, hello.secret)
+    if session.only_user not in (0, claims.user):
+        raise ProtocolError("token of somebody else", Code.BAD_CREDENTIALS)
     if not core.user_sign_ins.allow(claims.user):
         raise ProtocolError("too many sign-ins", Code.RATE)
     known = await _check(core, claims, hello.device)

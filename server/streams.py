@@ -183,7 +183,10 @@ class Streams:
                 stream.offsets.pop(session, None)
 
     def end(self, stream: Stream) -> list["Session"]:
-        """Send the rest, forget the stream, and return the sessions that have its whole answer."""
+        """Send the rest, forget the stream, and return the sessions that have its whole answer.
+
+        Those that want it whole at the end are left out.
+        """
         if stream.turn is not None:
             self._send(stream)
         total = stream.size(StreamPart.ANSWER)
@@ -195,7 +198,11 @@ class Streams:
             siblings.remove(stream)
         if not siblings:
             self._by_conv.pop(stream.conv, None)
-        return [s for s, off in stream.offsets.items() if off[StreamPart.ANSWER] == total]
+        return [
+            s
+            for s, off in stream.offsets.items()
+            if off[StreamPart.ANSWER] == total and not s.whole_answers
+        ]
 
     def behind(self) -> int:
         """Return how many watchers have text to come that their connections do not take."""
@@ -242,7 +249,7 @@ class Streams:
             return False
         behind = False
         sizes = turn.sizes()
-        encoded: dict[tuple[int, int, bool], tuple[bytes, int]] = {}
+        encoded: dict[tuple[int, int, str], tuple[bytes, int]] = {}
         for session in self._core.hub.watchers_of(stream.conv):
             if not session.caps & _AI_DELTAS:
                 continue
@@ -257,7 +264,7 @@ class Streams:
             for part, size in enumerate(sizes):
                 until = min(size, offsets[part] + TICK_BYTES)
                 while offsets[part] < until:
-                    key = (part, offsets[part], session.codec.is_text)
+                    key = (part, offsets[part], session.codec.name)
                     made = encoded.get(key)
                     if made is None:
                         made = encoded[key] = self._encode(stream, turn, part, key[1], session)

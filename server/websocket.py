@@ -206,7 +206,7 @@ class PwpWebSocket(WebSocketConnection):
     def data_received(self, data: bytes) -> None:
         """Read the upgrade, then frames."""
         decoder, session = self._decoder, self._session
-        if decoder is None or session is None or session.codec is JSON or self._closing:
+        if decoder is None or session is None or session.codec.is_text or self._closing:
             super().data_received(data)
             return
         payload = decoder.lone_frame(data)
@@ -225,7 +225,7 @@ class PwpWebSocket(WebSocketConnection):
             return
         payloads: list[bytes] = []
         error: FrameError | None = None
-        data_opcode = TEXT if session.codec is JSON else BINARY
+        data_opcode = TEXT if session.codec.is_text else BINARY
         for opcode, payload in events:
             if opcode == data_opcode:
                 error = self._cut(session, payload, payloads)
@@ -241,7 +241,7 @@ class PwpWebSocket(WebSocketConnection):
 
     def _cut(self, session: Session, message: bytes, payloads: list[bytes]) -> FrameError | None:
         limit = self._core.policy.frame_bytes if session.user else BEFORE_WELCOME_BYTES
-        if session.codec is JSON:
+        if session.codec.is_text:
             if len(message) > limit:
                 return FrameError("frame too large", Code.TOO_LARGE)
             payloads.append(message)

@@ -23,11 +23,12 @@ let client;
 const posted = [];
 /** What arrived of each answer, put together from the events alone. */
 const streamed = new Map();
+const faults = [];
 
 function follow({ type, sid, off, text, part }) {
   if (type !== 'streamText' || part !== StreamPart.ANSWER) return;
   const held = streamed.get(sid) ?? '';
-  if (Buffer.byteLength(held) !== off) throw new Error(`text at ${off} twice or with a hole`);
+  if (Buffer.byteLength(held) !== off) faults.push(`text at ${off} twice or with a hole`);
   streamed.set(sid, held + text);
 }
 
@@ -94,7 +95,14 @@ const ACTIONS = {
     const rows = () => client.feeds.convs.get(conv).list();
     const mine = () => rows().filter((row) => row.kind === MsgKind.AI_REPLY && row.x?.sid === sid);
     await until(() => mine().length > 0 && !client.streams.running.has(sid));
-    return { streamed: streamed.get(sid), stored: mine().map((row) => row.text) };
+    return { streamed: streamed.get(sid), stored: mine().map((row) => row.text), faults };
+  },
+
+  /** Every answer of a conversation, once none is being made any more. */
+  async answers({ conv }) {
+    const made = () => client.feeds.convs.get(conv).list().filter((row) => row.x?.sid);
+    await until(() => made().length > 0 && client.streams.running.size === 0);
+    return made().map((row) => row.text);
   },
 
   async regenerate({ conv, model }) {

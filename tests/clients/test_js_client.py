@@ -96,7 +96,7 @@ async def provider(server: Process) -> AsyncIterator[ScriptedProvider]:
 def test_its_own_tests_pass_in_node(name: str) -> None:
     assert NODE is not None
     done = subprocess.run(
-        [NODE, "--test", str(SDK / "test" / f"{name}.test.js")],
+        [NODE, "--test", "--test-reporter=tap", str(SDK / "test" / f"{name}.test.js")],
         capture_output=True,
         text=True,
         timeout=60,
@@ -167,6 +167,7 @@ async def test_an_answer_is_whole_after_cuts_in_its_middle(
         online = await client.do("online")
     assert answer["stored"] == [expected(model)], "once and whole"
     assert expected(model).startswith(answer["streamed"])
+    assert answer["faults"] == []
     assert online["connects"] >= 2
 
 
@@ -185,6 +186,36 @@ async def test_an_answer_is_stopped_and_made_again(
         whole = await client.do("answer", conv=conv, sid=again)
     assert cut["stored"] == [cut["streamed"]]
     assert whole["stored"] == [expected("tokens=5")] == [whole["streamed"]]
+
+
+async def test_a_server_that_dies_in_an_answer_ends_it_once_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    model = "tokens=40,rate=40"
+    server = Process(tmp_path, provider_port=free_port())
+    provider = ScriptedProvider()
+    # The second is the default: a question that is asked again does not know what was wished for.
+    provider.models = [model, "tokens=20"]
+    await provider.start(server.provider_port)
+    try:
+        await asyncio.to_thread(server.start)
+        async with script() as client:
+            await client.start(server.url("ws"), server.url())
+            await client.do("online")
+            conv = await client.do("talk")
+            sid = await client.do("ask", conv=conv, text="讲个故事", model=model)
+            await client.do("began", sid=sid)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await client.do("online")
+            (text,) = await client.do("answers", conv=conv)
+            rows = await client.do("rows", conv=conv)
+        assert text
+        assert expected(model).startswith(text)
+        assert [row[2] for row in rows].count(text) == 1
+    finally:
+        await asyncio.to_thread(server.kill)
+        await provider.aclose()
 
 
 async def test_what_a_dead_process_left_unsent_is_sent_once_by_the_next(tmp_path: Path) -> None:

@@ -56,10 +56,12 @@ export class MemoryState {
  * For browsers: everything in `localStorage`, so that a reload loses nothing.
  *
  * Two tabs must not share a device id, or the server lets only one of them stay. So each tab takes
- * the first free of 8 slots (as many devices as a user may have) and holds it by a Web Lock; the
- * next tab that takes the slot sends what the last one left. Where there are no locks (pages
- * that are not served by HTTPS or from this machine) the slot belongs to the tab by
- * `sessionStorage`, and a duplicated tab replaces the one it was made from.
+ * the first free of 8 slots (as many devices as a user may have), holds it by a Web Lock, and takes
+ * over what closed tabs left unsent. Where there are no locks (pages that are not served by HTTPS
+ * or from this machine) the slot belongs to the tab by `sessionStorage`, and a duplicated tab
+ * replaces the one it was made from.
+ *
+ * Use a name for each account: what one person left unsent must not be sent by another.
  */
 export class WebState {
   durable = true;
@@ -80,17 +82,52 @@ export class WebState {
 
   async load() {
     this.#key = await this.#claim();
-    const saved = decodeSaved(this.#places.localStorage.getItem(this.#key)) ?? fresh();
-    await this.save(saved);
+    const saved = this.#read(this.#key) ?? fresh();
+    const left = await this.#takeOver();
+    saved.unsent.push(...left.flatMap(({ unsent }) => unsent));
+    try {
+      await this.save(saved);
+    } catch {
+      // Storage that is full or forbidden must not keep people from talking.
+      return saved;
+    }
+    for (const { key, device } of left) this.#write(key, { device, unsent: [] });
     return saved;
   }
 
   async save(saved) {
-    this.#places.localStorage.setItem(this.#key, encodeSaved(saved));
+    this.#write(this.#key, saved);
   }
 
   async close() {
     this.#release();
+  }
+
+  #read(key) {
+    return decodeSaved(this.#places.localStorage.getItem(key));
+  }
+
+  #write(key, saved) {
+    this.#places.localStorage.setItem(key, encodeSaved(saved));
+  }
+
+  /** What closed tabs left unsent; sending it twice is harmless, as it keeps its cids. */
+  async #takeOver() {
+    const { locks } = this.#places;
+    const left = [];
+    if (!locks) return left;
+    for (const key of this.#slots()) {
+      if (key === this.#key) continue;
+      await locks.request(key, { ifAvailable: true }, (lock) => {
+        const saved = lock === null ? null : this.#read(key);
+        if (saved !== null && saved.unsent.length > 0) left.push({ key, ...saved });
+      });
+    }
+    return left;
+  }
+
+  #slots() {
+    return Array.from({ length: SLOTS }, (_, slot) => `${this.#name}.state.${slot}`);
   }
 
   async #claim() {
@@ -101,8 +138,7 @@ export class WebState {
       sessionStorage.setItem(mine, own);
       return `${this.#name}.state.${own}`;
     }
-    for (let slot = 0; slot < SLOTS; slot++) {
-      const key = `${this.#name}.state.${slot}`;
+    for (const key of this.#slots()) {
       if (await this.#hold(locks, key)) return key;
     }
     throw new StateInUse(`${SLOTS} tabs are open already: close one and reload this page`);

@@ -512,9 +512,37 @@ test('every tab is a device of its own, and a reloaded one finds what it left', 
   await first.save({ device, unsent });
   await first.close();
   await settle();
-  assert.deepEqual(await tab().load(), { device, unsent });
-  for (let more = 0; more < 6; more++) await tab().load();
+  const reloaded = tab();
+  assert.deepEqual(await reloaded.load(), { device, unsent });
+  await reloaded.close();
+  await settle();
+  await second.close();
+  await settle();
+  const other = tab();
+  assert.deepEqual(await other.load(), { device, unsent });
+  await other.save({ device, unsent: [] });
+  for (let more = 0; more < 7; more++) await tab().load();
   await assert.rejects(tab().load(), StateInUse);
+});
+
+test('a tab takes over what closed ones left unsent, but nothing of those that are open', async () => {
+  const localStorage = new FakeStorage();
+  const locks = new FakeLocks();
+  const tab = () => new WebState('chat', { localStorage, locks, sessionStorage: new FakeStorage() });
+  const tabs = [tab(), tab(), tab()];
+  const written = [];
+  for (const [number, state] of tabs.entries()) {
+    const { device } = await state.load();
+    const item = { conv: 1, cid: makeCid(), kind: 0, text: `${number}`, x: null, created: number };
+    written.push(item);
+    await state.save({ device, unsent: [item] });
+  }
+  await tabs[0].close();
+  await tabs[2].close();
+  await settle();
+  const { unsent } = await tab().load();
+  assert.deepEqual(unsent, [written[0], written[2]]);
+  assert.deepEqual((await tab().load()).unsent, [], 'and nobody else takes it too');
 });
 
 test('without locks a tab finds its own state by its session', async () => {
@@ -525,6 +553,22 @@ test('without locks a tab finds its own state by its session', async () => {
   assert.deepEqual((await tab().load()).device, device);
   const other = { localStorage, sessionStorage: new FakeStorage(), locks: undefined };
   assert.notDeepEqual((await new WebState('chat', other).load()).device, device);
+});
+
+test('every name that a module exports is declared', async () => {
+  const modules = 'auth calls client connection events feeds outbox storage streams tcp timing';
+  for (const name of modules.split(' ')) {
+    const own = await readFile(new URL(`../${name}.d.ts`, import.meta.url), 'utf8');
+    const stars = [...own.matchAll(/export \* from "\.\/(\w+)\.js"/g)].map(([, from]) => from);
+    const texts = [own];
+    for (const from of stars) {
+      texts.push(await readFile(new URL(`../${from}.d.ts`, import.meta.url), 'utf8'));
+    }
+    const declared = texts.join('\n');
+    for (const exported of Object.keys(await import(`../${name}.js`))) {
+      assert.match(declared, new RegExp(`\\b${exported}\\b`), `${exported} of ${name}.js`);
+    }
+  }
 });
 
 /** An account service whose answers a test gives; `asked` collects what it was asked. */

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -49,6 +49,7 @@ from server.speech import Speech
 from server.stats import Stats
 from server.streams import Streams
 from server.summaries import Summaries
+from server.throttle import Allowance
 from server.turn_records import TurnRecords
 from server.turns import Turns
 from server.usage_sums import UsageSums
@@ -56,6 +57,9 @@ from storage.ids import new_id
 from storage.store import Store
 
 log = logging.getLogger("parlance.core")
+
+UPLOADS: Final = (0.2, 10.0)
+"""Pictures per second, and at once, of one user, by whichever door."""
 
 
 class Policy(Struct, frozen=True):
@@ -97,6 +101,7 @@ class Core:
         lag_ms: how late the loop runs at present.
         draining: the process is about to stop and takes nobody in.
         http_factory: makes the protocol for connections that speak HTTP; set by the application.
+        uploads: the bound on pictures of one user.
     """
 
     def __init__(
@@ -126,6 +131,7 @@ class Core:
         self.gate = HandshakeGate(loop, limits.handshakes_per_s, limits.handshakes_waiting)
         self.strangers = StrangerLimit(limits.unauthenticated_per_ip, limits.unauthenticated)
         self.user_sign_ins = WindowLimit(limits.user_handshakes_per_min, 60, loop.time)
+        self.uploads = Allowance(*UPLOADS, lambda: self.clock())
         self.flusher = Flusher(
             loop,
             OutboxLimits(

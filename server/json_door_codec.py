@@ -39,6 +39,19 @@ AVATARS: Final = "/api/v1/avatars/"
 _PERSON: Final = 0
 _AI: Final = 1
 
+_CLOSINGS: Final[dict[int, str]] = {
+    Code.FRAMING: "Send each object as one text message, not as a binary one.",
+    Code.POLICY: "Send the auth message within ten seconds.",
+    Code.BAD_CREDENTIALS: "This token does not open this address. Get one of the user in it.",
+    Code.EXPIRED: "The token has expired. Get a new one and connect again.",
+    Code.REVOKED: "This sign-in has been ended. Sign in and connect again.",
+    Code.REPLACED: "Another connection of this device took over. For two, add ?device=NAME.",
+    Code.RATE: "Too much in too short a time. Wait a minute and connect again.",
+    Code.SIZE_LIMIT: "This user has too many devices. Use ?device= with a name used before.",
+    Code.TIMEOUT: "Nothing was heard for too long. Connect again.",
+}
+"""Why a connection ends and what to do, where the reason of the protocol is for logs."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -211,7 +224,9 @@ class Translator:
             Pong: lambda f: PongAnswer(f.now, f.n),
             Done: lambda f: Fine(f.rid),
             Err: _trouble,
-            Bye: lambda f: Trouble(f.code, _name(f.code), f.reason, f.retry, closing=True),
+            Bye: lambda f: Trouble(
+                f.code, _name(f.code), _CLOSINGS.get(f.code, f.reason), f.retry, closing=True
+            ),
             GoAway: lambda f: Told("maintenance", "Connect again soon: " + f.reason),
             Notice: _notice,
             Resync: lambda f: Told("resync", "Messages were left out. Ask for the history."),

@@ -19,7 +19,7 @@ from protocol.states import State
 from server.directory import Conversation
 from server.errors import ServiceError, invalid
 from server.handlers import conversations, messages, people, personas
-from server.http.avatars import image_type, make_uploads
+from server.http.avatars import image_type
 from server.json_door_codec import (
     DoorAnswer,
     DoorCodec,
@@ -70,7 +70,6 @@ class JsonDoor:
 
     def __init__(self, core: "Core") -> None:
         self._core = core
-        self._uploads = make_uploads(lambda: core.clock())
         self.translator = Translator(core)
         core.router.direct(DoorChat, self._chat, 1)
         self._serve(DoorPersonaCreate, self._create, 5)
@@ -205,7 +204,7 @@ class JsonDoor:
         mime = image_type(data) if data is not None else None
         if data is None or mime is None or len(data) > MAX_AVATAR_BYTES:
             return 0
-        wait_s = self._uploads.admit(session.user)
+        wait_s = self._core.uploads.admit(session.user)
         if wait_s:
             raise ServiceError(Code.RATE, "too many uploads", None, int(wait_s * 1000) + 1)
         tenant, user, id = session.tenant, session.user, self._core.new_id()

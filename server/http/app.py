@@ -117,7 +117,6 @@ def build_application(parts: HttpParts) -> web.Application:
     )
     app[PARTS] = parts
     app[openapi.DOCUMENT] = openapi.Document()
-    app[avatars.UPLOADS] = avatars.make_uploads(parts.clock)
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     openai_routes.install(app, parts)

@@ -1,6 +1,5 @@
 """Small pictures of people, personas and rooms. A picture never changes: its id is its version."""
 
-from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -12,14 +11,10 @@ from server.errors import ServiceError, not_found
 from server.http.bodies import read_body
 from server.http.errors import HttpRefusal
 from server.http.typed import Api, Call, Media
-from server.throttle import Allowance
 from storage.ids import new_id
 from storage.people import MAX_AVATAR_BYTES, add_avatar, get_avatar
 
 _YEAR_S: Final = 31_536_000
-_UPLOADS: Final = (0.2, 10.0)  # per second and at once, of one user
-
-UPLOADS: Final = web.AppKey("uploads", Allowance)
 
 
 class Stored(Struct):
@@ -50,7 +45,7 @@ _PICTURE: Final = Media("image/*", "PNG, JPEG, WebP or GIF of up to 256 KiB")
 )
 async def _put(call: Call[Claims, None, None]) -> Stored:
     request, claims = call.request, call.who
-    wait_s = request.app[UPLOADS].admit(claims.user)
+    wait_s = call.core.uploads.admit(claims.user)
     if wait_s:
         raise ServiceError(Code.RATE, "too many uploads", None, int(wait_s * 1000) + 1)
     data = await read_body(request, MAX_AVATAR_BYTES)
@@ -91,10 +86,5 @@ def _cached(etag: str) -> dict[str, str]:
 
 
 def routes() -> list[web.RouteDef]:
-    """Return the routes of this file; the application needs `UPLOADS`."""
+    """Return the routes of this file."""
     return api.routes()
-
-
-def make_uploads(clock: Callable[[], float]) -> Allowance:
-    """Return the bound on uploads of one user."""
-    return Allowance(*_UPLOADS, clock)

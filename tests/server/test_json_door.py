@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,12 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from protocol.codec import MSGPACK, SERVER_FRAMES
-from protocol.codes import ConvKind, MsgKind, Scope
+from protocol.codes import Code, ConvKind, MsgKind, Scope
 from protocol.envelopes import MsgPush, Recall, StreamEnd
+from protocol.errors import Malformed
 from protocol.rows import Msg, Watch
 from protocol.vectors.samples import fullest, smallest
 from server.json_door_codec import DoorCodec, Translator
-from server.json_door_frames import Reader
+from server.json_door_frames import Reader, auth_message
 from storage.messages import history
 from storage.people import get_avatar
 from tests.server.harness import WAIT_S, Person, Server, fresh_sync, serving
@@ -30,8 +32,8 @@ from tests.support.eventually import eventually
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# The client messages of the paper that this door was promised in, one object of which `type` is
-# one of three. What it calls the picture there is no base64.
+# As the requirements quote them (A5 to A8): the types, `persona_config` with its three fields, and
+# a picture that is no base64. Who it is says the token, whatever `user_id` says.
 SEED_CHAT = """{
   "type": "chat",
   "user_id": "user123",
@@ -457,6 +459,19 @@ async def test_a_large_avatar_survives_create_restart_and_list(tmp_path: Path) -
         assert kept.data == picture
 
 
+async def test_pictures_are_bounded_per_user_over_all_doors(
+    server: Server, doors: Doors, ada: Person
+) -> None:
+    while not server.core.uploads.admit(ada.id):
+        pass  # as uploads over HTTP do
+    door = await doors.enter(ada)
+    config = {"name": "P", "avatar": base64.b64encode(PNG).decode()}
+    refused = await door.ask("error", type="persona_create", persona_config=config)
+    assert refused["code"] == 400
+    assert refused["retry_ms"] > 0
+    assert (await door.ask("persona_list", type="persona_list"))["personas"] == []
+
+
 async def test_a_choice_survives_a_reconnect_and_follows_to_another_device(
     server: Server, doors: Doors, ada: Person
 ) -> None:
@@ -571,6 +586,23 @@ async def test_bad_messages_get_an_error_each_and_the_connection_goes_on(
         assert "closing" not in told
     assert (await door.ask("pong", type="heartbeat", request_id=5))["request_id"] == 5
     assert next(m for m in door.seen if m.get("request_id") == 9)["code"] == 102
+
+
+async def test_a_reader_takes_any_bytes_and_raises_nothing_but_that_they_are_no_message() -> None:
+    dice = random.Random(4)
+    whole = [SEED_CHAT, SEED_CREATE, '{"type":"history_request","before":"5"}', '{"type":"ping"}']
+    reader = Reader("json", 65_536)
+    reader.read(auth_message("t"))
+    codes = set()
+    for _ in range(3_000):
+        data = bytearray(dice.choice(whole).encode())
+        for _ in range(dice.randrange(1, 6)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            reader.read(bytes(data))
+        except Malformed as exc:
+            codes.add(exc.code)
+    assert codes == {Code.INVALID, Code.UNKNOWN_TYPE}
 
 
 async def test_what_breaks_the_websocket_or_is_too_large_for_any_message_closes(

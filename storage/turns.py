@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from storage.ops import Op, Row, Statement, in_list
 from storage.rows import EndTurn, NewTurn, TurnCheckpoint, TurnRow, TurnStatus
 from storage.usage import DAY_MS, UsageRow, add_usage
@@ -208,6 +210,49 @@ def orphan_turns(node: str, now_ms: int, limit: int) -> Op[list[TurnRow]]:
 def get_turn(sid: int) -> Op[TurnRow | None]:
     rows = yield Statement(f"{_SELECT} WHERE id = ?", (sid,))
     return _turn(rows[0]) if rows else None
+
+
+class TurnFilter(Struct, frozen=True):
+    """Which turns are wanted: of a conversation (None: of any), with a status, made in a time.
+
+    Attributes:
+        since, until: Unix milliseconds; until is not included, 0 for no end.
+    """
+
+    conv: int | None = None
+    status: TurnStatus | None = None
+    since: int = 0
+    until: int = 0
+
+
+def turns_asked_by(user: int, wanted: TurnFilter, before: int, limit: int) -> Op[list[TurnRow]]:
+    """Return turns that user asked for, newest first, with ids below `before` (0: from the newest).
+
+    Of any conversation: those that user is or was a member of, and answers outside of all.
+    """
+    where, args = ["user = ?"], [user]
+    if wanted.conv is None:
+        # Walks the index (conv, user, cid): there is none by user alone.
+        where.append("conv IN (SELECT conv FROM member WHERE user = ? UNION ALL SELECT 0)")
+        args.append(user)
+    else:
+        where.append("conv = ?")
+        args.append(wanted.conv)
+    if wanted.status is not None:
+        where.append("status = ?")
+        args.append(int(wanted.status))
+    for column, sign, value in (
+        ("created", ">=", wanted.since),
+        ("created", "<", wanted.until),
+        ("id", "<", before),
+    ):
+        if value:
+            where.append(f"{column} {sign} ?")
+            args.append(value)
+    rows = yield Statement(
+        f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?", (*args, limit)
+    )
+    return [_turn(row) for row in rows]
 
 
 def _new_row(tx: Tx, turn: NewTurn, conv: int, ask_seq: int, cid: bytes) -> Row:

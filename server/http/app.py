@@ -17,6 +17,7 @@ from server.http import (
     health,
     me_routes,
     memory_routes,
+    message_routes,
     openai_routes,
     openapi,
     page,
@@ -24,6 +25,7 @@ from server.http import (
     speech_routes,
     static,
     test_page,
+    turn_routes,
     usage_routes,
 )
 from server.http.callers import CALLERS
@@ -57,6 +59,8 @@ _SUBJECTS: Final = (
     memory_routes,
     me_routes,
     conversation_routes,
+    message_routes,
+    turn_routes,
     chat_routes,
     usage_routes,
     speech_routes,

@@ -73,6 +73,10 @@ class Follower:
         else:
             self._end(_empty_turn(self._sid), Outcome(reason=EndReason.CANCELLED))
 
+    def leave(self) -> None:
+        """Look no longer: the answer goes on without the request."""
+        self._end(_empty_turn(self._sid), Outcome(reason=EndReason.CANCELLED))
+
     def beat(self, now: float) -> None:
         turn = self._core.bridge.get(self._sid)
         if turn is not None:

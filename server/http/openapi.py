@@ -103,7 +103,9 @@ class _Schemas:
 
 
 def _types(content: Any) -> list[Any]:
-    if content is None or isinstance(content, Media | tuple):
+    if isinstance(content, tuple):
+        return [kind for one in content for kind in _types(one)]
+    if content is None or isinstance(content, Media):
         return []
     if get_origin(content) in (Union, types.UnionType):
         return [one for one in get_args(content) if one is not types.NoneType]

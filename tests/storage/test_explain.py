@@ -41,7 +41,15 @@ from storage import (
 from storage.ids import new_id
 from storage.mysql_text import encode_bulk, encode_statement
 from storage.ops import Bulk, Op, Rows, Statement
-from storage.rows import DeviceTouch, EndTurn, MarkRow, NewTurn, StoreOptions, TurnCheckpoint
+from storage.rows import (
+    DeviceTouch,
+    EndTurn,
+    MarkRow,
+    NewTurn,
+    StoreOptions,
+    TurnCheckpoint,
+    TurnStatus,
+)
 from storage.store import Store
 from storage.sync import sync
 from tests.storage.world import World, cid
@@ -200,6 +208,8 @@ async def use_everything(store: Store) -> None:
         personas.all_personas(),
         turns.get_turn(5),
         turns.orphan_turns("n", 1, 10),
+        turns.turns_asked_by(5, turns.TurnFilter(), 9, 10),
+        turns.turns_asked_by(5, turns.TurnFilter(7, TurnStatus.DONE, 1, 2), 9, 10),
         dead_letters.list_dead(10),
         dead_letters.unplayed_dead(10),
         dead_letters.show_dead(5),

@@ -362,8 +362,8 @@ class Session:
             return True
         self._tokens += self._core.handlers[type(frame)].weight
         self._core.stats.refused_rate += 1
-        rid = getattr(frame, "rid", 0)
-        if rid:
+        rid = getattr(frame, "rid", None)  # 0 on the JSON door when the client chose none
+        if rid is not None:
             self._send_err(rid, Failure(Code.RATE, "rate", None, int(wait_s * 1000)))
         return False
 

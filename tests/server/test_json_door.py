@@ -625,15 +625,18 @@ async def test_what_breaks_the_websocket_or_is_too_large_for_any_message_closes(
             assert (told.type, told.data) == (aiohttp.WSMsgType.CLOSE, 1009)
 
 
-async def test_a_flood_is_slowed_refused_and_at_last_closed(tmp_path: Path) -> None:
-    limits = {"rate": 5.0, "burst": 5.0, "rate_pause_s": 0.0, "rate_close_s": 0.0}
-    options: dict[str, Any] = limits
-    async with serving(tmp_path, **options) as server, Doors(server) as doors:
+async def test_above_the_rate_each_message_is_refused_with_a_wait(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"rate": 0.1, "burst": 5.0, "rate_pause_s": 0.0}
+    async with serving(tmp_path, **limits) as server, Doors(server) as doors:
         door = await doors.enter(await server.person("ada"))
-        with contextlib.suppress(ConnectionClosed):
-            for _ in range(30):
-                await door.say(type="persona_list")
-        assert await door.close_code() == 4400
+        for _ in range(30):
+            await door.say(type="persona_list")
+        told = [await door.hear("persona_list", "error") for _ in range(30)]
+        refused = [one for one in told if one["type"] == "error"]
+        assert len(refused) == 28  # a list weighs 2
+        assert {one["code"] for one in refused} == {400}
+        assert all(one["retry_ms"] > 0 for one in refused)
+        assert server.core.stats.refused_rate == 28
 
 
 async def test_who_does_not_read_gets_a_notice_in_place_of_what_was_dropped(

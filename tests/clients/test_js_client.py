@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from bench.provider.server import ScriptedProvider
 from tests.e2e.harness import Process, expected, free_port
+from tests.server.test_tls import make_certificate
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
 
@@ -55,8 +57,12 @@ class Script:
 
 
 @asynccontextmanager
-async def script() -> AsyncIterator[Script]:
-    """A client process; it is killed if it has not been closed."""
+async def script(trusted: Path | None = None) -> AsyncIterator[Script]:
+    """A client process; it is killed at the end.
+
+    Args:
+        trusted: a certificate to believe.
+    """
     assert NODE is not None
     process = await asyncio.create_subprocess_exec(
         NODE,
@@ -65,6 +71,7 @@ async def script() -> AsyncIterator[Script]:
         str(Path(__file__).with_name("js_client_process.js")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=os.environ | ({} if trusted is None else {"NODE_EXTRA_CA_CERTS": str(trusted)}),
     )
     client = Script(process)
     try:
@@ -186,6 +193,31 @@ async def test_an_answer_is_stopped_and_made_again(
         whole = await client.do("answer", conv=conv, sid=again)
     assert cut["stored"] == [cut["streamed"]]
     assert whole["stored"] == [expected("tokens=5")] == [whole["streamed"]]
+
+
+async def test_both_doors_open_over_tls_to_those_who_trust_the_certificate(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    server = Process(tmp_path)
+    settings = f'[server]\ntls_cert = "{cert}"\ntls_key = "{key}"\n'
+    server.template = server.template.replace("[server]\n", settings)
+    await asyncio.to_thread(server.start)
+    tcp = f"parlances://127.0.0.1:{server.port}"
+    ws = f"wss://127.0.0.1:{server.port}/ws"
+    try:
+        async with script(cert) as client, script(cert) as other, script() as stranger:
+            tokens = await client.start(tcp, ws)
+            await other.start(ws, tcp, tokens=tokens)
+            await client.do("online")
+            await other.do("online")
+            conv = await client.do("group")
+            await client.do("post", conv=conv, texts=["界" * 4000])
+            await client.do("flush")
+            (row,) = await other.do("rows", conv=conv)
+            assert row[2] == "界" * 4000
+            with pytest.raises(AssertionError, match="Unreachable"):
+                await stranger.start(tcp, ws)
+    finally:
+        await asyncio.to_thread(server.kill)
 
 
 async def test_a_server_that_dies_in_an_answer_ends_it_once_when_it_is_back(

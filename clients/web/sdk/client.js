@@ -413,9 +413,9 @@ export class Client extends Calls {
       const opening = this._connect();
       // `close` need not wait for a server that does not answer.
       opened = await Promise.race([opening, lost]);
-      if (this._stopped !== null) {
+      if (!Array.isArray(opened)) {
         opening.then(([late]) => late.close()).catch(() => {});
-        return '';
+        return opened;
       }
     } catch (error) {
       if (error instanceof SignInFailed) this._stop(new Stopped(error.reason, error.code));
@@ -423,6 +423,10 @@ export class Client extends Calls {
       return error.message;
     }
     const [connection, token] = opened;
+    if (this._stopped !== null) {
+      connection.close();
+      return '';
+    }
     this._conn = connection;
     this._sayHello(token);
     const silent = () => connection.abort('the server did not answer the sign-in');

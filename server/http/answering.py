@@ -16,6 +16,7 @@ from ai_bridge.run import TurnWatcher
 from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome
 from protocol.codes import StreamPart
+from server.http.context import note_wait
 from server.http.following import Follower
 from server.http.openai_routes import ASKING, dress_for
 from server.http.typed import Call, Media, Person, Reply
@@ -93,6 +94,7 @@ async def respond(
     streamed = "text/event-stream" in call.request.headers.get("Accept", "")
     if not said.turn or not (streamed or call.query.wait):
         return Reply(said, status)
+    note_wait()
     core, pulse = call.core, call.request.app[ASKING].pulse
 
     async def begin(watcher: TurnWatcher) -> Cancel:

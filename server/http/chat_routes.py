@@ -35,6 +35,7 @@ from ai_bridge.types import ChatMessage, GenParams, Outcome, Role, Usage
 from protocol.codes import StreamPart
 from server.http.asking import Asking
 from server.http.callers import CALLERS, HttpCaller
+from server.http.context import note_wait
 from server.http.openai_routes import ASKING, door, dress_for
 from server.http.personas import PREFIX, Target
 from server.http.typed import Api, Media
@@ -114,6 +115,7 @@ async def chat(request: web.Request, caller: HttpCaller) -> web.StreamResponse:
     Raises:
         Problem: it cannot be answered.
     """
+    note_wait()
     body = await read_body(request, DECODER)
     asking = request.app[ASKING]
     target = _target(asking, caller, body)

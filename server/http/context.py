@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,7 @@ class HttpParts:
 
 
 PARTS: Final = web.AppKey("parts", HttpParts)
+WAITS: Final[ContextVar[bool]] = ContextVar("waits", default=False)
 
 _match_bearer: Final = re.compile(r"[Bb]earer +([!-~]{1,4096})").fullmatch
 
@@ -39,6 +41,11 @@ _match_bearer: Final = re.compile(r"[Bb]earer +([!-~]{1,4096})").fullmatch
 def parts_of(request: web.Request) -> HttpParts:
     """Return the parts of the server behind a request."""
     return request.app[PARTS]
+
+
+def note_wait() -> None:
+    """The request under way waits for a model: how long says nothing about the server."""
+    WAITS.set(True)
 
 
 def address_of(request: web.Request) -> str:

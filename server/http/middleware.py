@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from protocol.codes import Code
-from server.http.context import parts_of
+from server.http.context import WAITS, parts_of
 from server.http.errors import HttpRefusal, error_response, response_for
 from server.logs import REQUEST_ID
 
@@ -20,7 +20,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _is_sane_id: Final = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
 _QUIET: Final = ("/health", "/health/live", "/health/ready", "/metrics")
-_WAITS_FOR_A_MODEL: Final = ("/v1/chat/completions", "/api/v1/chat", "/v1/audio/transcriptions")
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
 _HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Conversation-ID, X-Request-ID"
@@ -58,6 +57,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Outermost: give the request its id, answer every exception, write the log line."""
     request_id = make_request_id(request.headers.get("X-Request-ID"))
     token = REQUEST_ID.set(request_id)
+    waits = WAITS.set(False)
     started = time.perf_counter()
     try:
         response = await _answer(request, handler, request_id)
@@ -67,6 +67,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     finally:
         REQUEST_ID.reset(token)
+        WAITS.reset(waits)
 
 
 async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
@@ -98,8 +99,7 @@ def set_hsts(app: web.Application, on: bool) -> None:
 def _count(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     stats = parts_of(request).core.stats
     stats.http_failed += response.status >= 500
-    streamed = response.status == 101 or response.content_type == "text/event-stream"
-    if not streamed and route_of(request) not in _WAITS_FOR_A_MODEL:
+    if not WAITS.get() and response.status != 101:
         stats.http_seconds.note(seconds)
 
 

@@ -32,6 +32,7 @@ from server.errors import explain
 from server.http.asking import Asking
 from server.http.bodies import json_response
 from server.http.callers import CALLERS, Callers
+from server.http.context import note_wait
 from server.http.middleware import add_cors, route_of, seal
 from server.logs import REQUEST_ID
 
@@ -92,6 +93,7 @@ def door(respond: Callable[[Problem], web.Response]) -> Callable[[Handler], Hand
 
 @door(openai_response)
 async def _completions(request: web.Request) -> web.StreamResponse:
+    note_wait()
     caller = await request.app[CALLERS].of(request)
     body = await read_body(request, DECODER)
     if CONVERSATION_HEADER in request.headers:

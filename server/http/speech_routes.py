@@ -12,13 +12,14 @@ from ai_bridge.http.problems import openai_response
 from ai_bridge.http.recordings import answer_transcription
 from ai_bridge.speech import Written
 from server.http.callers import CALLERS, HttpCaller
-from server.http.context import parts_of
+from server.http.context import note_wait, parts_of
 from server.http.openai_routes import ASKING, door
 from server.speech import Speech
 
 
 @door(openai_response)
 async def _transcriptions(request: web.Request) -> web.StreamResponse:
+    note_wait()
     caller = await request.app[CALLERS].of(request)
     speech = parts_of(request).core.speech
     write = partial(_write, speech, caller)

@@ -22,7 +22,15 @@ from server.http.dashboard import DASHBOARD, MAX_VIEWERS, Dashboard, Viewer
 from server.sampler import Point
 from storage.people import create_tenant
 from tests.server.http.conftest import Answer, Site
-from tests.server.http.openai_site import bearer, complete, new_key, settings_for, talk
+from tests.server.http.openai_site import (
+    bearer,
+    complete,
+    conversation,
+    new_key,
+    persona,
+    settings_for,
+    talk,
+)
 from tests.support.eventually import eventually
 
 REALTIME, HISTORY, TURNS = (
@@ -151,10 +159,19 @@ async def test_figures_are_those_of_the_metrics_page(desk: Desk) -> None:
 
 async def test_requests_that_wait_for_a_model_do_not_count_as_slow_ones(desk: Desk) -> None:
     key = await new_key(desk.site)
+    ann = await desk.site.register()
+    name = await persona(desk.site, ann["user"]["id"])
+    conv = await conversation(desk.site, ann["user"]["id"], name)
+    messages, token = f"/api/v1/conversations/{conv}/messages", bearer(ann["token"])
     before = (await metrics(desk.site))["parlance_http_seconds_count"]
     await complete(desk.site, key, talk() | {"model": "scripted/tokens=3"})
     await complete(desk.site, key, talk() | {"model": "scripted/tokens=3", "stream": True})
-    assert (await metrics(desk.site))["parlance_http_seconds_count"] == before + 1
+    for wait in ("?wait=answer", ""):
+        body = {"text": "hi"}
+        answer = await desk.site.ask("POST", messages + wait, json=body, headers=token)
+        assert answer.status == 201, answer
+    # The page of figures before, and the message whose answer nobody waits for.
+    assert (await metrics(desk.site))["parlance_http_seconds_count"] == before + 2
 
 
 async def test_the_first_frame_is_history_and_then_one_comes_with_each_look(desk: Desk) -> None:

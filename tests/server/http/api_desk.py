@@ -1,6 +1,7 @@
 """People who use the HTTP API, and connections of the socket to compare with."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,11 +26,28 @@ class Guest:
         self.site = site
         self.id: int = made["user"]["id"]
         self.token: str = made["token"]
+        self._document: dict[str, Any] = {}
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send one request; header names are written with underscores."""
+        """Send one request; header names are written with underscores.
+
+        Every answer must be one that the document names.
+        """
         sent = bearer(self.token) | {name.replace("_", "-"): one for name, one in headers.items()}
-        return await self.site.ask(method, path, json=body, headers=sent)
+        answer = await self.site.ask(method, path, json=body, headers=sent)
+        assert answer.status in await self._documented(method, path), (method, path, answer)
+        return answer
+
+    async def _documented(self, method: str, path: str) -> set[int]:
+        """Return the statuses that the document names for a request."""
+        if not self._document:
+            self._document = (await self.site.ask("GET", "/api/openapi.json")).json["paths"]
+        plain = path.partition("?")[0]
+        for pattern, methods in sorted(self._document.items()):  # words before parameters
+            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", pattern), plain):
+                responses = methods[method.lower()]["responses"]
+                return {int(status) for status in responses if status.isdecimal()}
+        raise AssertionError(f"{path} is not in the document")
 
     async def get(self, path: str) -> Any:
         """Return what a GET answers, which must succeed."""

@@ -178,6 +178,31 @@ async def test_an_answer_is_whole_after_cuts_in_its_middle(
     assert online["connects"] >= 2
 
 
+async def test_the_ten_lines_of_the_readme_chat_with_a_persona(
+    server: Process, provider: ScriptedProvider
+) -> None:
+    assert NODE is not None
+    readme = (SDK / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```js\n")[1].split("```")[0]
+    assert "parlance://127.0.0.1:8420" in code
+    code = code.replace("parlance://127.0.0.1:8420", server.url())
+    code = code.replace('"./client.js"', json.dumps((SDK / "client.js").as_uri()))
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        "--input-type=module",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(code.encode()), WAIT_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, err.decode()
+    assert "".join(out.decode().split("\n")) == expected("tokens=20")
+
+
 async def test_an_answer_is_stopped_and_made_again(
     server: Process, provider: ScriptedProvider
 ) -> None:

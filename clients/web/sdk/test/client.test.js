@@ -236,6 +236,16 @@ test('own messages count as read', () => {
   assert.deepEqual(feeds.convs.get(1).seqs, [2, 3]);
 });
 
+test('an older row never replaces a newer one', () => {
+  const feeds = new Feeds();
+  const row = (rev, text) => ({ seq: 1, rev, ts: 0, sender: 8, kind: 0, text, x: null });
+  feeds.addMessages(1, [row(3, 'edited twice')]);
+  assert.deepEqual(feeds.addMessages(1, [row(2, 'edited once')]), []);
+  assert.equal(feeds.convs.get(1).list()[0].text, 'edited twice');
+  const [event] = feeds.addMessages(1, [row(4, 'edited again')]);
+  assert.equal(event.type, 'messageChanged');
+});
+
 test('a request goes again over the next connection and resolves once', async () => {
   const rig = await new Rig().started();
   const usage = rig.client.usage();

@@ -77,6 +77,7 @@ class Guest:
         """Return a signed-in connection of the socket."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.site.port)
         peer = Peer(None, transport, reader, writer)  # type: ignore[arg-type] # never settled
+        self.site.closing.append(peer.close)
         if transport == "tcp":
             peer.write(PREFACE)
         else:

@@ -1,6 +1,6 @@
 """A whole server in this process, and a client that talks HTTP to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ class Site:
     def __init__(self, app: App, session: aiohttp.ClientSession) -> None:
         self.app = app
         self.session = session
+        self.closing: list[Callable[[], Awaitable[None]]] = []
         self.port = app.port
         self.url = f"http://127.0.0.1:{app.port}"
 
@@ -89,5 +90,8 @@ async def site(
     app = App(load(None, {}, base | settings))
     await app.start()
     async with aiohttp.ClientSession() as session:
-        yield Site(app, session)
+        site = Site(app, session)
+        yield site
+        for close in site.closing:  # what a failed test left open would keep the loop
+            await close()
     await app.stop()

@@ -1,4 +1,4 @@
-"""The JavaScript codec meets the vectors, reads damaged frames as Python does, is up to date."""
+"""The JavaScript codec reads damaged frames as Python does, and its tables are up to date."""
 
 import random
 import shutil
@@ -43,18 +43,12 @@ def test_the_tables_are_what_the_generator_writes() -> None:
 
 
 @needs_node
-@pytest.mark.parametrize("name", ["vectors", "codec"])
-def test_node(name: str) -> None:
-    out = run_node("--test", "--test-reporter=tap", str(SDK / "test" / f"{name}.test.js"))
-    assert "\n# fail 0\n" in out
-    assert "\n# pass 0\n" not in out
-
-
-@needs_node
 def test_damaged_frames_mean_the_same_in_javascript() -> None:
     frames = list(mutants(random.Random(20)))
     text = "".join(f"{direction} {payload.hex()}\n" for direction, payload in frames)
-    theirs = run_node(str(SDK / "test" / "vector_outcomes.js"), text=text).splitlines()
+    theirs = run_node(
+        str(Path(__file__).parent / "js" / "vector_outcomes.mjs"), text=text
+    ).splitlines()
     ours = [outcome(direction, payload) for direction, payload in frames]
     assert len(theirs) == len(ours)
     for (direction, payload), mine, its in zip(frames, ours, theirs, strict=True):

@@ -30,7 +30,7 @@ import { cleanText, fromHex, makeCid, Outbox, Outgoing, toHex, UNSENT_MAX } from
 import { FileState, MemoryState, MemoryTokens, WebState, WebTokens } from '../storage.js';
 import { crc32, Stream, Streams, STREAMS_MAX } from '../streams.js';
 import { Backoff, DEAD, Heartbeat, NOTHING, PING, TIMING } from '../timing.js';
-import { FakeClock, settle } from './clock.js';
+import { FakeClock, settle } from '../../../../tests/clients/js/clock.mjs';
 
 const WELCOME = {
   t: 'welcome',

@@ -6,7 +6,7 @@ import { ProtocolError, decode, decodeClient, decodeClientJson, encode, encodeJs
 import { FrameDecoder, HEADER_BYTES, cutMessage, joinFrame, setHeader } from "../frames.js";
 import { MESSAGES } from "../messages.js";
 import { Reader, Writer, isLongerThan, utf8Length } from "../msgpack.js";
-import { readLines } from "./vector_lines.js";
+import { readLines } from "../../../../tests/clients/js/vector_lines.mjs";
 
 const MAX = Number.MAX_SAFE_INTEGER;
 const CID = Uint8Array.from({ length: 16 }, (_, at) => at);

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { Client } from '../client.js';
 import { decode, decodeClient, decodeJson, encode, encodeJson } from '../codec.js';
 import { HEADER_BYTES } from '../frames.js';
-import { FakeClock, settle } from './clock.js';
+import { FakeClock, settle } from '../../../../tests/clients/js/clock.mjs';
 
 const VECTORS = new URL('../../../../protocol/vectors/scripts.jsonl', import.meta.url);
 const SCRIPTS = readFileSync(VECTORS, 'utf8').trim().split('\n').map((line) => JSON.parse(line));

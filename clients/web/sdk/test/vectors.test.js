@@ -7,7 +7,7 @@ import {
   decode, decodeClient, decodeClientJson, decodeJson, encode, encodeJson,
 } from "../codec.js";
 import { FrameDecoder, PREFACE, cutMessage } from "../frames.js";
-import { readLines } from "./vector_lines.js";
+import { readLines } from "../../../../tests/clients/js/vector_lines.mjs";
 
 const BINARY_FILES = ["messages", "evolution", "bounds", "hostile"];
 const unhex = (text) => new Uint8Array(Buffer.from(text, "hex"));

@@ -15,7 +15,7 @@ import {
   MsgKind,
   Scope,
   StreamPart,
-} from '../../clients/web/sdk/client.js';
+} from '../../../clients/web/sdk/client.js';
 
 const QUICK = { backoff: 100, backoffMax: 500, firstRetry: 50 };
 

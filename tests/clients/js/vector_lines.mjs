@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 
-const FOLDER = new URL("../../../../protocol/vectors/", import.meta.url);
+const FOLDER = new URL("../../../protocol/vectors/", import.meta.url);
 
 const joinParts = (parts) =>
   typeof parts === "string"

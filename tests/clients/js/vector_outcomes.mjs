@@ -3,7 +3,7 @@
 
 import { createInterface } from "node:readline";
 
-import { decode, decodeClient, encode } from "../codec.js";
+import { decode, decodeClient, encode } from "../../../clients/web/sdk/codec.js";
 
 function outcome(line) {
   const [dir, hex] = line.split(" ");

@@ -95,6 +95,18 @@ async def test_words_that_are_missing_are_an_error_at_once(ground: Ground) -> No
     assert seen == ["RangeError", "RangeError"]
 
 
+async def test_a_page_brings_words_of_its_own_beside_the_common_ones(ground: Ground) -> None:
+    seen = await ground.page.evaluate("""async () => {
+      const { Words } = await import("/app/i18n.js");
+      const tables = { en: { "own.lag": "Lag" }, zh: { "own.lag": "延迟" } };
+      const words = new Words({ wanted: ["en"], storage: null, tables });
+      const said = [words.say("own.lag"), words.say("action.copy")];
+      words.choose("zh");
+      return [...said, words.say("own.lag"), words.say("action.copy")];
+    }""")
+    assert seen == ["Lag", "Copy", "延迟", "复制"]
+
+
 async def test_times_are_short_today_and_whole_in_other_years(ground: Ground) -> None:
     await ground.page.evaluate(MAKE, [["zh"], ""])
     seen = await ground.page.evaluate("""() => {

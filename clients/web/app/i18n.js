@@ -21,15 +21,22 @@ export function chooseLanguage(wanted) {
  *
  * `storage` is where the person's choice is kept (localStorage, or null for nowhere). A storage
  * that refuses, as in some private windows, only means that the choice is not remembered.
+ * `tables` are words of the page's own, {en, zh}, beside those that all pages have.
  */
 export class Words extends EventTarget {
   #language;
   #storage;
   #plurals;
+  #own;
 
-  constructor({ wanted = navigator.languages, storage = globalThis.localStorage } = {}) {
+  constructor({
+    wanted = navigator.languages,
+    storage = globalThis.localStorage,
+    tables = { en: {}, zh: {} },
+  } = {}) {
     super();
     this.#storage = storage;
+    this.#own = tables;
     const kept = this.#read();
     this.#use(isKnown(kept) ? kept : chooseLanguage([...wanted]));
   }
@@ -58,8 +65,9 @@ export class Words extends EventTarget {
    * each plural of the language and is chosen by the value `count`.
    */
   say(key, values = {}) {
-    const entry = Object.hasOwn(TABLES[this.#language], key) ? TABLES[this.#language][key] : null;
-    if (entry === null) throw new RangeError(`no words for ${key}`);
+    const found = [this.#own, TABLES].find((each) => Object.hasOwn(each[this.#language], key));
+    if (found === undefined) throw new RangeError(`no words for ${key}`);
+    const entry = found[this.#language][key];
     const text = typeof entry === "string" ? entry : this.#plural(entry, values.count);
     return text.replace(/\{(\w+)\}/g, (whole, name) =>
       Object.hasOwn(values, name) ? this.#written(values[name]) : whole,

@@ -62,6 +62,7 @@ _SUBJECTS: Final = (
     message_routes,
     turn_routes,
     chat_routes,
+    openai_routes,
     usage_routes,
     speech_routes,
     test_page,

@@ -37,10 +37,12 @@ from server.http.asking import Asking
 from server.http.callers import CALLERS, HttpCaller
 from server.http.context import note_wait
 from server.http.openai_routes import ASKING, door, dress_for
+from server.http.openai_views import ChatAnswer, ChatRefusal
 from server.http.personas import PREFIX, Target
 from server.http.typed import Api, Media
 from server.logs import REQUEST_ID
 
+ERRORS: Final = (404, 409, 410, 502)
 EVERYDAY: Final = "nova"
 """Slug of the persona that answers when none is named."""
 _MAX_TEXT: Final = 32_000
@@ -181,7 +183,9 @@ api.raw(
     _chat,
     who=HttpCaller,
     body=ChatBody,
-    answers={200: Media("application/json"), 499: Media("application/json")},
+    answers={200: (ChatAnswer, Media("text/event-stream")), 499: ChatRefusal},
+    refusal=ChatRefusal,
+    errors=ERRORS,
 )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from ai_bridge.http.problems import Problem, openai_response
 from protocol.codes import Code
 from server.accounts import NameTaken
 from server.errors import Failure, explain
@@ -120,13 +121,27 @@ def error_response(
     return response
 
 
-def response_for(exc: Exception, request_id: str) -> web.Response | None:
-    """Return the answer to an exception, None when nobody foresaw it."""
-    if isinstance(exc, HttpRefusal):
-        code = _CODE_OF_STATUS.get(exc.status, Code.MALFORMED)
-        return error_response(exc.status, code, exc.reason, exc.message, request_id)
-    if isinstance(exc, web.HTTPException):
-        return _from_aiohttp(exc, request_id)
+def response_for(exc: Exception, request_id: str, path: str = "") -> web.Response | None:
+    """Return the answer to an exception, None when nobody foresaw it.
+
+    Args:
+        path: below /v1 what goes wrong outside of its routes has OpenAI's shape, as inside.
+    """
+    if isinstance(exc, HttpRefusal | web.HTTPException):
+        refusal = exc if isinstance(exc, HttpRefusal) else _refusal_of(exc)
+        code = _CODE_OF_STATUS.get(refusal.status, Code.MALFORMED)
+        if refusal.status >= 500:
+            code = Code.INTERNAL
+        if path.startswith("/v1/") and not path.startswith("/v1/dashboard"):
+            text = refusal.message or _ADVICE.get(refusal.status, _ADVICE[400])
+            response = openai_response(Problem(refusal.status, text, code=refusal.reason))
+        else:
+            response = error_response(
+                refusal.status, code, refusal.reason, refusal.message, request_id
+            )
+        if isinstance(exc, web.HTTPException) and "Allow" in exc.headers:
+            response.headers["Allow"] = exc.headers["Allow"]
+        return response
     failure = explain(exc)
     if failure is None:
         return None
@@ -145,10 +160,5 @@ def _from_failure(failure: Failure, status: int, request_id: str) -> web.Respons
     )
 
 
-def _from_aiohttp(exc: web.HTTPException, request_id: str) -> web.Response:
-    code = _CODE_OF_STATUS.get(exc.status, Code.INTERNAL if exc.status >= 500 else Code.MALFORMED)
-    reason = HTTPStatus(exc.status).phrase.lower()
-    response = error_response(exc.status, code, reason, "", request_id)
-    if "Allow" in exc.headers:
-        response.headers["Allow"] = exc.headers["Allow"]
-    return response
+def _refusal_of(exc: web.HTTPException) -> HttpRefusal:
+    return HttpRefusal(exc.status, HTTPStatus(exc.status).phrase.lower())

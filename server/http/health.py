@@ -7,8 +7,9 @@ from aiohttp import web
 from msgspec import Struct
 
 from server.http.bodies import json_response
-from server.http.context import HttpParts, bearer_of, is_local, parts_of
+from server.http.context import HttpParts, bearer_of, is_local
 from server.http.errors import HttpRefusal
+from server.http.typed import Api, Call, Media
 from server.metrics import Metrics
 from server.version import VERSION
 from storage.rows import StoreHealth
@@ -87,27 +88,46 @@ def _details(store: StoreHealth) -> dict[str, Any]:
 CHECK: Final = web.AppKey("check", HealthCheck)
 
 
-async def _health(request: web.Request) -> web.Response:
-    health = await request.app[CHECK].full(is_local(request))
+class State(Struct):
+    status: str
+
+
+api = Api("health")
+
+
+@api.route("GET", "/health", "Tell how the server is", answers={200: Health, 503: Health})
+async def _health(call: Call[None, None, None]) -> web.Response:
+    """503 when the database is gone. Details of the store only for the machine itself."""
+    health = await call.request.app[CHECK].full(is_local(call.request))
     return json_response(health, status=503 if health.status == "down" else 200)
 
 
-async def _live(request: web.Request) -> web.Response:
+@api.route("GET", "/health/live", "Tell whether a restart would help")
+async def _live(call: Call[None, None, None]) -> State:
     """The loop runs, that is all: a restart would help if it did not."""
-    return json_response({"status": "live"})
+    return State("live")
 
 
-async def _ready(request: web.Request) -> web.Response:
-    """Whether a load balancer should send people here."""
-    if parts_of(request).core.draining:
+@api.route("GET", "/health/ready", "Tell whether people should be sent here")
+async def _ready(call: Call[None, None, None]) -> State:
+    """For a load balancer: 503 says to use another server."""
+    if call.core.draining:
         raise HttpRefusal(503, "draining", "The server is about to stop; use another.")
-    if not (await request.app[CHECK].store()).ok:
+    if not (await call.request.app[CHECK].store()).ok:
         raise HttpRefusal(503, "database unavailable", "The database does not answer; try later.")
-    return json_response({"status": "ready"})
+    return State("ready")
 
 
-async def _metrics(request: web.Request) -> web.Response:
-    parts = parts_of(request)
+@api.route(
+    "GET",
+    "/metrics",
+    "Get the figures in the format of Prometheus",
+    answers={200: Media("text/plain")},
+    errors=(401,),
+)
+async def _metrics(call: Call[None, None, None]) -> web.Response:
+    """From other machines with a key of the scope `metrics`, unless `metrics.public` is set."""
+    parts, request = call.parts, call.request
     if not parts.config.metrics.public and not is_local(request):
         await parts.accounts.api_keys.require(bearer_of(request), "metrics")
     metrics = request.app[METRICS]
@@ -119,9 +139,4 @@ async def _metrics(request: web.Request) -> web.Response:
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file; the application needs `CHECK` and `METRICS`."""
-    return [
-        web.get("/health", _health),
-        web.get("/health/live", _live),
-        web.get("/health/ready", _ready),
-        web.get("/metrics", _metrics),
-    ]
+    return api.routes()

@@ -129,6 +129,8 @@ async def _export(call: Call[Claims, None, None]) -> web.StreamResponse:
     # The first page before the head: a store that cannot be read is an error, not half a file.
     page: list[MemoryView] = await anext(pages, [])
     await response.prepare(call.request)
+    if call.request.method == "HEAD":
+        return response
     await response.write(b'{"memories":[')
     between = b""
     while page:

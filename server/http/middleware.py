@@ -74,7 +74,7 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
     try:
         response = await handler(request)
     except Exception as exc:
-        known = response_for(exc, request_id)
+        known = response_for(exc, request_id, request.path)
         if known is None:
             log.exception("http.crashed", extra={"route": route_of(request)})
             known = error_response(500, Code.INTERNAL, "internal error", "", request_id)

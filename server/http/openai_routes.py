@@ -31,9 +31,16 @@ from protocol.codes import Code
 from server.errors import explain
 from server.http.asking import Asking
 from server.http.bodies import json_response
-from server.http.callers import CALLERS, Callers
+from server.http.callers import CALLERS, Callers, HttpCaller
 from server.http.context import note_wait
 from server.http.middleware import add_cors, route_of, seal
+from server.http.openai_views import (
+    CompletionBody,
+    CompletionView,
+    ModelListView,
+    OpenAiRefusal,
+)
+from server.http.typed import Api, Media
 from server.logs import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -93,6 +100,7 @@ def door(respond: Callable[[Problem], web.Response]) -> Callable[[Handler], Hand
 
 @door(openai_response)
 async def _completions(request: web.Request) -> web.StreamResponse:
+    """`model` is a persona. With `stream`, chunks as OpenAI's, then `[DONE]`."""
     note_wait()
     caller = await request.app[CALLERS].of(request)
     body = await read_body(request, DECODER)
@@ -136,8 +144,29 @@ async def _model(request: web.Request) -> web.StreamResponse:
     return json_response(ModelRow(name, 0, target.provider or "route"))
 
 
+api = Api("openai")
+api.raw(
+    "POST", "/v1/chat/completions", "Ask a persona for an answer, as OpenAI's clients do",
+    _completions, who=HttpCaller, body=CompletionBody, refusal=OpenAiRefusal,
+    answers={200: (CompletionView, Media("text/event-stream")), 499: OpenAiRefusal},
+    errors=(404, 409, 410, 502),
+    headers={
+        CONVERSATION_HEADER: "The stored conversation to go on with.",
+        "Idempotency-Key": "In a conversation: your own name for this request.",
+    },
+)  # fmt: skip
+api.raw(
+    "GET", "/v1/models", "List the personas and models that one may ask",
+    _models, who=HttpCaller, body=None, refusal=OpenAiRefusal, answers={200: ModelListView},
+)  # fmt: skip
+api.raw(
+    "GET", "/v1/models/{name:.+}", "Tell of one of them",
+    _model, who=HttpCaller, body=None, refusal=OpenAiRefusal, answers={200: ModelRow},
+)  # fmt: skip
+
+
 def install(app: web.Application, parts: "HttpParts") -> None:
-    """Add the routes and what they share to the application."""
+    """Make what the routes of this file and others share."""
     core = parts.core
     asking = app[ASKING] = Asking(core)
     app[CALLERS] = Callers(parts.accounts, parts.clock, core.now_ms)
@@ -146,10 +175,8 @@ def install(app: web.Application, parts: "HttpParts") -> None:
         await asking.names.load()
 
     app.on_startup.append(load)
-    app.router.add_routes(
-        [
-            web.post("/v1/chat/completions", _completions),
-            web.get("/v1/models", _models),
-            web.get("/v1/models/{name:.+}", _model),
-        ]
-    )
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of this file; the application needs `install`."""
+    return api.routes()

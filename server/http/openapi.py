@@ -11,7 +11,6 @@ from aiohttp import web
 
 from server.auth import Claims
 from server.http.callers import HttpCaller
-from server.http.errors import Body
 from server.http.typed import Api, Call, Declaration, Media, Person, declaration_of, phrase
 from server.version import VERSION
 from storage.rows import ApiKey
@@ -41,9 +40,22 @@ _SCHEMES: Final = {
 }
 _find_parameters: Final = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}").finditer
 _ABOUT: Final = (
-    "Everything a backend needs without a socket. Failures have one shape, `Error`; its "
-    "`request_id` is also in the header X-Request-ID."
+    "Everything a backend needs without a socket. Failures have one shape, `Body`; its "
+    "`request_id` is also in the header X-Request-ID. Paths made for programs of others (/v1, "
+    "/api/v1/chat) have the shape that those programs expect."
 )
+_HEADERS: Final[OpenApi] = {
+    "X-Request-ID": {
+        "description": "The number under which the log knows this request.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{8,64}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before asking again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "ETag": {"description": "Names this very content.", "schema": {"type": "string"}},
+}
 
 
 def declared_routes(app: web.Application) -> list[Declaration]:
@@ -57,17 +69,25 @@ def build_document(app: web.Application) -> OpenApi:
     """Return the OpenAPI 3.1 document of an application."""
     routes = declared_routes(app)
     schemas = _Schemas(routes)
+    refusals: OpenApi = {}
     paths: dict[str, dict[str, Any]] = {}
     for declared in routes:
         path = plain_path(declared.path)
-        paths.setdefault(path, {})[declared.method.lower()] = _operation(declared, schemas)
+        paths.setdefault(path, {})[declared.method.lower()] = _operation(
+            declared, schemas, refusals
+        )
     tags = sorted({declared.tag for declared in routes})
     return {
         "openapi": "3.1.0",
         "info": {"title": "Parlance", "version": VERSION, "description": _ABOUT},
         "tags": [{"name": tag} for tag in tags],
         "paths": paths,
-        "components": {"schemas": schemas.components, "securitySchemes": _SCHEMES},
+        "components": {
+            "schemas": schemas.components,
+            "responses": refusals,
+            "headers": _HEADERS,
+            "securitySchemes": _SCHEMES,
+        },
     }
 
 
@@ -84,9 +104,9 @@ class _Schemas:
     """The schemas of all types that the routes speak of."""
 
     def __init__(self, routes: list[Declaration]) -> None:
-        wanted: dict[Any, None] = {Body: None}
+        wanted: dict[Any, None] = {}
         for declared in routes:
-            for content in (declared.body, *declared.answers.values()):
+            for content in (declared.body, declared.refusal, *declared.answers.values()):
                 wanted.update(dict.fromkeys(_types(content)))
             if declared.query is not None:
                 for field in msgspec.structs.fields(declared.query):
@@ -105,19 +125,21 @@ class _Schemas:
 def _types(content: Any) -> list[Any]:
     if isinstance(content, tuple):
         return [kind for one in content for kind in _types(one)]
-    if content is None or isinstance(content, Media):
+    if isinstance(content, Media):
+        content = content.fields
+    if content is None:
         return []
     if get_origin(content) in (Union, types.UnionType):
         return [one for one in get_args(content) if one is not types.NoneType]
     return [content]
 
 
-def _operation(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
+def _operation(declared: Declaration, schemas: _Schemas, refusals: OpenApi) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": [declared.tag],
         "summary": declared.summary,
         "operationId": _operation_id(declared),
-        "responses": _answers(declared, schemas) | _refusals(declared, schemas),
+        "responses": _answers(declared, schemas) | _refusals(declared, schemas, refusals),
     }
     about = " ".join(declared.about.split())
     if declared.scope:
@@ -180,6 +202,8 @@ def _in_headers(declared: Declaration) -> Iterator[dict[str, Any]]:
 def _media(content: Any, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(content, Media):
         schema: dict[str, Any] = {"description": content.about} if content.about else {}
+        if content.fields is not None:
+            schema = schemas.of(content.fields)
         return {content.kind: {"schema": schema}}
     return {"application/json": {"schema": schemas.of(content)}}
 
@@ -187,7 +211,10 @@ def _media(content: Any, schemas: _Schemas) -> dict[str, Any]:
 def _answers(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for status, content in declared.answers.items():
-        answers[str(status)] = {"description": phrase(status)}
+        answers[str(status)] = {
+            "description": phrase(status),
+            "headers": _named("X-Request-ID", *(("ETag",) if 304 in declared.answers else ())),
+        }
         several = content if isinstance(content, tuple) else (content,)
         media: dict[str, Any] = {}
         for one in several:
@@ -198,26 +225,43 @@ def _answers(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
     return answers
 
 
-def _refusals(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
-    if declared.own_shape:
-        text = "A failure in this route's own shape."
-        return {"default": {"description": text, "content": {"application/json": {}}}}
-    wanted = set(declared.errors) | {403, 429, 503}
-    if declared.query is not None:
+def _refusals(declared: Declaration, schemas: _Schemas, refusals: OpenApi) -> dict[str, Any]:
+    """Return references to the refusals of a route; what they refer to is added to `refusals`."""
+    found: dict[str, Any] = {}
+    for status in sorted(_refusing(declared) - set(declared.answers)):
+        name = f"{declared.refusal.__name__}{status}"
+        if name not in refusals:
+            refusals[name] = {
+                "description": phrase(status),
+                "headers": _named("X-Request-ID", *(("Retry-After",) if status in _WAITS else ())),
+                "content": {"application/json": {"schema": schemas.of(declared.refusal)}},
+            }
+        found[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    return found
+
+
+_WAITS: Final = (429, 503)
+
+
+def _refusing(declared: Declaration) -> set[int]:
+    """Return the statuses with which a route may refuse."""
+    # 403: pages of other origins. 500, 503, 504: what may befall any request.
+    wanted = set(declared.errors) | {403, 429, 500, 503, 504}
+    if declared.query is not None or declared.headers:
         wanted.add(400)
     if declared.body is not None:
-        wanted |= {400, 408, 413, 415}
+        wanted |= {400, 408, 413}
+        if not declared.any_kind:
+            wanted.add(415)
     if declared.who in _SECURITY or declared.scope:
         wanted.add(401)
     if "{" in declared.path:
         wanted.add(404)
-    content = {"application/json": {"schema": schemas.of(Body)}}
-    refusals: dict[str, Any] = {
-        str(status): {"description": phrase(status), "content": content}
-        for status in sorted(wanted - set(declared.answers))
-    }
-    refusals["default"] = {"description": "Any other refusal", "content": content}
-    return refusals
+    return wanted
+
+
+def _named(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 class Document:

@@ -14,6 +14,8 @@ from ai_bridge.speech import Written
 from server.http.callers import CALLERS, HttpCaller
 from server.http.context import note_wait, parts_of
 from server.http.openai_routes import ASKING, door
+from server.http.openai_views import OpenAiRefusal, TranscriptionForm, TranscriptionView
+from server.http.typed import Api, Media
 from server.speech import Speech
 
 
@@ -34,6 +36,20 @@ async def _write(
     )
 
 
+api = Api("openai")
+api.raw(
+    "POST",
+    "/v1/audio/transcriptions",
+    "Write a recording down",
+    _transcriptions,
+    who=HttpCaller,
+    body=Media("multipart/form-data", fields=TranscriptionForm),
+    answers={200: (TranscriptionView, Media("text/plain")), 499: OpenAiRefusal},
+    refusal=OpenAiRefusal,
+    errors=(404, 502),
+)
+
+
 def routes() -> list[web.RouteDef]:
     """Return the routes of this subject."""
-    return [web.post("/v1/audio/transcriptions", _transcriptions)]
+    return api.routes()

@@ -19,9 +19,11 @@ from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
 from server.http.callers import CALLERS, HttpCaller
-from server.http.chat_routes import EVERYDAY, chat, chat_response
+from server.http.chat_routes import ERRORS, EVERYDAY, ChatBody, chat, chat_response
 from server.http.context import is_local, parts_of
 from server.http.openai_routes import ASKING, door
+from server.http.openai_views import ChatAnswer, ChatRefusal
+from server.http.typed import Api, Media
 
 _FOLDER: Final = files("server.http")
 _SCRIPT: Final = (_FOLDER / "test_page.js").read_text(encoding="utf-8")
@@ -81,6 +83,20 @@ async def _caller(request: web.Request) -> HttpCaller:
     return await request.app[CALLERS].of(request)
 
 
+api = Api("chat")
+api.raw(
+    "POST",
+    "/test/api/chat",
+    "What the page /test asks: as POST /api/v1/chat, from this machine also without a token",
+    _chat,
+    who=None,
+    body=ChatBody,
+    answers={200: (ChatAnswer, Media("text/event-stream")), 499: ChatRefusal},
+    refusal=ChatRefusal,
+    errors=(401, *ERRORS),
+)
+
+
 def routes() -> list[web.RouteDef]:
     """Return the routes of this file; the application needs `openai_routes.install`."""
-    return [web.get("/test", _page), web.post("/test/api/chat", _chat)]
+    return [web.get("/test", _page), *api.routes()]

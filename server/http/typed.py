@@ -27,6 +27,7 @@ from server.errors import ServiceError, invalid, not_found
 from server.http.bodies import json_response, read_json
 from server.http.callers import CALLERS, HttpCaller
 from server.http.context import HttpParts, bearer_of, parts_of, require_user
+from server.http.errors import Body
 from storage.rows import ApiKey
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ class Person(HttpCaller, frozen=True):
 
 
 class Media(Struct, frozen=True):
-    """Bytes of a kind, of which the document says no more than that; `about` says what they are."""
+    """Bytes of a kind; `about` says what they are, `fields` is the Struct of a form's fields."""
 
     kind: str
     about: str = ""
+    fields: Any = None
 
 
 class Reply(Struct, Generic[T], frozen=True):
@@ -102,7 +104,8 @@ class Declaration(Struct, frozen=True):
         body: a Struct, `Media` or None.
         answers: status to a Struct, a union of them, `Media` or None.
         errors: statuses beside those that follow from the rest.
-        own_shape: its failures do not have the one error shape.
+        refusal: the shape of its failures.
+        any_kind: a body is read whatever its content calls itself.
     """
 
     method: str
@@ -117,7 +120,8 @@ class Declaration(Struct, frozen=True):
     answers: Mapping[int, Any]
     errors: tuple[int, ...]
     headers: Mapping[str, str]
-    own_shape: bool
+    refusal: Any
+    any_kind: bool
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -169,10 +173,9 @@ class Api:
                 method, path, self._tag, summary, (handle.__doc__ or "").strip(), who, scope,
                 None if query is NoneType else query,
                 body if body_type is NoneType else body_type,
-                answers or {good: _content(returned)}, errors, headers or {}, own_shape=False,
+                answers or {good: _content(returned)}, errors, headers or {}, Body, any_kind=False,
             )  # fmt: skip
-            setattr(run, _MARK, declared)
-            self._routes.append(web.route(method, path, run))
+            self._add(declared, run)
             return handle
 
         return declare
@@ -187,8 +190,10 @@ class Api:
         who: Any,
         body: Any,
         answers: Mapping[int, Any],
+        refusal: Any,
         scope: str = "",
         errors: tuple[int, ...] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Declare a route whose handler does everything itself, also its own error shape."""
 
@@ -197,10 +202,16 @@ class Api:
 
         declared = Declaration(
             method, path, self._tag, summary, (handle.__doc__ or "").strip(), who, scope,
-            None, body, answers, errors, {}, own_shape=True,
+            None, body, answers, errors, headers or {}, refusal, any_kind=True,
         )  # fmt: skip
+        self._add(declared, run)
+
+    def _add(self, declared: Declaration, run: Handler) -> None:
         setattr(run, _MARK, declared)
-        self._routes.append(web.route(method, path, run))
+        method, path = declared.method, declared.path
+        # What is got by GET may be asked for by HEAD (RFC 9110 §9.1).
+        made = web.get(path, run) if method == "GET" else web.route(method, path, run)
+        self._routes.append(made)
 
 
 def declaration_of(handler: object) -> Declaration | None:

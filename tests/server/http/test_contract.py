@@ -59,6 +59,32 @@ async def test_every_refusal_has_one_shape(
         assert answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nope", 404), ("DELETE", "/v1/models", 405), ("POST", "/v1/models", 403)],
+)
+async def test_below_v1_every_refusal_has_the_shape_that_openais_clients_read(
+    site: Site, method: str, path: str, status: int
+) -> None:
+    headers = {"Origin": "https://elsewhere.example"} if status == 403 else {}
+    answer = await site.ask(method, path, headers=headers)
+    assert answer.status == status
+    assert set(answer.error) == {"message", "type", "param", "code"}
+    assert answer.error["message"]
+    assert answer.headers["X-Request-ID"]
+    assert (status == 405) is ("Allow" in answer.headers)
+
+
+async def test_what_is_got_can_be_asked_for_by_head(site: Site) -> None:
+    token = (await site.register())["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    for path in ("/health", "/health/live", "/api/v1/me", "/api/v1/memories/export", "/v1/models"):
+        found = await site.ask("GET", path, headers=headers)
+        head = await site.ask("HEAD", path, headers=headers)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Type"] == found.headers["Content-Type"]
+
+
 @pytest.mark.parametrize("path", ["/ws", "/ws/echo"])
 async def test_a_connection_that_carried_http_does_not_become_a_websocket(
     site: Site, path: str

@@ -1,0 +1,307 @@
+/**
+ * Bots, for Node: accounts that answer what people write to them.
+ *
+ *     await new Bot('parlance://127.0.0.1:8420', 'Echo').run(({ text }) => text.toUpperCase());
+ *
+ * Guarantees. Every text that a person writes in a conversation of the bot is given to it at least
+ * once, in the order of the conversation, also if it came while the bot or the server was away; a
+ * reply is stored once, although the message may be given again. Bots do not hear one another, and
+ * no persona answers them. One message is handled at a time.
+ */
+
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+import { Account, Client, ConvKind, FileState, Link, MsgKind, ServerError } from './client.js';
+import { ClientError, RequestTimeout, SignInFailed, Stopped } from './events.js';
+import { AiMode } from './messages.js';
+
+/** Key in `meta` of everything that bots write; its value is the name of the bot. */
+export const BOT_MARK = 'bot';
+/** Handled messages of one conversation that are held. */
+export const KEPT_MAX = 200;
+
+const PAGE = 50;
+
+/** What a person wrote: `text`, the id of its `sender`, the conversation `conv`, the whole `row`. */
+export class Message {
+  #bot;
+  #replies = 0;
+
+  constructor(bot, conv, row) {
+    this.#bot = bot;
+    this.conv = conv;
+    this.sender = row.sender;
+    this.text = row.text;
+    this.row = row;
+  }
+
+  /**
+   * Write into the conversation; true once the server has stored it.
+   *
+   * The same reply to the same message is stored once, whoever crashes in between. False when the
+   * server refused it for good, such as to a bot that was muted or removed.
+   *
+   * @throws {InvalidText} the text can never be accepted
+   */
+  async reply(text) {
+    const cid = new Uint8Array(16);
+    const view = new DataView(cid.buffer);
+    view.setBigUint64(0, BigInt(this.conv));
+    view.setBigUint64(8, (BigInt(this.row.seq) << 16n) | BigInt(this.#replies));
+    this.#replies += 1;
+    const x = { ai: AiMode.NONE, meta: { [BOT_MARK]: this.#bot.name } };
+    try {
+      await this.#bot.client.send(this.conv, text, { x, cid });
+    } catch (error) {
+      if (!(error instanceof ServerError)) throw error;
+      console.error(`${this.#bot.name}: a reply was refused: ${error.message}`);
+      return false;
+    }
+    return true;
+  }
+}
+
+/**
+ * An account, its connection (`client`), and what it has not handled yet.
+ *
+ * The account is made at the first start, as a guest of this name, and is the same at later ones:
+ * its tokens and its outbox are kept in `folder`. People find it by its name.
+ */
+export class Bot {
+  #account;
+  #password;
+  #handled = new Map();
+  #told = null;
+  #closing = null;
+
+  /** `password`: `name` is an account that exists. The rest is as in bot.d.ts. */
+  constructor(url, name, { password = '', folder = stateFolder(), ...options } = {}) {
+    this.name = name;
+    this.#password = password;
+    const key = createHash('sha256').update(`${name} ${url}`).digest('hex').slice(0, 16);
+    this.#account = new Account(url, { tokens: new FileTokens(folder, `${key}.js.tokens`) });
+    this.client = new Client(url, (renew) => this.#token(renew), {
+      state: new FileState(join(folder, `${key}.js.outbox`)),
+      agent: 'Parlance bot/javascript',
+      ...options,
+    });
+  }
+
+  /**
+   * Reply with what `answer` returns or resolves with, if anything, until Ctrl-C; says on stdout
+   * how it goes. A message for which `answer` throws is reported and passed over. Ends with a
+   * sentence, and an exit code of 1, when the server does not let the bot in or the same bot runs
+   * in another process.
+   */
+  async run(answer) {
+    const leave = () => this.close();
+    process.once('SIGINT', leave);
+    this.client.addEventListener('linkChanged', (event) => this.#tell(event));
+    try {
+      await this.#answerAll(answer);
+    } catch (error) {
+      if (!(error instanceof ClientError)) throw error;
+      console.error(`${this.name}: ${error.message}`);
+      process.exitCode = 1;
+    } finally {
+      process.off('SIGINT', leave);
+      await this.close();
+    }
+  }
+
+  async #answerAll(answer) {
+    for await (const message of this.messages()) {
+      try {
+        const text = await answer(message);
+        if (text) await message.reply(text);
+      } catch (error) {
+        if (error instanceof Stopped) throw error;
+        console.error(`${this.name}: no answer:`, error);
+      }
+    }
+  }
+
+  /** Leave: `messages` and `run` end. */
+  close() {
+    this.#closing ??= this.client.close();
+    return this.#closing;
+  }
+
+  // Says it when the connection comes and goes, once however often it is tried.
+  #tell({ link, reason }) {
+    if (link === this.#told || ![Link.ONLINE, Link.OFFLINE].includes(link)) return;
+    this.#told = link;
+    if (link === Link.ONLINE) console.log(`${this.name} is online: write to it. Ctrl-C ends it.`);
+    else console.log(`${this.name} is offline and keeps trying: ${reason}`);
+  }
+
+  // The token source of the client, which tries again after failures of the network.
+  async #token(renew) {
+    if (this.#account.tokens !== null) {
+      try {
+        return await this.#account.token(renew);
+      } catch (error) {
+        if (!(error instanceof SignInFailed)) throw error;
+        // The store was replaced, or the bot was away for too long.
+        console.error(`${this.name} was signed out: ${error.reason}`);
+      }
+    }
+    const signIn = this.#password
+      ? this.#account.login(this.name, this.#password)
+      : this.#account.guest(this.name);
+    return (await signIn).access_token;
+  }
+
+  /**
+   * What people write, beginning with what came while the bot was away, as `Message`s.
+   *
+   * Connects when it is first asked. A message counts as handled, and is marked as read, when the
+   * next one is asked for. In a group it begins with what was written after the bot came in. Ends
+   * when the bot is closed.
+   *
+   * @throws {StateInUse} the same bot runs in another process
+   * @throws {Stopped} the server does not let the bot in
+   */
+  async *messages() {
+    const events = this.client.events();
+    try {
+      await this.client.start();
+      await this.client.waitOnline();
+      for await (const conv of this.#conversations()) yield* this.#newIn(conv);
+      for await (const event of events) {
+        for (const conv of this.#touched(event)) yield* this.#newIn(conv);
+      }
+    } catch (error) {
+      if (!(error instanceof Stopped) || error.reason !== 'closed') throw error;
+    } finally {
+      events.close();
+    }
+  }
+
+  async *#conversations() {
+    let cursor = '';
+    do {
+      const page = await persist(() => this.client.conversationPage(cursor));
+      for (const row of page.rows) yield row.id;
+      cursor = page.cursor;
+    } while (cursor !== '');
+  }
+
+  // The conversations in which there may be something new.
+  #touched(event) {
+    switch (event.type) {
+      case 'messageAdded':
+      case 'convChanged':
+      case 'convReset':
+        return [event.conv];
+      case 'convGone':
+        this.#handled.delete(event.conv);
+        return [];
+      case 'forgotten':
+        this.#handled.clear();
+        return [];
+      case 'lagged':
+        return [...this.client.feeds.convs.keys()];
+      case 'linkChanged':
+        if (event.link === Link.STOPPED) throw new Stopped(event.reason, event.code);
+        return [];
+      default:
+        return [];
+    }
+  }
+
+  // Yields what was not handled in a conversation, and marks it as read.
+  async *#newIn(conv) {
+    const view = this.client.feeds.convs.get(conv);
+    if (view === undefined || view.left) return;
+    try {
+      if (!this.#handled.has(conv)) this.#handled.set(conv, await this.#beginAt(view));
+      for (let seq; (seq = this.#handled.get(conv) + 1) <= view.lastSeq; ) {
+        const row = view.messages.get(seq) ?? (await this.#load(conv, seq));
+        if (row !== undefined && this.#isForUs(row)) yield new Message(this, conv, row);
+        const handled = row?.seq ?? seq;
+        this.#handled.set(conv, handled);
+        this.client.mark(conv, handled);
+        this.client.feeds.trim(conv, KEPT_MAX + view.lastSeq - handled);
+      }
+    } catch (error) {
+      if (!(error instanceof ServerError)) throw error;
+      // Removed from it in the meantime, say. The next message there begins anew.
+      console.error(`${this.name}: a conversation cannot be read: ${error.message}`);
+    }
+  }
+
+  // The number of the last message that was handled, or is not for the bot.
+  async #beginAt(view) {
+    const { read, min_seq: min, joined_seq: joined } = view.my;
+    const floor = Math.max(read ?? 0, min ?? 0, joined ?? 0);
+    if (read || view.row.kind !== ConvKind.GROUP) return floor;
+    const { members } = await persist(() => this.client.getConversation(view.conv));
+    const came = members.find(({ user }) => user === this.client.user)?.joined;
+    if (came === undefined) return view.lastSeq;
+    const { msgs } = await persist(() => this.client.history(view.conv, 0, { limit: PAGE }));
+    const before = msgs.filter(({ ts }) => ts < came).map(({ seq }) => seq);
+    const oldest = msgs.length > 0 ? Math.min(...msgs.map(({ seq }) => seq)) : 1;
+    return Math.max(floor, oldest - 1, ...before);
+  }
+
+  // The first message from `seq` on, if there is one.
+  async #load(conv, seq) {
+    const ask = () => this.client.history(conv, seq - 1, { back: false, limit: PAGE });
+    const { msgs } = await persist(ask);
+    return msgs.sort((a, b) => a.seq - b.seq)[0];
+  }
+
+  #isForUs({ kind, sender, text, x }) {
+    if (kind !== MsgKind.TEXT || sender === this.client.user || text === '') return false;
+    return !(x?.recalled || x?.meta?.[BOT_MARK]);
+  }
+}
+
+/** Tokens of an `Account` in a file that only its owner can read. */
+class FileTokens {
+  #folder;
+  #path;
+
+  constructor(folder, name) {
+    this.#folder = folder;
+    this.#path = join(folder, name);
+  }
+
+  load() {
+    try {
+      return JSON.parse(readFileSync(this.#path, 'utf8'));
+    } catch {
+      return null;
+    }
+  }
+
+  save(tokens) {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    writeFileSync(`${this.#path}.new`, JSON.stringify(tokens), { mode: 0o600, flush: true });
+    renameSync(`${this.#path}.new`, this.#path);
+  }
+
+  exclusive(work) {
+    return work();
+  }
+}
+
+/** Ask until there is an answer: the server may be away for longer than a request waits. */
+async function persist(ask) {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof RequestTimeout)) throw error;
+    }
+  }
+}
+
+function stateFolder() {
+  const base = process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state');
+  return join(base, 'parlance', 'bots');
+}

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from bench.provider.server import ScriptedProvider
 from server.http import static
+from tests.browser.harness import Window, window
+from tests.e2e.harness import Process, free_port
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, Route
@@ -131,3 +134,30 @@ async def ground(_only_ground: Ground) -> Ground:
     """An empty page, loaded anew; the window is the same for all tests, which is faster."""
     await _only_ground.clear()
     return _only_ground
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server of its own for the tests of the app; its AI service is `service`."""
+    process = Process(tmp_path_factory.mktemp("browser"), provider_port=free_port())
+    process.start()
+    yield process
+    assert process.stop() == 0
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def service(live: Process) -> AsyncIterator[ScriptedProvider]:
+    """The AI service of that server: the model's name says what it answers."""
+    provider = ScriptedProvider()
+    await provider.start(live.provider_port)
+    yield provider
+    await provider.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(
+    browser: Browser, live: Process, service: ScriptedProvider
+) -> AsyncIterator[Window]:
+    """A fresh browser on a desktop, not signed in; trouble in it fails the test."""
+    async with window(browser, live) as found:
+        yield found

@@ -783,11 +783,11 @@ export class Client extends Calls {
   }
 
   _refused(entry, error) {
-    const { conv, cid } = entry.unsent;
+    const { conv, cid, text, x } = entry.unsent;
     this._outbox.refused(entry, error);
     this._changed();
     const { code, reason, detail } = error;
-    this._emit([{ type: 'sendFailed', conv, cid, code, reason, detail }]);
+    this._emit([{ type: 'sendFailed', conv, cid, text, x, code, reason, detail }]);
   }
 
   // keeping

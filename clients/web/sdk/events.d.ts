@@ -1,4 +1,4 @@
-import type { Msg, Persona, Pres, User } from "./messages.js";
+import type { Msg, Persona, Pres, SendX, User } from "./messages.js";
 
 export declare const Link: {
   readonly CONNECTING: "connecting";
@@ -90,11 +90,13 @@ export interface Events {
   /** A message is in the outbox and will be sent until it is acknowledged or refused. */
   sendQueued: { type: "sendQueued"; conv: number; cid: Uint8Array; text: string };
   sendDone: { type: "sendDone"; conv: number; cid: Uint8Array; seq: number; sid: number };
-  /** The server refused the message for good; it is out of the outbox. */
+  /** The server refused the message for good; it is out of the outbox, but here to be changed. */
   sendFailed: {
     type: "sendFailed";
     conv: number;
     cid: Uint8Array;
+    text: string;
+    x: SendX | null;
     code: number;
     reason: string;
     detail: string;

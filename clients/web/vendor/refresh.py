@@ -14,6 +14,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 FOLDER: Final = Path(__file__).resolve().parent
@@ -36,6 +38,9 @@ class Library(NamedTuple):
     licence: str
     integrity: str
     files: Mapping[str, str]
+    imports: Mapping[str, str] = MappingProxyType({})
+    """Names of packages that its modules import, and the paths that stand for them here: browsers
+    know no names."""
 
 
 _LANGUAGES: Final = (
@@ -121,6 +126,48 @@ LIBRARIES: Final = (
             "LICENSE": "LICENSE",
         },
     ),
+    Library(
+        "preact",
+        "preact",
+        "11.2.0",
+        "MIT",
+        "sha512-/HfHI/7N84e6GrWBJ3J280z3mLaRJiDcSvj/A+y/4AbLnND/1UlGHe1sR6oYuTGwId0nP7dqDU9OnLxMPZ7xBg==",
+        {
+            "preact.mjs": "dist/preact.mjs",
+            "hooks.mjs": "hooks/dist/hooks.mjs",
+            "LICENSE": "LICENSE",
+        },
+        {"preact": "./preact.mjs"},
+    ),
+    Library(
+        "preact-signals",
+        "@preact/signals",
+        "2.11.4",
+        "MIT",
+        "sha512-Rb+5RPo9gWSaHtzJeauhHxiC8KP/IF2DEPkHPEOGOnuy2wnJzRqyeLRankUCYd6ADqtxS6GnWGv6Ie343d8aYw==",
+        {"signals.mjs": "dist/signals.mjs", "LICENSE": "LICENSE"},
+        {
+            "preact": "../../preact/11.2.0/preact.mjs",
+            "preact/hooks": "../../preact/11.2.0/hooks.mjs",
+            "@preact/signals-core": "../../preact-signals-core/1.14.5/signals-core.mjs",
+        },
+    ),
+    Library(
+        "preact-signals-core",
+        "@preact/signals-core",
+        "1.14.5",
+        "MIT",
+        "sha512-vcRv7Ityz5JVmeiVqIluLFzT/PDS/AlhHUpw3/aUWqcVUs6bDGIPXE/6RSC4evBNWYvnniozg5Syfj33al3gkg==",
+        {"signals-core.mjs": "dist/signals-core.mjs", "LICENSE": "LICENSE"},
+    ),
+    Library(
+        "htm",
+        "htm",
+        "3.1.1",
+        "Apache-2.0",
+        "sha512-983Vyg8NwUE7JkZ6NmOqpCZ+sh1bKv2iYTlUkzlWmA5JD2acKoxd4KVxbMmxX/85mtfdnDmTFoNKcg5DGAvxNQ==",
+        {"htm.mjs": "dist/htm.mjs", "LICENSE": "LICENSE"},
+    ),
 )
 
 
@@ -151,7 +198,26 @@ def unpack(package: bytes, library: Library) -> dict[str, bytes]:
         about = json.loads(_member(archive, "package.json"))
         if (about["version"], about["license"]) != (library.version, library.licence):
             raise Refused(f"{library.package} is {about['version']}, {about['license']}")
-        return {name: _member(archive, source) for name, source in library.files.items()}
+        files = {name: _member(archive, source) for name, source in library.files.items()}
+    return {name: _with_paths(name, file, library.imports) for name, file in files.items()}
+
+
+def _with_paths(name: str, content: bytes, imports: Mapping[str, str]) -> bytes:
+    """Return a module that imports paths where it imported names; other files as they are.
+
+    Raises:
+        Refused: a name is imported that no path is known for.
+    """
+    if not name.endswith((".js", ".mjs")):
+        return content
+
+    def path_of(found: re.Match[bytes]) -> bytes:
+        wanted = found[2].decode()
+        if wanted not in imports:
+            raise Refused(f"{name} imports {wanted}, for which no path is known")
+        return found[1] + imports[wanted].encode() + found[3]
+
+    return re.sub(rb"""(\b(?:from|import)\s*["'])([@\w][^"'\n]*)(["'])""", path_of, content)
 
 
 def _member(archive: tarfile.TarFile, path: str) -> bytes:

@@ -1,0 +1,438 @@
+// The client's state as signals: views read them and are drawn again when they change.
+//
+// The rows stay where the SDK keeps them; a signal here only says that something changed. Many
+// events of one packet change a signal once.
+
+import { ClientError, ConvKind, Link, PresenceState, Role, Scope, ServerError, TypingState } from "../sdk/client.js";
+import { batch, signal } from "./ui.js";
+
+/** How long somebody is said to write after the last sign of it, in ms. */
+const TYPING_MS = 6_000;
+/** Refused messages that are kept to be tried again, per conversation. */
+const FAILED_MAX = 50;
+/** People and personas that are remembered; more than a person meets in a session. */
+const NAMES_MAX = 5_000;
+/** Pages of the list of conversations that are read at once at most. */
+const LIST_PAGE = 50;
+const WATCHED_USERS = 256;
+
+/** State of one signed-in person, kept true by the SDK's `client`, until `close`. */
+export class Model {
+  #client;
+  #me;
+  #versions = new Map();
+  #streams = new Map();
+  #typing = new Map();
+  #failed = new Map();
+  #dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
+  #flushing = false;
+  #wanted = { users: new Set(), personas: new Set() };
+  /** Ids that were asked for once: who is not to be found is not asked for again. */
+  #asked = { users: new Set(), personas: new Set() };
+  #timers = new Set();
+  #listener = (event) => this.#take(event);
+  #listCursor = "";
+  #listing = null;
+
+  /** `me`: who is signed in. */
+  constructor(client, { me }) {
+    this.#client = client;
+    this.#me = me;
+    /** {state: of `Link`, retryAt: ms since 1970 or 0, reason}. */
+    this.link = signal({ state: client.link, retryAt: 0, reason: "" });
+    /** Conversations one is in, pinned first, then the latest first: `ConvView`s. */
+    this.convs = signal([]);
+    /** False once the whole list of conversations is here. */
+    this.moreConvs = signal(true);
+    /** Personas by id, as far as they were met or listed; those that were removed too. */
+    this.personas = signal(new Map());
+    /** People by id, as far as they were met. */
+    this.people = signal(new Map());
+    /** `PresenceState` by user, of those that are watched. */
+    this.presence = signal(new Map());
+    /** One's own profile. */
+    this.profile = signal(client.feeds.profile?.row ?? { id: me });
+    /** Tools that wait for a yes or no, oldest first: events `toolAsked`. */
+    this.questions = signal([]);
+    /** The last notice of the server: {kind, text, expires}, or null. */
+    this.notice = signal(null);
+    /** Messages that wait for the connection. */
+    this.unsent = signal(client.unsent.length);
+    client.addEventListener("*", this.#listener);
+  }
+
+  /** Stop following the client. */
+  close() {
+    this.#client.removeEventListener("*", this.#listener);
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+  }
+
+  get me() {
+    return this.#me;
+  }
+
+  // conversations
+
+  /** One conversation as the SDK holds it, undefined when it is unknown; follows its changes. */
+  view(conv) {
+    void this.#version(conv).value;
+    return this.#client.feeds.convs.get(conv);
+  }
+
+  /** Messages of one's own that the server has not stored yet; follows their changes. */
+  waiting(conv) {
+    void this.#version(conv).value;
+    return this.#client.unsent.filter(({ unsent }) => unsent.conv === conv);
+  }
+
+  /** Messages that were refused: {cid, text, x, code, reason, detail}; follows them. */
+  failed(conv) {
+    void this.#version(conv).value;
+    return this.#failed.get(conv) ?? [];
+  }
+
+  /** Forget a refused message: it was dropped, or is tried again. */
+  forgetFailed(conv, cid) {
+    this.#failed.set(conv, this.failed(conv).filter((one) => one.cid !== cid));
+    this.#touch(conv);
+  }
+
+  /** The running answers of a conversation; follows their begin, place and end, not their text. */
+  streams(conv) {
+    void this.#streamVersion(conv).value;
+    return this.#client.streams.of(conv);
+  }
+
+  /** Who writes just now, without oneself; follows it. */
+  typing(conv) {
+    return [...this.#typingIn(conv).value.keys()];
+  }
+
+  /** Read more of the list of conversations; once it is whole, nothing happens. */
+  async listMore({ archived = false } = {}) {
+    if (!archived && !this.moreConvs.peek()) return;
+    this.#listing ??= this.#readList(archived).finally(() => {
+      this.#listing = null;
+    });
+    await this.#listing;
+  }
+
+  async #readList(archived) {
+    const cursor = archived ? "" : this.#listCursor;
+    const page = await this.#client.conversationPage(cursor, { archived, limit: LIST_PAGE });
+    if (archived) return;
+    this.#listCursor = page.cursor;
+    if (!page.cursor) this.moreConvs.value = false;
+  }
+
+  /** Get what is not held of a conversation: its row, its members. */
+  async load(conv) {
+    const view = this.#client.feeds.convs.get(conv);
+    if (view?.row.kind === undefined || !view.membersWhole) await this.#client.getConversation(conv);
+  }
+
+  /** Follow text, typing and presence of what is shown; null for nothing. */
+  async watch(conv, users = []) {
+    const others = users.filter((user) => user !== this.#me).slice(0, WATCHED_USERS);
+    await this.#client.watch(conv === null ? [] : [conv], others);
+  }
+
+  /** What a conversation is called: its title, the other person, the personas, or the members. */
+  titleOf(view) {
+    const { row, my } = view;
+    if (my.remark) return my.remark;
+    if (row.title) return row.title;
+    if (row.kind === ConvKind.DIRECT) {
+      const other = view.present().find((member) => member.user !== this.#me);
+      return other ? this.nameOf(other.user) : "";
+    }
+    if (row.kind === ConvKind.AI) return row.persona ? this.nameOf(row.persona, view) : "";
+    const here = [...view.present().map(({ user }) => user), ...(row.personas ?? [])];
+    return here.map((id) => this.nameOf(id, view)).filter(Boolean).join(", ");
+  }
+
+  // people and personas
+
+  /**
+   * The name of a person or persona, "" while it is being asked for; within `view`, the name that
+   * one goes by there.
+   */
+  nameOf(id, view = null) {
+    const nick = view?.members.get(id)?.row.nick;
+    if (nick) return nick;
+    const row = this.#rowOf(id, view);
+    return row?.nick || row?.name || "";
+  }
+
+  /** A person, undefined while it is being asked for or when there is none. */
+  person(id) {
+    if (id === this.#me) return this.profile.value;
+    const found = this.people.value.get(id);
+    if (found === undefined) this.#want("users", id);
+    return found;
+  }
+
+  /** A persona, undefined while it is being asked for or when there is none. */
+  persona(id) {
+    const found = this.personas.value.get(id);
+    if (found === undefined) this.#want("personas", id);
+    return found;
+  }
+
+  /** People and personas have their ids from one range, so one of the two has it. */
+  #rowOf(id, view) {
+    if (id === this.#me) return this.profile.value;
+    const known = this.personas.value.get(id) ?? this.people.value.get(id);
+    if (known !== undefined || !id) return known;
+    const { persona, personas } = view?.row ?? {};
+    const isPersona = persona === id || personas?.includes(id);
+    if (!isPersona) this.person(id);
+    if (!view?.members.has(id)) this.persona(id);
+    return undefined;
+  }
+
+  /** Whose avatar it is: the avatar's id, 0 for none. */
+  avatarOf(id, view = null) {
+    return this.#rowOf(id, view)?.avatar ?? 0;
+  }
+
+  /** Take rows of people or personas that were read, such as by a search. */
+  meetPeople(people) {
+    this.people.value = joined(this.people.peek(), people);
+  }
+
+  meetPersonas(personas) {
+    this.personas.value = joined(this.personas.peek(), personas);
+  }
+
+  isOnline(user) {
+    return (this.presence.value.get(user) ?? PresenceState.OFFLINE) !== PresenceState.OFFLINE;
+  }
+
+  // events
+
+  #take(event) {
+    const handle = Model.#on[event.type];
+    if (handle === undefined) return;
+    handle(this, event);
+    this.#flushSoon();
+  }
+
+  #flushSoon() {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    queueMicrotask(() => {
+      this.#flushing = false;
+      batch(() => this.#flush());
+    });
+  }
+
+  #flush() {
+    const { convs, streams, flags } = this.#dirty;
+    for (const conv of convs) this.#version(conv).value += 1;
+    for (const conv of streams) this.#streamVersion(conv).value += 1;
+    if (this.#dirty.list || convs.size > 0) this.convs.value = this.#sorted();
+    if (flags.has("unsent")) this.unsent.value = this.#client.unsent.length;
+    if (flags.has("questions")) this.questions.value = this.#client.questions.open;
+    this.#dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
+  }
+
+  #sorted() {
+    const views = [...this.#client.feeds.convs.values()];
+    const shown = views.filter((view) => !view.left && !view.row.deleted && view.row.kind);
+    return shown.sort(
+      (a, b) => Number(Boolean(b.my.pinned)) - Number(Boolean(a.my.pinned)) || b.updated - a.updated,
+    );
+  }
+
+  #touch(conv) {
+    this.#dirty.convs.add(conv);
+    this.#flushSoon();
+  }
+
+  #version(conv) {
+    return entry(this.#versions, conv, () => signal(0));
+  }
+
+  #streamVersion(conv) {
+    return entry(this.#streams, conv, () => signal(0));
+  }
+
+  #typingIn(conv) {
+    return entry(this.#typing, conv, () => signal(new Map()));
+  }
+
+  #later(work, ms) {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      work();
+    }, ms);
+    this.#timers.add(timer);
+    return timer;
+  }
+
+  static #touched(model, { conv }) {
+    model.#dirty.convs.add(conv);
+  }
+
+  static #running(model, { conv }) {
+    model.#dirty.streams.add(conv);
+  }
+
+  static #sending(model, { conv }) {
+    model.#dirty.flags.add("unsent");
+    model.#dirty.convs.add(conv);
+  }
+
+  static #asking(model) {
+    model.#dirty.flags.add("questions");
+  }
+
+  /** What follows from each event. */
+  static #on = {
+    linkChanged: (model, { link, retry, reason }) => model.#linked(link, retry, reason),
+    messageAdded(model, event) {
+      model.#wrote(event.conv, event.msg.sender);
+      Model.#touched(model, event);
+    },
+    messageChanged: Model.#touched,
+    convChanged: Model.#touched,
+    convReset: Model.#touched,
+    convGone: Model.#touched,
+    readSeen: Model.#touched,
+    forgotten: (model) => model.#forgotten(),
+    personaChanged: (model, { persona }) => model.meetPersonas([persona]),
+    profileChanged(model, { user }) {
+      model.profile.value = user;
+    },
+    streamStarted: Model.#running,
+    streamMoved: Model.#running,
+    streamEnded(model, event) {
+      Model.#running(model, event);
+      Model.#touched(model, event);
+    },
+    toolAsked: Model.#asking,
+    toolSettled: Model.#asking,
+    typingSeen: (model, { conv, user, state }) => model.#types(conv, user, state),
+    presenceSeen(model, { items }) {
+      const states = new Map(model.presence.peek());
+      for (const { user, state } of items) states.set(user, state);
+      model.presence.value = states;
+    },
+    sendQueued: Model.#sending,
+    sendDone: Model.#sending,
+    sendFailed(model, event) {
+      const { conv, cid, text, x, code, reason, detail } = event;
+      const kept = [...(model.#failed.get(conv) ?? []), { cid, text, x, code, reason, detail }];
+      model.#failed.set(conv, kept.slice(-FAILED_MAX));
+      Model.#sending(model, event);
+    },
+    noticeSeen(model, { kind, text, expires }) {
+      model.notice.value = { kind, text, expires };
+    },
+  };
+
+  #linked(state, retry, reason) {
+    this.link.value = { state, retryAt: retry > 0 ? Date.now() + retry : 0, reason };
+    if (state !== Link.ONLINE) return;
+    if (this.moreConvs.peek()) this.listMore().catch(ignoreRefusal);
+  }
+
+  #forgotten() {
+    for (const conv of this.#versions.keys()) this.#dirty.convs.add(conv);
+    this.#dirty.list = true;
+    this.#listCursor = "";
+    this.moreConvs.value = true;
+  }
+
+  #types(conv, user, state) {
+    if (user === this.#me) return;
+    if (state === TypingState.STOP) {
+      this.#wrote(conv, user);
+      return;
+    }
+    const here = this.#typingIn(conv);
+    clearTimeout(here.peek().get(user));
+    const timer = this.#later(() => this.#wrote(conv, user), TYPING_MS);
+    here.value = new Map(here.peek()).set(user, timer);
+  }
+
+  /** Somebody has stopped to write, or the message is here. */
+  #wrote(conv, user) {
+    const here = this.#typing.get(conv);
+    if (here === undefined || !here.peek().has(user)) return;
+    const left = new Map(here.peek());
+    clearTimeout(left.get(user));
+    left.delete(user);
+    here.value = left;
+  }
+
+  // names that were asked for and are not known
+
+  #want(what, id) {
+    if (!id || this.#asked[what].has(id)) return;
+    const isFirst = this.#wanted.users.size + this.#wanted.personas.size === 0;
+    if (this.#asked[what].size >= NAMES_MAX) this.#asked[what].clear();
+    this.#asked[what].add(id);
+    this.#wanted[what].add(id);
+    if (isFirst) this.#later(() => this.#meet(), 0);
+  }
+
+  async #meet() {
+    const { users, personas } = this.#wanted;
+    this.#wanted = { users: new Set(), personas: new Set() };
+    const askAgain = (what, ids) => (error) => {
+      if (error instanceof ServerError) return;
+      for (const id of ids) this.#asked[what].delete(id);
+    };
+    const asks = [...personas].map((id) =>
+      this.#client
+        .getPersona(id)
+        .then(({ p }) => this.meetPersonas([p]))
+        .catch(askAgain("personas", [id])),
+    );
+    if (users.size > 0) {
+      const found = this.#client.getUsers(users).then((people) => this.meetPeople(people));
+      asks.push(found.catch(askAgain("users", users)));
+    }
+    await Promise.all(asks);
+  }
+
+  /** Read all personas one may use, once. */
+  async loadPersonas() {
+    for (const scope of [Scope.PRIVATE, Scope.TENANT, Scope.PUBLIC]) {
+      const found = [];
+      for await (const persona of this.#client.personas(scope)) found.push(persona);
+      this.meetPersonas(found);
+    }
+  }
+
+  /** Whether one may change what belongs to everybody in a conversation. */
+  isManager(view) {
+    const role = view.my.role ?? Role.MEMBER;
+    return view.row.owner === this.#me || role === Role.ADMIN || role === Role.OWNER;
+  }
+}
+
+function entry(map, key, make) {
+  if (!map.has(key)) map.set(key, make());
+  return map.get(key);
+}
+
+function joined(known, rows) {
+  const all = new Map(known);
+  for (const row of rows) {
+    all.delete(row.id);
+    all.set(row.id, row);
+  }
+  for (const id of all.keys()) {
+    if (all.size <= NAMES_MAX) break;
+    all.delete(id);
+  }
+  return all;
+}
+
+function ignoreRefusal(error) {
+  if (!(error instanceof ClientError)) throw error;
+}

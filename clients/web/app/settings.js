@@ -1,0 +1,4 @@
+import { html } from "./ui.js";
+export function Settings() {
+  return html`<p>Settings</p>`;
+}

@@ -1,0 +1,59 @@
+// The frame of the page: who is signed in, which view is shown, and whether we are connected.
+
+import { Chat } from "./chat.js";
+import { AppProvider } from "./context.js";
+import { LinkBanner } from "./link_banner.js";
+import { OverlayLayer } from "./overlay.js";
+import { Personas } from "./personas.js";
+import { Settings } from "./settings.js";
+import { SideBar } from "./side_bar.js";
+import { SignIn } from "./sign_in.js";
+import { Welcome } from "./welcome.js";
+import { html, useEffect, useMemo, useSignal } from "./ui.js";
+
+/** Everything there is to see. `page`: {words, overlay, route, session}. */
+export function App({ page }) {
+  const language = useSignal(page.words.language);
+  useEffect(() => {
+    const changed = () => {
+      language.value = page.words.language;
+      document.documentElement.lang = page.words.locale;
+    };
+    changed();
+    page.words.addEventListener("change", changed);
+    return () => page.words.removeEventListener("change", changed);
+  }, [page]);
+  const state = page.session.state.value;
+  const app = useMemo(() => appOf(page, state), [page, state, language.value]);
+  return html`
+    <${AppProvider} value=${app}>
+      ${state.name === "in" ? html`<${Signed} app=${app} />` : html`<${SignIn} />`}
+      <${OverlayLayer} />
+    <//>
+  `;
+}
+
+/** What views may ask for; another object when the language or the person is another. */
+function appOf(page, state) {
+  const { client = null, model = null, drafts = null } = state;
+  return { ...page, client, model, drafts, say: (key, values) => page.words.say(key, values) };
+}
+
+const VIEWS = {
+  home: () => html`<${Welcome} />`,
+  chat: ({ conv, seq, info }) => html`<${Chat} key=${conv} conv=${conv} seq=${seq} info=${info} />`,
+  personas: () => html`<${Personas} />`,
+  settings: () => html`<${Settings} />`,
+};
+
+/** On a narrow screen, the side bar and the view take turns: the class says which. */
+function Signed({ app }) {
+  const at = app.route.at.value;
+  return html`
+    <div class=${`app view-${at.view}`}>
+      <${LinkBanner} />
+      <${SideBar} />
+      <main class="view" id="view">${VIEWS[at.view](at)}</main>
+    </div>
+  `;
+}

@@ -1,0 +1,127 @@
+"""The web app as people see it: a real server process, and browser windows that visit it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.e2e.harness import PASSWORD, Process
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+DESKTOP: Final = (1280, 800)
+PHONE: Final = (390, 844)
+SLOW: Final = "tokens=120,rate=40"
+"""A model whose answer takes three seconds."""
+# What Chromium says about requests that fail while the server is away, as some tests have it.
+_OFFLINE = re.compile(
+    r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|WebSocket connection to .* failed"
+)
+
+
+@dataclass
+class Window:
+    """One browser of its own, with its own storage; `page` is its first tab.
+
+    Attributes:
+        trouble: errors of scripts, what the policy had to stop, dialogs, foreign requests.
+    """
+
+    context: BrowserContext
+    page: Page
+    url: str
+    trouble: list[str] = field(default_factory=list)
+
+    async def open(self, path: str = "") -> Page:
+        """Load the app in the first tab; `path` is what follows the #, such as /personas."""
+        await self.page.goto(f"{self.url}/#{path}" if path else f"{self.url}/")
+        return self.page
+
+    async def tab(self, path: str = "") -> Page:
+        """Open another tab of this browser: it shares the storage."""
+        page = await self.context.new_page()
+        await page.goto(f"{self.url}/#{path}" if path else f"{self.url}/")
+        return page
+
+    async def guest(self) -> Page:
+        """Come in without an account."""
+        page = await self.open()
+        await page.get_by_role("button", name="Try it without an account").click()
+        await page.locator(".side").wait_for()
+        return page
+
+    async def sign_up(self, name: str, password: str = PASSWORD) -> Page:
+        """Make an account in the form, as a person does."""
+        page = await self.open()
+        await page.get_by_role("button", name="Create an account").click()
+        await page.get_by_label("Name", exact=True).fill(name)
+        await page.get_by_label("Password", exact=True).fill(password)
+        await page.get_by_role("button", name="Create an account").click()
+        await page.locator(".side").wait_for()
+        return page
+
+    async def user_id(self) -> int:
+        """Return who is signed in."""
+        tokens = await self.page.evaluate("localStorage.getItem('parlance.tokens')")
+        found = re.search(r'"id":\s*(\d+)', tokens)
+        assert found is not None, tokens
+        return int(found[1])
+
+    def note(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        page.on("popup", lambda _: self.trouble.append("a window opened"))
+        page.on("console", self._note_message)
+        page.on("request", self._note_request)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not _OFFLINE.search(message.text):
+            self.trouble.append(message.text)
+
+    def _note_request(self, request: Request) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.trouble.append(f"asked for {request.url}")
+
+
+@asynccontextmanager
+async def window(
+    browser: Browser,
+    server: Process,
+    size: tuple[int, int] = DESKTOP,
+    *,
+    language: str = "en-US",
+    **options: Any,
+) -> AsyncIterator[Window]:
+    """A fresh browser that looks at a server; anything that went wrong in it fails the test."""
+    context = await browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, locale=language, **options
+    )
+    context.set_default_timeout(10_000)
+    visitor = Window(context, await context.new_page(), f"http://127.0.0.1:{server.port}")
+    visitor.note(visitor.page)
+    context.on("page", visitor.note)
+    try:
+        yield visitor
+    finally:
+        await context.close()
+    assert visitor.trouble == []
+
+
+async def shot(page: Page, folder: Path, name: str) -> Path:
+    """Save what is seen; PARLANCE_SCREENSHOTS names a folder that is kept."""
+    path = Path(os.environ.get("PARLANCE_SCREENSHOTS") or folder) / f"{name}.png"
+    await page.screenshot(path=path)
+    return path
+
+
+async def overflows(page: Page) -> bool:
+    """Tell whether the page is wider than its window."""
+    found: bool = await page.evaluate(
+        "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    )
+    return found

@@ -43,6 +43,7 @@ from server.http.typed import Api, Media
 from server.logs import REQUEST_ID
 
 ERRORS: Final = (404, 409, 410, 502)
+EXAMPLE: Final = {"message": "你好", "model": "nova"}
 EVERYDAY: Final = "nova"
 """Slug of the persona that answers when none is named."""
 _MAX_TEXT: Final = 32_000
@@ -186,6 +187,7 @@ api.raw(
     answers={200: (ChatAnswer, Media("text/event-stream")), 499: ChatRefusal},
     refusal=ChatRefusal,
     errors=ERRORS,
+    example=EXAMPLE,
 )
 
 

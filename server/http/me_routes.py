@@ -92,7 +92,7 @@ async def _get_me(call: Call[Person, None, None]) -> User:
     return await _one(call, call.who.user)
 
 
-@api.route("PUT", "/api/v1/me", "Change one's profile, or choose a persona")
+@api.route("PUT", "/api/v1/me", "Change one's profile, or choose a persona", errors=(404,))
 async def _change_me(call: Call[Person, None, ProfileBody]) -> User:
     await serve(call, ProfileSet(0, User(**structs.asdict(call.body))))
     return await _one(call, call.who.user)

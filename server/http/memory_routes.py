@@ -17,6 +17,7 @@ from protocol.types import U
 from server.auth import Claims
 from server.errors import ServiceError
 from server.http.callers import HttpCaller
+from server.http.openai_routes import dress_for
 from server.http.typed import Api, Call, Media
 from server.memory_book import MAX_PAGE, MemoryBook, MemoryPage, MemoryView
 
@@ -128,6 +129,7 @@ async def _export(call: Call[Claims, None, None]) -> web.StreamResponse:
     pages = _book(call).export(call.who.user)
     # The first page before the head: a store that cannot be read is an error, not half a file.
     page: list[MemoryView] = await anext(pages, [])
+    dress_for(call.request)(response)
     await response.prepare(call.request)
     if call.request.method == "HEAD":
         return response

@@ -163,7 +163,7 @@ async def _edit(call: Call[Person, None, EditBody]) -> MessageView:
     return await _one(call, conv, seq)
 
 
-@api.route("DELETE", _MESSAGE, "Take a message back", errors=(409,))
+@api.route("DELETE", _MESSAGE, "Take a message back", errors=(409, 410))
 async def _recall(call: Call[Person, None, None]) -> MessageView:
     """Its number stays, its text is gone."""
     conv, seq = conversation_of(call), _seq_of(call)
@@ -171,7 +171,7 @@ async def _recall(call: Call[Person, None, None]) -> MessageView:
     return await _one(call, conv, seq)
 
 
-@api.route("POST", _MESSAGE + "/pick", "Choose which of several answers counts", errors=(409,))
+@api.route("POST", _MESSAGE + "/pick", "Choose which of several answers counts", errors=(409, 410))
 async def _pick(call: Call[Person, None, None]) -> Revision:
     changed = await serve(call, Pick(0, conversation_of(call), _seq_of(call)))
     return Revision(changed.rev)

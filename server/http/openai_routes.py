@@ -154,6 +154,7 @@ api.raw(
         CONVERSATION_HEADER: "The stored conversation to go on with.",
         "Idempotency-Key": "In a conversation: your own name for this request.",
     },
+    example={"model": "nova", "messages": [{"role": "user", "content": "你好"}]},
 )  # fmt: skip
 api.raw(
     "GET", "/v1/models", "List the personas and models that one may ask",

@@ -6,15 +6,27 @@ from msgspec import Meta, Struct
 
 from ai_bridge.http.openai_shapes import (
     MAX_MESSAGES,
-    Message,
+    MAX_PARTS,
+    Call,
     ModelRow,
     Name,
+    Part,
     StreamOptions,
 )
 
 Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 Recording = Annotated[str, Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
 Stop = Annotated[str, Meta(max_length=256)]
+
+
+class TalkMessage(Struct):
+    """One message: `system` and `developer` are added to the persona's prompt."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)] | None = None
+    name: str | None = None
+    tool_calls: Annotated[list[Call], Meta(max_length=MAX_PARTS)] | None = None
+    tool_call_id: str | None = None
 
 
 class CompletionBody(Struct):
@@ -24,7 +36,7 @@ class CompletionBody(Struct):
     """
 
     model: Name
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[TalkMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     max_tokens: Tokens | None = None

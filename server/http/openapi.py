@@ -150,7 +150,11 @@ def _operation(declared: Declaration, schemas: _Schemas, refusals: OpenApi) -> d
     if parameters:
         operation["parameters"] = parameters
     if declared.body is not None:
-        operation["requestBody"] = {"required": True, "content": _media(declared.body, schemas)}
+        content = _media(declared.body, schemas)
+        if declared.example is not None:
+            for media in content.values():
+                media["example"] = declared.example
+        operation["requestBody"] = {"required": True, "content": content}
     security = _SECURITY.get(declared.who, [{"key": []}] if declared.scope else [])
     if security:
         operation["security"] = security

@@ -19,7 +19,7 @@ from server.accounts import DEFAULT_TENANT
 from server.config_check import is_loopback
 from server.config_sections import ServerConfig
 from server.http.callers import CALLERS, HttpCaller
-from server.http.chat_routes import ERRORS, EVERYDAY, ChatBody, chat, chat_response
+from server.http.chat_routes import ERRORS, EVERYDAY, EXAMPLE, ChatBody, chat, chat_response
 from server.http.context import is_local, parts_of
 from server.http.openai_routes import ASKING, door
 from server.http.openai_views import ChatAnswer, ChatRefusal
@@ -94,6 +94,7 @@ api.raw(
     answers={200: (ChatAnswer, Media("text/event-stream")), 499: ChatRefusal},
     refusal=ChatRefusal,
     errors=(401, *ERRORS),
+    example=EXAMPLE,
 )
 
 

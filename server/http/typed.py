@@ -106,6 +106,7 @@ class Declaration(Struct, frozen=True):
         errors: statuses beside those that follow from the rest.
         refusal: the shape of its failures.
         any_kind: a body is read whatever its content calls itself.
+        example: of the body.
     """
 
     method: str
@@ -122,6 +123,7 @@ class Declaration(Struct, frozen=True):
     headers: Mapping[str, str]
     refusal: Any
     any_kind: bool
+    example: Any
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -152,6 +154,7 @@ class Api:
         errors: tuple[int, ...] = (),
         headers: Mapping[str, str] | None = None,
         max_body: int = MAX_BODY,
+        example: Any = None,
     ) -> Callable[[Typed], Typed]:
         """Declare a route and what handles it.
 
@@ -174,6 +177,7 @@ class Api:
                 None if query is NoneType else query,
                 body if body_type is NoneType else body_type,
                 answers or {good: _content(returned)}, errors, headers or {}, Body, any_kind=False,
+                example=example,
             )  # fmt: skip
             self._add(declared, run)
             return handle
@@ -194,6 +198,7 @@ class Api:
         scope: str = "",
         errors: tuple[int, ...] = (),
         headers: Mapping[str, str] | None = None,
+        example: Any = None,
     ) -> None:
         """Declare a route whose handler does everything itself, also its own error shape."""
 
@@ -202,7 +207,7 @@ class Api:
 
         declared = Declaration(
             method, path, self._tag, summary, (handle.__doc__ or "").strip(), who, scope,
-            None, body, answers, errors, headers or {}, refusal, any_kind=True,
+            None, body, answers, errors, headers or {}, refusal, any_kind=True, example=example,
         )  # fmt: skip
         self._add(declared, run)
 

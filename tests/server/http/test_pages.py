@@ -13,18 +13,19 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 100
 LAN = {"X-Forwarded-For": "203.0.113.9"}
 
 
-async def test_the_page_names_the_addresses_and_loads_nothing_from_outside(site: Site) -> None:
+async def test_the_page_is_the_web_app_and_loads_nothing_from_outside(site: Site) -> None:
     answer = await site.ask("GET", "/")
-    text = answer.body.decode()
     assert answer.status == 200
-    assert f"ws://127.0.0.1:{site.port}/ws" in text
-    assert "src=" not in text
-    assert "https://" not in text
-    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert 'src="/app/main.js"' in answer.body.decode()
+    assert "//" not in answer.body.decode().replace("<!doctype", "")
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in policy
 
 
 async def test_the_page_trusts_no_host(site: Site) -> None:
     answer = await site.ask("GET", "/", headers={"Host": "a<b>.example"})
+    assert "a<b>" not in answer.headers["Content-Security-Policy"]
     assert b"<b>" not in answer.body
 
 

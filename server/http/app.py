@@ -25,6 +25,7 @@ from server.http import (
     speech_routes,
     static,
     test_page,
+    tool_pages,
     turn_routes,
     usage_routes,
 )
@@ -67,6 +68,7 @@ _SUBJECTS: Final = (
     speech_routes,
     test_page,
     dashboard_routes,
+    tool_pages,
     openapi,
 )
 

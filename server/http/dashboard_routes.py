@@ -55,12 +55,13 @@ class TurnsQuery(Struct):
 class TurnPage(Struct):
     """Answers that wait or run, oldest first, and (on the first page) the last that ended.
 
-    `cursor`, given back as `after`, goes on; 0 at the end.
+    `cursor`, given back as `after`, goes on; 0 at the end. `operator`: they are of all tenants.
     """
 
     running: list[RunningTurn]
     recent: list[EndedTurn]
     cursor: int
+    operator: bool
 
 
 class Cancelled(Struct):
@@ -96,7 +97,7 @@ async def _turns(call: Call[ApiKey, TurnsQuery, None]) -> TurnPage:
     found = [one for one in _seen(call.request, tenant) if one.sid > after]
     recent = [] if after else call.request.app[DASHBOARD].recent(tenant)
     cursor = found[PAGE - 1].sid if len(found) > PAGE else 0
-    return TurnPage(found[:PAGE], recent, cursor)
+    return TurnPage(found[:PAGE], recent, cursor, tenant == EVERYBODY)
 
 
 @api.route(

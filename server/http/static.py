@@ -24,6 +24,8 @@ WEB_ROOT: Final = Path(__file__).resolve().parents[2] / "clients" / "web"
 MAX_FILES: Final = 1_000
 MAX_TOTAL_BYTES: Final = 16 << 20
 """Of all files together, the compressed copies included."""
+MAX_PLAIN_BYTES: Final = 256 << 10
+"""Larger files are kept compressed only: who takes no gzip, hardly anybody, waits for a thread."""
 
 _MIN_COMPRESSED_BYTES: Final = 512
 
@@ -64,9 +66,10 @@ class SiteTooLarge(Exception):
 
 
 class StaticFile(msgspec.Struct, frozen=True):
-    """One file as it is sent."""
+    """One file as it is sent; one of `body` and `packed` is always there."""
 
-    body: bytes
+    body: bytes | None
+    """As it is, unless it is large."""
     packed: bytes | None
     """Compressed with gzip, when that is smaller."""
     content_type: str
@@ -97,7 +100,7 @@ def read_site(root: Path) -> dict[str, StaticFile]:
                 "take out of it what does not belong to the web app"
             )
         file = _load(path.read_bytes(), name.as_posix())
-        total += len(file.body) + len(file.packed or b"")
+        total += len(file.body or b"") + len(file.packed or b"")
         site[name.as_posix()] = file
     return site
 
@@ -116,9 +119,11 @@ def _load(body: bytes, name: str) -> StaticFile:
     packed = None
     if suffix not in _PACKED and len(body) >= _MIN_COMPRESSED_BYTES:
         packed = gzip.compress(body, 9, mtime=0)
+    if packed is not None and len(packed) >= len(body):
+        packed = None
     return StaticFile(
-        body,
-        packed if packed is not None and len(packed) < len(body) else None,
+        body if packed is None or len(body) <= MAX_PLAIN_BYTES else None,
+        packed,
         _TYPES[suffix],
         hashlib.sha256(body).hexdigest()[:32],
         "public, max-age=31536000, immutable" if _never_changes(name) else "no-cache",
@@ -138,12 +143,17 @@ def page_policy(request: web.Request) -> str:
 
 def index_of(request: web.Request) -> StaticFile | None:
     """Return the app's first page; None as long as the app is not there."""
-    return request.app[_SITE].get("index.html")
+    return file_of(request, "index.html")
+
+
+def file_of(request: web.Request, name: str) -> StaticFile | None:
+    """Return a file of the app by its path; None when it is not there."""
+    return request.app[_SITE].get(name)
 
 
 def respond(request: web.Request, file: StaticFile) -> web.Response:
     """Return the answer with a file, or 304 when the browser has it already."""
-    packed = file.packed if _takes_gzip(request) else None
+    packed = file.packed if file.body is None or _takes_gzip(request) else None
     tag = file.etag if packed is None else f"{file.etag}-gzip"
     response = web.Response(headers=_headers(request, file))
     response.etag = tag
@@ -181,9 +191,12 @@ def _takes_gzip(request: web.Request) -> bool:
 
 
 async def _file(request: web.Request) -> web.Response:
-    file = request.app[_SITE].get(request.match_info["path"])
+    file = file_of(request, request.match_info["path"])
     if file is None:
         raise HttpRefusal(404, "no such file", "Load the page again: the app may have changed.")
+    if file.body is None and file.packed is not None and not _takes_gzip(request):
+        body = await asyncio.to_thread(gzip.decompress, file.packed)
+        file = msgspec.structs.replace(file, body=body, packed=None)
     return respond(request, file)
 
 

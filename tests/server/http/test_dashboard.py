@@ -416,6 +416,8 @@ async def test_a_tenants_key_sees_and_cancels_only_what_is_the_tenants(desk: Des
         assert [one["sid"] for one in (await desk.get(TURNS, theirs))["running"]] == [sid]
         assert [one["sid"] for one in (await desk.get(TURNS))["running"]] == [sid]
         assert (await desk.get(TURNS, ours))["running"] == []
+        seen_by = {key: (await desk.get(TURNS, key))["operator"] for key in (desk.key, theirs)}
+        assert seen_by == {desk.key: True, theirs: False}
         assert (await desk.cancel(sid, ours)).status == 404
         assert desk.site.core.bridge.running == 1
         assert (await desk.cancel(sid, theirs)).status == 200

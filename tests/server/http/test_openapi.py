@@ -40,6 +40,8 @@ def references(node: Any) -> Iterator[str]:
 
 NOT_DESCRIBED: Mapping[str, str] = {
     "/": "a page for people",
+    "/dashboard": "a page for people",
+    "/docs": "a page for people",
     "/test": "a page for people",
     "/{path}": "files of the web app",
     "/ws": "becomes a WebSocket: docs/protocol.md",

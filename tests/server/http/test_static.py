@@ -15,6 +15,7 @@ from server.http.static import MAX_FILES, WEB_ROOT, SiteTooLarge, read_site
 from tests.server.http.conftest import Answer, Site
 
 SCRIPT = b"export const answer = 42; // " + b"many words " * 200
+LARGE = b"export const text = 'much of it'; // " * 10_000
 INDEX = b"<!doctype html><title>Parlance</title>" + b"<p>text</p>" * 100
 TAGS = ("require-trusted-types-for 'script'", "base-uri 'none'", "frame-ancestors 'none'")
 
@@ -27,6 +28,7 @@ def root(tmp_path: Path) -> Path:
         "index.html": INDEX,
         "style.css": b"p{}",
         "app/main.js": SCRIPT,
+        "app/large.js": LARGE,
         "app/data.bin": b"unknown type",
         "app/.hidden.js": b"hidden",
         "app/test/case.js": b"a test",
@@ -106,6 +108,22 @@ async def test_compression_is_offered_and_has_a_tag_of_its_own(client: Client) -
         "/app/main.js", Accept_Encoding="gzip", If_None_Match=packed.headers["ETag"]
     )
     assert same.status == 304
+
+
+async def test_a_large_file_is_kept_compressed_only_and_comes_either_way(
+    client: Client, root: Path
+) -> None:
+    assert len(LARGE) > static.MAX_PLAIN_BYTES
+    kept = read_site(root)["app/large.js"]
+    assert kept.body is None
+    assert kept.packed is not None
+    packed = await client.ask("/app/large.js", Accept_Encoding="gzip")
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.body == kept.packed
+    plain = await client.ask("/app/large.js")
+    assert "Content-Encoding" not in plain.headers
+    assert plain.body == LARGE
+    assert plain.headers["ETag"] != packed.headers["ETag"]
 
 
 @pytest.mark.parametrize("accepted", ["gzip;q=0", "gzip; q=0.000", "br", "deflate"])
@@ -190,7 +208,7 @@ def test_a_folder_that_grew_out_of_bounds_is_refused_with_advice(
 
 
 def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(read_site(root)) == 6
+    assert len(read_site(root)) == 7
     monkeypatch.setattr(static, "MAX_FILES", 5)
     with pytest.raises(SiteTooLarge):
         read_site(root)
@@ -199,5 +217,5 @@ def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_files_that_are_shipped_are_far_below_the_bounds() -> None:
     site = read_site(WEB_ROOT)
     assert len(site) < MAX_FILES / 2
-    assert sum(len(file.body) + len(file.packed or b"") for file in site.values()) < 4 << 20
+    assert sum(len(x.body or b"") + len(x.packed or b"") for x in site.values()) < 4 << 20
     assert "vendor/highlight/11.12.0/core.min.js" in site

@@ -48,8 +48,12 @@ export class Alerts {
 
   #rule({ figure, above, below, seconds }) {
     const bound = this.#units.write(above ?? below, unitOf(figure));
-    const key = above === null ? "alerts.below" : "alerts.above";
-    return this.#words.say(key, { figure, bound, time: this.#units.duration(seconds * 1000) });
+    const beyond = this.#words.say(above === null ? "alerts.below" : "alerts.above", {
+      figure,
+      bound,
+    });
+    if (seconds === 0) return beyond;
+    return this.#words.say("alerts.for", { beyond, time: this.#units.duration(seconds * 1000) });
   }
 
   #announce(firing) {

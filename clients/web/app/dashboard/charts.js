@@ -5,6 +5,12 @@ import { unitOf } from "./units.js";
 
 const { uPlot } = globalThis;
 const HEIGHT = 170;
+const AXIS_HEIGHT = 30;
+const AXIS_WIDTH = 72;
+const STEPS = {
+  bytes: Array.from({ length: 40 }, (_, at) => 2 ** at),
+  count: Array.from({ length: 30 }, (_, at) => [1, 2, 5][at % 3] * 10 ** Math.floor(at / 3)),
+};
 const DASHES = [[], [6, 3], [2, 3], [10, 3, 2, 3]]; // colour alone does not tell lines apart
 const CHARTS = [
   ["times", ["p50_ms", "mean_ms", "p95_ms", "p99_ms"]],
@@ -58,13 +64,16 @@ class Chart {
     const { length } = points;
     this.#root.hidden = length < 2;
     this.#note.hidden = length >= 2;
-    this.#values(length - 1);
-    if (length < 2) return;
+    if (length < 2) {
+      this.#values(length - 1);
+      return;
+    }
     this.#root.setAttribute("aria-label", this.#summary());
     const data = [points.of("time"), ...this.#figures.map((figure) => points.of(figure))];
     if (this.#plot === null) this.#plot = new uPlot(this.#options(width), data, this.#root);
     else this.#plot.setData(data);
     if (this.#plot.width !== width) this.#plot.setSize({ width, height: HEIGHT });
+    this.#values(this.#plot.cursor.idx ?? length - 1);
   }
 
   /** Take the drawing away; the next `draw` makes it anew, in the colours of then. */
@@ -86,8 +95,19 @@ class Chart {
       hooks: { setCursor: [({ cursor }) => this.#values(cursor.idx ?? this.#points.length - 1)] },
       scales: { y: { range: (_, least, most) => bounds(unit, most) } },
       axes: [
-        { ...quiet, ticks, values: (_, at, _axis, _space, step) => this.#times(at, step) },
-        { ...quiet, ticks, size: 68, values: (_, at) => at.map((v) => this.#units.write(v, unit)) },
+        {
+          ...quiet,
+          ticks,
+          size: AXIS_HEIGHT,
+          values: (_, at, _axis, _space, step) => this.#times(at, step),
+        },
+        {
+          ...quiet,
+          ticks,
+          size: AXIS_WIDTH,
+          ...(Object.hasOwn(STEPS, unit) ? { incrs: STEPS[unit] } : {}),
+          values: (_, at) => at.map((value) => this.#units.write(value, unit)),
+        },
       ],
       series: [{}, ...this.#lines.map((line, at) => this.#series(line, at))],
     };

@@ -18,7 +18,7 @@ const TILES = [
   ["p50", total("p50_response_time_ms"), "ms", "window", null],
   ["p95", total("p95_response_time_ms"), "ms", "window", null],
   ["p99", total("p99_response_time_ms"), "ms", "window", null],
-  ["running", point("answers_running"), "count", "total", total("total_answers")],
+  ["running", point("answers_running"), "count", "ended", total("total_answers")],
   ["queued", point("answers_queued"), "count", "failed", total("total_answers_failed")],
   ["tokens", point("tokens_per_s"), "per_s", "total", total("total_tokens")],
   ["pieces", point("pieces_per_s"), "per_s", "as_written", null],

@@ -8,13 +8,13 @@ import { make, write } from "./elements.js";
 import { Feed } from "./feed.js";
 import { Figures } from "./figures.js";
 import { History, RANGES } from "./ranges.js";
-import { keptTheme, onDeviceTheme, useTheme } from "./theme.js";
 import { Turns } from "./turns.js";
 import { Units } from "./units.js";
 import { en } from "./words_en.js";
 import { zh } from "./words_zh.js";
 
 const KEPT_AS = "parlance.dashboard.key";
+const { parlanceTheme } = globalThis; // ../theme.js, a plain script in the head
 const byId = (id) => document.getElementById(id);
 
 /** The key of this tab, which forgets it when it is closed. */
@@ -35,12 +35,10 @@ class Page {
   #state = { name: "out", reason: "" };
 
   start() {
-    byId("theme").value = keptTheme();
-    useTheme(keptTheme());
+    byId("theme").value = parlanceTheme.chosen;
     this.#listen();
     this.#draw();
     if (kept.get()) this.#open(kept.get());
-    else this.#become({ name: "out", reason: "" });
   }
 
   #listen() {
@@ -53,11 +51,7 @@ class Page {
     byId("language").addEventListener("click", () => {
       this.#words.choose(this.#words.language === "en" ? "zh" : "en");
     });
-    byId("theme").addEventListener("change", ({ target }) => {
-      useTheme(target.value);
-      this.#views.charts.repaint();
-    });
-    onDeviceTheme(() => this.#views.charts.repaint());
+    this.#followTheme();
     globalThis.addEventListener("online", () => this.#feed.hurry());
     document.addEventListener("visibilitychange", () => this.#drawPoints());
     this.#words.addEventListener("change", () => this.#draw());
@@ -66,6 +60,20 @@ class Page {
     this.#history.addEventListener("change", () => this.#drawPoints());
     this.#history.addEventListener("failed", () => this.#sayCharts("charts.failed"));
     setInterval(() => this.#countDown(), 500);
+  }
+
+  /** Charts have the colours of when they were drawn. */
+  #followTheme() {
+    const repaint = () => this.#views.charts.repaint();
+    byId("theme").addEventListener("change", ({ target }) => {
+      parlanceTheme.choose(target.value);
+      repaint();
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    globalThis.addEventListener("storage", () => {
+      byId("theme").value = parlanceTheme.chosen; // changed in another tab
+      repaint();
+    });
   }
 
   #open(key) {
@@ -89,10 +97,14 @@ class Page {
       this.#history.begin(frame);
       return;
     }
+    const first = this.#frame === null;
     this.#frame = frame;
     this.#history.take(frame.point);
-    if (byId("board").hidden) this.#become(this.#state);
     this.#drawFrame();
+    if (!first) return;
+    this.#drawState();
+    // Who came by keyboard was on the form, which is gone now.
+    if (document.activeElement === document.body) byId("figures-title").focus();
   }
 
   #become(state) {
@@ -101,12 +113,6 @@ class Page {
       return;
     }
     this.#state = state;
-    const out = state.name === "out";
-    const seen = this.#frame !== null;
-    byId("sign-in").hidden = seen || !(out || kept.get() === "" || state.name === "waiting");
-    byId("board").hidden = !seen;
-    byId("leave").hidden = out;
-    byId("board").classList.toggle("stale", state.name !== "live");
     this.#drawState();
   }
 
@@ -176,6 +182,10 @@ class Page {
 
   #drawState() {
     const { name, reason, crowded } = this.#state;
+    byId("sign-in").hidden = name !== "out";
+    byId("leave").hidden = name === "out";
+    byId("board").hidden = this.#frame === null;
+    byId("board").classList.toggle("stale", name !== "live");
     write(byId("state"), name === "out" ? "" : this.#words.say(`state.${name}`));
     byId("state").dataset.state = name;
     const notice = name === "waiting" ? (crowded ? "lost.crowded" : "lost.gone") : "";

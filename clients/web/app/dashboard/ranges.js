@@ -3,10 +3,10 @@
 import { Failed } from "./api.js";
 import { Points } from "./points.js";
 
-/** `bucket` of the server, how many points, and after how long there is another one. */
+/** `bucket` of the server, how many points, and how often it is worth asking for them. */
 export const RANGES = Object.freeze({
   live: { bucket: "1s", capacity: 30, everyMs: 0 },
-  minutes: { bucket: "1s", capacity: 600, everyMs: 0 },
+  minutes: { bucket: "1s", capacity: 600, everyMs: 10_000 },
   day: { bucket: "1m", capacity: 1440, everyMs: 60_000 },
   month: { bucket: "1h", capacity: 720, everyMs: 600_000 },
 });
@@ -20,7 +20,7 @@ export class History extends EventTarget {
   #api;
   #asked = 0;
   #last = Object.freeze({ fields: [], points: [] });
-  #turn = 0;
+  #request = 0;
 
   constructor(api) {
     super();
@@ -45,13 +45,12 @@ export class History extends EventTarget {
   /** Take what a second was like. */
   async take(point) {
     this.#remember(point);
+    // While the history is on its way, a single point would be taken for all there is.
+    const whole = this.name === "live" || this.points.length > 0;
     const { bucket, everyMs } = RANGES[this.name];
-    if (bucket === "1s") {
-      // While the history is on its way, a single point would be taken for all there is.
-      if (this.name === "live" || this.points.length > 0) {
-        this.points.add(point);
-        this.dispatchEvent(new Event("change"));
-      }
+    if (bucket === "1s" && whole) {
+      this.points.add(point);
+      this.dispatchEvent(new Event("change"));
     } else if (Date.now() - this.#asked >= everyMs) await this.#load();
   }
 
@@ -63,18 +62,18 @@ export class History extends EventTarget {
 
   async #load() {
     this.#asked = Date.now();
-    const turn = ++this.#turn;
+    const request = ++this.#request;
     const { name, points } = this;
     let found;
     try {
       found = await this.#api.history(RANGES[name].bucket);
     } catch (error) {
       if (!(error instanceof Failed)) throw error;
-      if (turn === this.#turn) this.dispatchEvent(new Event("failed"));
+      if (request === this.#request) this.dispatchEvent(new Event("failed"));
       return;
     }
     // Another range was chosen meanwhile, or the same one again.
-    if (turn !== this.#turn || points !== this.points) return;
+    if (request !== this.#request || points !== this.points) return;
     this.points.reset(found);
     this.dispatchEvent(new Event("change"));
   }

@@ -132,11 +132,14 @@ export class ConvView {
     }
   }
 
-  /** Take a newer own view, or fill the gaps of the one held with an older; pushes are sparse. */
-  mergeMy(came, rev) {
-    const [older, newer] = rev >= this.myRev ? [this.my, came] : [came, this.my];
-    const given = Object.entries(newer).filter(([, value]) => value !== undefined && value !== null);
-    this.my = { ...older, ...Object.fromEntries(given) };
+  /**
+   * Take the own view as of revision `rev` of the user's feed; 0: read apart from the feed, which
+   * counts until the feed has told. It always comes whole: what is left out is not set any more.
+   */
+  putMy(my, rev) {
+    if (rev < this.myRev) return;
+    this.my = { conv: this.conv, ...my };
+    this.myRev = rev;
   }
 
   forgetMessages() {
@@ -408,7 +411,7 @@ export class Feeds {
     const conv = info.row.id;
     if (!conv) return [];
     const view = this._view(conv);
-    view.mergeMy(info.my, 0);
+    view.putMy(info.my, 0);
     const out = [];
     this._start(conv, info.row, now, out);
     for (const member of info.members) view.putMember(member, 0);
@@ -419,7 +422,7 @@ export class Feeds {
   /** Take a page of the list of conversations; unknown feeds start there. */
   addList(page, now) {
     const out = [];
-    for (const my of page.mine) if (my.conv) this._view(my.conv).mergeMy(my, 0);
+    for (const my of page.mine) if (my.conv) this._view(my.conv).putMy(my, 0);
     for (const row of page.rows) {
       if (!row.id) continue;
       this._start(row.id, row, now, out);
@@ -483,10 +486,7 @@ export class Feeds {
     if (!conv) return;
     const view = this._view(conv);
     const wasGone = view.roleGone;
-    if (item.rev > view.myRev) {
-      view.mergeMy(item.my, item.rev);
-      view.myRev = item.rev;
-    }
+    view.putMy(item.my, item.rev);
     if (view.roleGone) {
       // Nothing is pushed from here on: coming back starts the feed anew.
       this._cursors.delete(conv);

@@ -236,6 +236,22 @@ test('own messages count as read', () => {
   assert.deepEqual(feeds.convs.get(1).seqs, [2, 3]);
 });
 
+test('what is not set any more in an own view is taken out of it', () => {
+  const feeds = new Feeds();
+  const push = (rev, my) => feeds.push({ t: 'my_conv', rev, my: { conv: 1, role: 1, ...my } }, 0);
+  push(1, { pinned: true, mute_until: 9, remark: 'x' });
+  push(2, { read: 3 });
+  const view = feeds.convs.get(1);
+  assert.deepEqual(view.my, { conv: 1, role: 1, read: 3 });
+  // A list read apart from the feed may be older than what the feed told.
+  feeds.addList({ rows: [], mine: [{ conv: 1, role: 1, pinned: true }] }, 0);
+  assert.equal(view.my.pinned, undefined);
+  push(3, { role: 0, left: true });
+  assert.ok(view.left);
+  push(4, {});
+  assert.ok(!view.left);
+});
+
 test('an older row never replaces a newer one', () => {
   const feeds = new Feeds();
   const row = (rev, text) => ({ seq: 1, rev, ts: 0, sender: 8, kind: 0, text, x: null });

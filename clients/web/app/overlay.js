@@ -2,10 +2,11 @@
 
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
-import { html, signal, useEffect, useId, useLayoutEffect, useRef, useSignal } from "./ui.js";
+import { html, signal, useId, useLayoutEffect, useRef, useSignal } from "./ui.js";
 
 const TOAST_MS = 5_000;
 const TOASTS_MAX = 4;
+const MENU_GAP_PX = 4;
 
 /** What is open; `OverlayLayer` draws it. One dialog stands above another, the last on top. */
 export class Overlay {
@@ -122,14 +123,23 @@ export function Dialog({ title, close, children, wide = false, role = "dialog" }
 export function MenuButton({ label, icon = "more", items, className = "icon-button" }) {
   const isOpen = useSignal(false);
   const root = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isOpen.value) return undefined;
-    root.current.querySelector("[role=menuitem]")?.focus();
+    const [button, menu] = root.current.children;
+    // In the top layer no box that scrolls cuts it off.
+    menu.showPopover();
+    placeMenu(menu, button.getBoundingClientRect());
+    menu.querySelector("[role=menuitem]")?.focus({ preventScroll: true });
     const outside = (event) => {
       if (!root.current.contains(event.target)) isOpen.value = false;
     };
+    const scrolled = () => placeMenu(menu, button.getBoundingClientRect());
     document.addEventListener("pointerdown", outside);
-    return () => document.removeEventListener("pointerdown", outside);
+    document.addEventListener("scroll", scrolled, { capture: true, passive: true });
+    return () => {
+      document.removeEventListener("pointerdown", outside);
+      document.removeEventListener("scroll", scrolled, { capture: true });
+    };
   }, [isOpen.value]);
   const shut = () => {
     isOpen.value = false;
@@ -141,6 +151,8 @@ export function MenuButton({ label, icon = "more", items, className = "icon-butt
     if (event.key === "Escape" && isOpen.value) {
       event.stopPropagation();
       event.preventDefault();
+      shut();
+    } else if (event.key === "Tab" && isOpen.value) {
       shut();
     } else if (step !== undefined && entries.length > 0) {
       event.preventDefault();
@@ -167,7 +179,7 @@ export function MenuButton({ label, icon = "more", items, className = "icon-butt
       </button>
       ${isOpen.value &&
       html`
-        <div class="menu" role="menu" aria-label=${label}>
+        <div class="menu" role="menu" popover="manual" aria-label=${label}>
           ${items.map(
             (item) => html`
               <button
@@ -188,6 +200,16 @@ export function MenuButton({ label, icon = "more", items, className = "icon-butt
   `;
 }
 
+/** Below its button, or above where there is no room; never beyond the edge of the window. */
+function placeMenu(menu, button) {
+  const { width, height } = menu.getBoundingClientRect();
+  const isLow = button.bottom + MENU_GAP_PX + height > innerHeight;
+  const top = isLow ? button.top - MENU_GAP_PX - height : button.bottom + MENU_GAP_PX;
+  const isRight = button.left + button.right > innerWidth;
+  const left = isRight ? button.right - width : button.left;
+  menu.style.top = `${Math.max(MENU_GAP_PX, top)}px`;
+  menu.style.left = `${Math.max(MENU_GAP_PX, Math.min(left, innerWidth - width - MENU_GAP_PX))}px`;
+}
 
 /** Draws what is open. */
 export function OverlayLayer() {

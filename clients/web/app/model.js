@@ -14,6 +14,7 @@ const FAILED_MAX = 50;
 const NAMES_MAX = 5_000;
 /** Pages of the list of conversations that are read at once at most. */
 const LIST_PAGE = 50;
+const WATCHED_CONVS = 16;
 const WATCHED_USERS = 256;
 
 /** State of one signed-in person, kept true by the SDK's `client`, until `close`. */
@@ -31,8 +32,10 @@ export class Model {
   #asked = { users: new Set(), personas: new Set() };
   #timers = new Set();
   #listener = (event) => this.#take(event);
-  #listCursor = "";
-  #listing = null;
+  #lists = { open: { cursor: "", reading: null }, archived: { cursor: "", reading: null } };
+  /** What is in view, by the part of the page that shows it. */
+  #shown = new Map([["pane", { convs: [], users: [] }]]);
+  #followed = "";
 
   /** `me`: who is signed in. */
   constructor(client, { me }) {
@@ -42,8 +45,12 @@ export class Model {
     this.link = signal({ state: client.link, retryAt: 0, reason: "" });
     /** Conversations one is in, pinned first, then the latest first: `ConvView`s. */
     this.convs = signal([]);
+    /** One's own conversations that were deleted and can be brought back, as far as listed. */
+    this.deleted = signal([]);
     /** False once the whole list of conversations is here. */
     this.moreConvs = signal(true);
+    /** The same of those that are archived or deleted. */
+    this.moreArchived = signal(true);
     /** Personas by id, as far as they were met or listed; those that were removed too. */
     this.personas = signal(new Map());
     /** People by id, as far as they were met. */
@@ -111,19 +118,19 @@ export class Model {
 
   /** Read more of the list of conversations; once it is whole, nothing happens. */
   async listMore({ archived = false } = {}) {
-    if (!archived && !this.moreConvs.peek()) return;
-    this.#listing ??= this.#readList(archived).finally(() => {
-      this.#listing = null;
+    const list = archived ? this.#lists.archived : this.#lists.open;
+    const more = archived ? this.moreArchived : this.moreConvs;
+    if (!more.peek()) return;
+    list.reading ??= this.#readList(list, more, archived).finally(() => {
+      list.reading = null;
     });
-    await this.#listing;
+    await list.reading;
   }
 
-  async #readList(archived) {
-    const cursor = archived ? "" : this.#listCursor;
-    const page = await this.#client.conversationPage(cursor, { archived, limit: LIST_PAGE });
-    if (archived) return;
-    this.#listCursor = page.cursor;
-    if (!page.cursor) this.moreConvs.value = false;
+  async #readList(list, more, archived) {
+    const page = await this.#client.conversationPage(list.cursor, { archived, limit: LIST_PAGE });
+    list.cursor = page.cursor;
+    if (!page.cursor) more.value = false;
   }
 
   /** Get what is not held of a conversation: its row, its members. */
@@ -134,8 +141,23 @@ export class Model {
 
   /** Follow text, typing and presence of what is shown; null for nothing. */
   async watch(conv, users = []) {
-    const others = users.filter((user) => user !== this.#me).slice(0, WATCHED_USERS);
-    await this.#client.watch(conv === null ? [] : [conv], others);
+    await this.follow("pane", conv === null ? [] : [conv], users);
+  }
+
+  /**
+   * The same for another part of the page, `by` its name: what one of them follows, it does not
+   * take from another. Where there is too much, who began first goes first.
+   */
+  async follow(by, convs, users = []) {
+    this.#shown.set(by, { convs: [...convs], users: [...users] });
+    const all = [...this.#shown.values()];
+    const of = (what, most) => [...new Set(all.flatMap((one) => one[what]))].slice(0, most);
+    const others = of("users", WATCHED_USERS + 1).filter((user) => user !== this.#me);
+    const wanted = { convs: of("convs", WATCHED_CONVS), users: others.slice(0, WATCHED_USERS) };
+    const asked = JSON.stringify(wanted);
+    if (asked === this.#followed) return;
+    this.#followed = asked;
+    await this.#client.watch(wanted.convs, wanted.users);
   }
 
   /** What a conversation is called: its title, the other person, the personas, or the members. */
@@ -232,18 +254,20 @@ export class Model {
     const { convs, streams, flags } = this.#dirty;
     for (const conv of convs) this.#version(conv).value += 1;
     for (const conv of streams) this.#streamVersion(conv).value += 1;
-    if (this.#dirty.list || convs.size > 0) this.convs.value = this.#sorted();
+    if (this.#dirty.list || convs.size > 0) this.#sort();
     if (flags.has("unsent")) this.unsent.value = this.#client.unsent.length;
     if (flags.has("questions")) this.questions.value = this.#client.questions.open;
     this.#dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
   }
 
-  #sorted() {
-    const views = [...this.#client.feeds.convs.values()];
-    const shown = views.filter((view) => !view.left && !view.row.deleted && view.row.kind);
-    return shown.sort(
-      (a, b) => Number(Boolean(b.my.pinned)) - Number(Boolean(a.my.pinned)) || b.updated - a.updated,
+  #sort() {
+    const mine = [...this.#client.feeds.convs.values()].filter((view) => !view.left && view.row.kind);
+    const at = new Map(mine.map((view) => [view, view.updated]));
+    mine.sort(
+      (a, b) => Number(Boolean(b.my.pinned)) - Number(Boolean(a.my.pinned)) || at.get(b) - at.get(a),
     );
+    this.convs.value = mine.filter((view) => !view.row.deleted);
+    this.deleted.value = mine.filter((view) => view.row.deleted && view.row.owner === this.#me);
   }
 
   #touch(conv) {
@@ -342,8 +366,9 @@ export class Model {
   #forgotten() {
     for (const conv of this.#versions.keys()) this.#dirty.convs.add(conv);
     this.#dirty.list = true;
-    this.#listCursor = "";
+    for (const list of Object.values(this.#lists)) list.cursor = "";
     this.moreConvs.value = true;
+    this.moreArchived.value = true;
   }
 
   #types(conv, user, state) {
@@ -408,10 +433,26 @@ export class Model {
     }
   }
 
+  /** One's own role. The row of the member is newer: a change of it is no news of the own view. */
+  roleIn(view) {
+    if (view.row.owner === this.#me) return Role.OWNER;
+    return view.members.get(this.#me)?.row.role ?? view.my.role ?? Role.MEMBER;
+  }
+
   /** Whether one may change what belongs to everybody in a conversation. */
   isManager(view) {
-    const role = view.my.role ?? Role.MEMBER;
-    return view.row.owner === this.#me || role === Role.ADMIN || role === Role.OWNER;
+    return this.roleIn(view) >= Role.ADMIN;
+  }
+
+  /** Whether a message that one has not read calls one by name; as far as messages are held. */
+  isCalled(view) {
+    if (view.unread === 0) return false;
+    const { seqs, messages } = view;
+    for (let i = seqs.length - 1; i >= 0 && seqs[i] > view.read; i--) {
+      const { sender, x } = messages.get(seqs[i]);
+      if (sender !== this.#me && x?.mentions?.some((id) => id === this.#me || id === 0)) return true;
+    }
+    return false;
   }
 }
 

@@ -43,9 +43,16 @@ export class Route {
   go(path, { replace = false } = {}) {
     const { location, history } = this.#window;
     if (location.hash === `#${path}`) return;
-    if (replace) history.replaceState(null, "", `#${path}`);
-    else history.pushState(null, "", `#${path}`);
+    if (replace) history.replaceState(history.state, "", `#${path}`);
+    else history.pushState({ from: location.hash || "#/" }, "", `#${path}`);
     this.#follow();
+  }
+
+  /** Leave for `path`, one level up: as a step back when one came from there. */
+  back(path) {
+    const { history } = this.#window;
+    if (history.state?.from === `#${path}`) history.back();
+    else this.go(path, { replace: true });
   }
 
   home() {

@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { AppProvider } from "./context.js";
+import { lazy } from "./lazy.js";
 import { LinkBanner } from "./link_banner.js";
 import { OverlayLayer } from "./overlay.js";
 import { Personas } from "./personas.js";
@@ -46,14 +47,17 @@ const VIEWS = {
   settings: () => html`<${Settings} />`,
 };
 
-/** On a narrow screen, the side bar and the view take turns: the class says which. */
+const RoomPanel = lazy(() => import("./room_panel.js").then((module) => module.RoomPanel));
+
+/** On a narrow screen, the side bar, the view and its panel take turns: the class says which. */
 function Signed({ app }) {
   const at = app.route.at.value;
   return html`
-    <div class=${`app view-${at.view}`}>
+    <div class=${`app view-${at.view}${at.info ? " with-panel" : ""}`}>
       <${LinkBanner} />
       <${SideBar} />
       <main class="view" id="view">${VIEWS[at.view](at)}</main>
+      ${at.info && html`<${RoomPanel} key=${at.conv} conv=${at.conv} />`}
     </div>
   `;
 }

@@ -16,6 +16,7 @@ export const AppProvider = Context.Provider;
  * client   the SDK's `Client` (null while nobody is signed in)
  * model    `Model`: the client's state as signals (null likewise)
  * drafts   `Drafts`: what is being written in each conversation (null likewise)
+ * api      `Api`: requests over HTTP in the name of who is signed in
  * overlay  `Overlay`: dialogs, menus and short messages
  */
 export function useApp() {

@@ -11,8 +11,11 @@ const MENU_GAP_PX = 4;
 /** What is open; `OverlayLayer` draws it. One dialog stands above another, the last on top. */
 export class Overlay {
   #next = 1;
+  #explain;
 
-  constructor() {
+  /** `explain(error)`: what to tell people about it. */
+  constructor(explain = (error) => error.detail || error.reason || error.message || String(error)) {
+    this.#explain = explain;
     this.dialogs = signal([]);
     this.toasts = signal([]);
   }
@@ -61,9 +64,9 @@ export class Overlay {
     setTimeout(() => this.dismiss(toast.id), TOAST_MS);
   }
 
-  /** Tell of an error of the SDK in the words that came with it. */
+  /** Tell of an error of the SDK. */
   complain(error) {
-    this.say(error.detail || error.reason || error.message || String(error), "error");
+    this.say(this.#explain(error), "error");
   }
 
   dismiss(id) {

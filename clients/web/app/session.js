@@ -1,39 +1,65 @@
 // Who is signed in, and the connection that follows from it.
 
-import { Account, Client, SignInFailed, WebState, WebTokens } from "../sdk/client.js";
+import { Account, Client, Code, Link, SignInFailed, StateInUse, WebState, WebTokens } from "../sdk/client.js";
 import { Drafts } from "./drafts.js";
 import { Model } from "./model.js";
 import { signal } from "./ui.js";
 
 const AGENT = "Parlance/web";
+const NAME = "parlance";
+
+/** Why one was signed out, by the server's code, as keys of words. */
+const ENDED = {
+  [Code.BAD_CREDENTIALS]: "account.out_expired",
+  [Code.EXPIRED]: "account.out_expired",
+  [Code.REVOKED]: "account.out_revoked",
+  [Code.REPLACED]: "account.out_replaced",
+  [Code.SIZE_LIMIT]: "account.out_devices",
+  [Code.VERSION]: "account.out_version",
+};
 
 /**
  * Signs people in and out; the views read `state`:
  *
- *   {name: "out", reason}           nobody is signed in; reason: why one was signed out, or ""
+ *   {name: "out", reason}           nobody is signed in; reason: key of the words that say why one
+ *                                   was signed out, or ""
  *   {name: "starting"}              somebody is, and the connection is being set up
  *   {name: "in", client, model, drafts}
+ *
+ * All tabs of a browser are signed in as the same person: what one of them does, the others follow.
  */
 export class Session {
   #account;
   #origin;
   #makeClient;
+  #page;
+  #tokens = new WebTokens(NAME);
   #starting = null;
+  #changing = false;
   #words;
 
-  constructor(words, { origin = location.origin, account = null, makeClient = null } = {}) {
+  constructor(words, { origin = location.origin, makeClient = null, page = globalThis } = {}) {
     this.#words = words;
     this.#origin = origin;
-    this.#account = account ?? new Account(origin, { tokens: new WebTokens("parlance") });
-    this.#makeClient = makeClient ?? ((options) => new Client(origin, this.#account.token, options));
+    this.#page = page;
+    this.#account = new Account(origin, { tokens: this.#tokens });
+    this.#makeClient = makeClient ?? ((token, options) => new Client(origin, token, options));
     this.state = signal({ name: "out", reason: "" });
+    page.addEventListener("storage", (event) => {
+      if (event.key === `${NAME}.tokens`) this.#tokensMoved(event.oldValue === null);
+    });
   }
 
   /** The access token for requests over HTTP; renewed when it is about to end. */
-  token = (renew = false) => this.#account.token(renew);
+  token = (renew = false) => this.#tokenOf(this.#starting?.user ?? 0, renew);
 
   get origin() {
     return this.#origin;
+  }
+
+  /** Who may go on without a password: the person signed in when the page stopped, or null. */
+  get kept() {
+    return this.#account.user;
   }
 
   /** Go on as who was signed in when the page was left, if anybody was. */
@@ -58,43 +84,103 @@ export class Session {
     await this.#start();
   }
 
+  /** Set a new password; all other devices are signed out, this one connects anew. */
+  async changePassword(old, password) {
+    this.#changing = true;
+    try {
+      await this.#account.changePassword(old, password);
+    } finally {
+      this.#changing = false;
+      const { client, used } = this.#starting ?? {};
+      const isChanged = used !== this.#account.tokens?.access_token;
+      if (client !== undefined && (isChanged || client.link === Link.STOPPED)) await this.#restart();
+    }
+  }
+
   /** Sign out on this device. What was not sent yet stays for the next sign-in of the account. */
   async leave() {
+    // The tokens are forgotten at once: nobody else's sign-in can come in between.
+    const told = this.#account.logout().catch(() => {});
     await this.#end("");
-    await this.#account.logout().catch(() => {});
+    await told;
+  }
+
+  /** The account is erased: nothing of it stays in this browser. */
+  async erased() {
+    const { user } = this.#starting ?? {};
+    const told = this.#account.logout().catch(() => {});
+    await this.#end("account.erased");
+    await told;
+    for (const storage of [this.#page.localStorage, this.#page.sessionStorage]) forget(storage, user);
   }
 
   async #start() {
     this.state.value = { name: "starting" };
     const user = this.#account.user.id;
-    const client = this.#makeClient({
-      state: new WebState(`parlance.${user}`),
+    const client = this.#makeClient((renew) => this.#tokenOf(user, renew), {
+      state: new WebState(`${NAME}.${user}`),
       agent: AGENT,
       lang: this.#words.locale,
       confirms: true,
     });
     const model = new Model(client, { me: user });
-    this.#starting = { client, model };
+    this.#starting = { client, model, user, used: this.#account.tokens.access_token };
     try {
       await client.start();
     } catch (error) {
-      model.close();
-      this.state.value = { name: "out", reason: error.message };
+      const reason = error instanceof StateInUse ? "account.out_tabs" : "account.out_failed";
+      await this.#end(reason);
       return;
     }
     client.addEventListener("linkChanged", (event) => {
-      if (event.link === "stopped") this.#stopped(client, event);
+      if (event.link === Link.STOPPED) this.#stopped(client, event.code);
     });
     this.state.value = { name: "in", client, model, drafts: new Drafts(user) };
   }
 
-  /** The client gave up: the token is no good any more, or another reason that it tells. */
-  #stopped(client, { reason }) {
-    if (this.#starting?.client !== client) return;
-    this.#end(reason);
-    this.#account.token().catch((error) => {
-      if (error instanceof SignInFailed) this.#account.logout().catch(() => {});
-    });
+  /** Each client speaks for one person only, whoever is signed in in this browser by now. */
+  async #tokenOf(user, renew) {
+    const token = await this.#account.token(renew);
+    if (this.#account.user?.id !== user) throw new SignInFailed("somebody else is signed in here");
+    if (this.#starting?.user === user) this.#starting.used = token;
+    return token;
+  }
+
+  /** The client gave up: the sign-in is no good any more, or another reason that `code` tells. */
+  async #stopped(client, code) {
+    if (this.#starting?.client !== client || this.#changing) return;
+    if (code === Code.REVOKED && (await this.#isRenewed())) {
+      await this.#restart();
+      return;
+    }
+    const isOver = [Code.REVOKED, Code.BAD_CREDENTIALS, Code.EXPIRED].includes(code);
+    if (isOver && this.#account.user?.id === this.#starting?.user) {
+      this.#account.logout().catch(() => {});
+    }
+    await this.#end(ENDED[code] ?? "account.out_failed");
+  }
+
+  /** Whether another tab has a new sign-in of the same person, as after a change of the password. */
+  async #isRenewed() {
+    const { user, used } = this.#starting;
+    const tokens = await this.#tokens.exclusive(() => this.#account.tokens);
+    return tokens?.user.id === user && tokens.access_token !== used;
+  }
+
+  /** Another tab signed in or out, or renewed the sign-in. */
+  async #tokensMoved(wereNone) {
+    const { user } = this.#account.tokens ?? {};
+    if (this.#starting === null) {
+      if (user && wereNone && this.state.peek().name === "out") await this.#start();
+    } else if (user?.id !== this.#starting.user) {
+      await this.#end("account.out_elsewhere");
+      if (user) await this.#start();
+    }
+  }
+
+  async #restart() {
+    await this.#end("");
+    await this.#start();
   }
 
   async #end(reason) {
@@ -103,5 +189,16 @@ export class Session {
     model?.close();
     this.state.value = { name: "out", reason };
     await client?.close();
+  }
+}
+
+function forget(storage, user) {
+  try {
+    const own = Object.keys(storage).filter(
+      (key) => key.startsWith(`${NAME}.${user}.`) || key.startsWith(`${NAME}.draft.${user}.`),
+    );
+    for (const key of own) storage.removeItem(key);
+  } catch {
+    // Forbidden: then nothing was kept either.
   }
 }

@@ -17,6 +17,8 @@ export declare class Account {
   login(name: string, password: string): Promise<Tokens>;
   /** Make a fresh account without a password. */
   guest(nick?: string): Promise<Tokens>;
+  /** Set a new password; every other sign-in of the account ends, and its connections close. */
+  changePassword(old: string, password: string): Promise<Tokens>;
   /** Sign out here, even if the server is away. */
   logout(): Promise<void>;
   /** Return an access token that is good for a while, refreshing it if need be. */

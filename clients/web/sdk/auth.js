@@ -62,6 +62,19 @@ export class Account {
     return this._signIn('guest', nick ? { nick } : {});
   }
 
+  /**
+   * Set a new password. Every other sign-in of the account ends; connections close, so that clients
+   * of this account have to be made anew.
+   *
+   * @throws {SignInFailed} the old password is not right, or the new one too weak
+   * @throws {Unreachable} as `register`
+   */
+  async changePassword(old, password) {
+    const bearer = await this.token();
+    // The other tabs find the new tokens, not the old ones that are void by then.
+    return this._store.exclusive(() => this._signIn('password', { old, new: password }, bearer));
+  }
+
   /** Sign out here: the refresh token is worth nothing any more, even if the server is away. */
   async logout() {
     const { tokens } = this;
@@ -109,8 +122,8 @@ export class Account {
     return tokens.expires_ms - this._now() > RENEW_BEFORE_MS;
   }
 
-  async _signIn(door, body) {
-    const answer = await this._post(door, body);
+  async _signIn(door, body, bearer = '') {
+    const answer = await this._post(door, body, bearer);
     const tokens = {
       user: answer.user,
       tenant: answer.tenant,
@@ -123,13 +136,15 @@ export class Account {
     return tokens;
   }
 
-  async _post(door, body) {
+  async _post(door, body, bearer = '') {
+    const headers = { 'Content-Type': 'application/json', Accept: 'application/json' };
+    if (bearer) headers.Authorization = `Bearer ${bearer}`;
     let response;
     let answer;
     try {
       response = await this._fetch(`${this._base}/api/v1/auth/${door}`, {
         method: 'POST',
-        headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
+        headers,
         body: JSON.stringify(body),
         credentials: 'omit',
         cache: 'no-store',
@@ -149,11 +164,12 @@ export class Account {
 function refusal(status, error) {
   const said = error.message || error.reason;
   if ([408, 425, 429].includes(status) || status >= 500) {
-    return new Unreachable(said || `the account service is busy (status ${status})`);
+    const code = status === 429 ? Code.RATE : Code.OVERLOADED;
+    return new Unreachable(said || `the account service is busy (status ${status})`, code);
   }
   if (status === 404) return new SignInFailed(said || 'this server has no such sign-in', Code.NOT_FOUND);
   const code = typeof error.code === 'number' && error.code > 0 ? error.code : Code.BAD_CREDENTIALS;
-  return new SignInFailed(said || `refused (status ${status})`, code);
+  return new SignInFailed(said || `refused (status ${status})`, code, error.reason ?? '');
 }
 
 function makeAttempt() {

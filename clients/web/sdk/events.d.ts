@@ -145,13 +145,18 @@ export declare class Stopped extends ClientError {
 
 /** The account service refused: wrong password, taken name, expired refresh token. */
 export declare class SignInFailed extends ClientError {
-  constructor(reason: string, code?: number);
+  constructor(reason: string, code?: number, tag?: string);
   readonly reason: string;
   readonly code: number;
+  /** The service's word for why, such as "name taken"; may be empty. */
+  readonly tag: string;
 }
 
-/** The server cannot be reached, or asks to come back later: try again. */
-export declare class Unreachable extends ClientError {}
+/** The server cannot be reached (code 0), or asks to come back later: try again. */
+export declare class Unreachable extends ClientError {
+  constructor(message: string, code?: number);
+  readonly code: number;
+}
 /** Too many messages wait for the server; this one was not taken. */
 export declare class OutboxFull extends ClientError {}
 /** The text can never be accepted. */

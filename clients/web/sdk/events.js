@@ -54,17 +54,28 @@ export class Stopped extends ClientError {
   }
 }
 
-/** The account service refused: wrong password, taken name, expired refresh token. */
+/**
+ * The account service refused: wrong password, taken name, expired refresh token. `tag` is its word
+ * for why, such as "name taken"; `reason` says it to people.
+ */
 export class SignInFailed extends ClientError {
-  constructor(reason, code = Code.BAD_CREDENTIALS) {
+  constructor(reason, code = Code.BAD_CREDENTIALS, tag = '') {
     super(reason);
     this.reason = reason;
     this.code = code;
+    this.tag = tag;
   }
 }
 
-/** The server cannot be reached, or asks to come back later: try again. */
-export class Unreachable extends ClientError {}
+/**
+ * The server cannot be reached (`code` 0), or asks to come back later (`code` says why): try again.
+ */
+export class Unreachable extends ClientError {
+  constructor(message, code = 0) {
+    super(message);
+    this.code = code;
+  }
+}
 
 /** Too many messages wait for the server; this one was not taken. */
 export class OutboxFull extends ClientError {}

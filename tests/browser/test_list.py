@@ -190,6 +190,26 @@ async def test_who_is_at_the_end_follows_and_who_reads_above_does_not(page: Any)
     assert seen == [10000, True, True, True, 10001]
 
 
+async def test_an_end_that_is_not_the_last_is_not_followed(page: Any) -> None:
+    before, after, again = await page.evaluate("""async () => {
+      list.follows = false;
+      list.scrollToEnd();
+      await frames2();
+      const before = inView();
+      list.setItems(range(0, 10_050));
+      await frames2();
+      const after = inView();
+      list.follows = true;
+      list.scrollToEnd();
+      list.setItems(range(0, 10_060));
+      await frames2();
+      return [before, after, inView().at(-1)[0]];
+    }""")
+    assert before == after
+    assert before[-1][0] == 9_999
+    assert again == 10_059
+
+
 async def test_a_jump_near_the_end_does_not_move_when_more_comes(page: Any) -> None:
     before, after = await page.evaluate("""async () => {
       list.scrollToKey(9999);

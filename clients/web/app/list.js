@@ -30,6 +30,7 @@ export class VirtualList {
   #rows = new Map();
   #anchor = null;
   #atEnd = true;
+  #follows = true;
   #setPosition = -1;
   #asked = { onStart: null, onEnd: null };
   #observer = new ResizeObserver(() => this.#update());
@@ -54,6 +55,20 @@ export class VirtualList {
 
   get items() {
     return this.#items;
+  }
+
+  /**
+   * False while more rows are known to come after the last one, as in the middle of a long story:
+   * then the end of the list is a place like any other, and what comes after it is not followed.
+   */
+  get follows() {
+    return this.#follows;
+  }
+
+  set follows(follows) {
+    if (follows === this.#follows) return;
+    this.#follows = follows;
+    this.#settleAt(this.#scroller.scrollTop);
   }
 
   /** Show these items. Rows of keys that stay keep their elements; two equal keys are an error. */
@@ -94,6 +109,7 @@ export class VirtualList {
   scrollToEnd() {
     this.#atEnd = true;
     this.#update();
+    if (!this.#follows) this.#settleAt(this.#scroller.scrollTop);
   }
 
   /** Take all rows out and stop watching. */
@@ -136,11 +152,16 @@ export class VirtualList {
     const position = this.#scroller.scrollTop;
     if (position === this.#setPosition) return;
     this.#setPosition = -1;
+    this.#settleAt(position);
+    this.#update();
+  }
+
+  #settleAt(position) {
     const offsets = this.#computeOffsets();
     const height = this.#scroller.clientHeight;
-    this.#atEnd = offsets[this.#items.length] - position - height <= AT_END_PX;
+    const left = offsets[this.#items.length] - position - height;
+    this.#atEnd = this.#follows && left <= AT_END_PX;
     this.#anchor = this.#findAnchor(offsets, position, height);
-    this.#update();
   }
 
   /** The first row in view; rather one whose height is known. */

@@ -108,4 +108,9 @@ export declare class Feeds {
   addReceipt(receipt: ReceiptMessage): Event[];
   /** Let go of all but the newest `keep` messages of a conversation; `history` brings them back. */
   trim(conv: number, keep: number): void;
+  /**
+   * Let go of all messages but those from seq `from` to `to` and the newest `newest`: for who
+   * shows a place far back. `history` brings the others back.
+   */
+  retain(conv: number, from: number, to: number, newest: number): void;
 }

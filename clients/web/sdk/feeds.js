@@ -447,6 +447,17 @@ export class Feeds {
     for (const seq of gone) view.messages.delete(seq);
   }
 
+  /** Let go of all messages but those from `from` to `to` and the newest `newest`. */
+  retain(conv, from, to, newest) {
+    const view = this.convs.get(conv);
+    if (view === undefined) return;
+    const last = Math.max(0, view.seqs.length - newest);
+    const stays = (seq, index) => index >= last || (seq >= from && seq <= to);
+    const kept = view.seqs.filter(stays);
+    for (const [index, seq] of view.seqs.entries()) if (!stays(seq, index)) view.messages.delete(seq);
+    view.seqs = kept;
+  }
+
   // applying
 
   _apply(item, now, out) {

@@ -236,6 +236,18 @@ test('own messages count as read', () => {
   assert.deepEqual(feeds.convs.get(1).seqs, [2, 3]);
 });
 
+test('who reads far back holds that place and the newest messages', () => {
+  const feeds = new Feeds();
+  const rows = Array.from({ length: 20 }, (_, i) => ({ seq: i + 1, rev: 1, ts: 0, sender: 8, kind: 0, text: '', x: null }));
+  feeds.addMessages(1, rows);
+  feeds.retain(1, 4, 6, 2);
+  const view = feeds.convs.get(1);
+  assert.deepEqual(view.seqs, [4, 5, 6, 19, 20]);
+  assert.deepEqual([...view.messages.keys()], view.seqs);
+  assert.deepEqual([view.lastSeq, view.wholeFrom()], [20, 19]);
+  feeds.retain(2, 1, 2, 2);
+});
+
 test('what is not set any more in an own view is taken out of it', () => {
   const feeds = new Feeds();
   const push = (rev, my) => feeds.push({ t: 'my_conv', rev, my: { conv: 1, role: 1, ...my } }, 0);

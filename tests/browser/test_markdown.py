@@ -183,6 +183,28 @@ async def test_what_does_not_change_stays_the_same_element(ground: Ground) -> No
     assert same == [True, True, "code and more\nof it"]
 
 
+async def test_a_block_of_code_can_be_framed_and_still_grows(ground: Ground) -> None:
+    seen = await ground.page.evaluate("""async () => {
+      const { MarkdownView } = await import("/app/markdown.js");
+      const root = document.getElementById("root");
+      const frames = [];
+      const frameCode = (block, language, text) => {
+        const frame = document.createElement("figure");
+        frame.append(block);
+        frames.push({ language, text });
+        return frame;
+      };
+      const view = new MarkdownView(root, { frameCode });
+      view.render("```txt\\ncode", { done: false });
+      const [figure] = root.children;
+      view.render("```txt\\ncode and more", { done: false });
+      view.render("```txt\\ncode and more\\n```", { done: false });
+      return [figure === root.children[0], figure.textContent,
+        frames.map(({ language, text }) => [language, text()])];
+    }""")
+    assert seen == [True, "code and more\n", [["txt", "code and more\n"]]]
+
+
 async def test_a_text_may_become_another(ground: Ground) -> None:
     seen = await ground.page.evaluate("""async () => {
       const { MarkdownView, MAX_MARKDOWN } = await import("/app/markdown.js");

@@ -44,14 +44,18 @@ export function safeHref(href) {
  */
 export class MarkdownView {
   #element;
-  #imageLabel;
+  #options;
   #blocks = [];
   #references = "";
 
-  /** `imageLabel` names a picture without a description of its own. */
-  constructor(element, { imageLabel = "image" } = {}) {
+  /**
+   * `imageLabel` names a picture without a description of its own. `frameCode` may put something
+   * around a block of code: it is given the block's element, the name of its language ("" for
+   * none), and a function that returns the code; what it returns is shown instead.
+   */
+  constructor(element, { imageLabel = "image", frameCode = (block) => block } = {}) {
     this.#element = element;
-    this.#imageLabel = imageLabel;
+    this.#options = { imageLabel, frameCode };
     element.classList.add("md");
   }
 
@@ -100,7 +104,7 @@ export class MarkdownView {
 
   #add(source, references, finished) {
     const tokens = parser.parse(source, { references: { ...references } });
-    const builder = new Builder(this.#imageLabel, finished);
+    const builder = new Builder(this.#options, finished);
     builder.addAll(tokens);
     const code = isCode(tokens) ? builder.codes[0] : null;
     this.#blocks.push({ source, nodes: [...builder.root.childNodes], code });
@@ -178,6 +182,10 @@ class Code {
     }
   }
 
+  get text() {
+    return this.#text;
+  }
+
   /** No more will come: give all of it its colours. */
   finish() {
     this.show(this.#text, true);
@@ -219,11 +227,11 @@ class Builder {
   root = document.createDocumentFragment();
   codes = [];
   #open = [this.root];
-  #imageLabel;
+  #options;
   #finished;
 
-  constructor(imageLabel, finished) {
-    this.#imageLabel = imageLabel;
+  constructor(options, finished) {
+    this.#options = options;
     this.#finished = finished;
   }
 
@@ -261,7 +269,7 @@ class Builder {
       case "code_block":
         return this.#code(token);
       case "image":
-        return imageLink(token, this.#imageLabel);
+        return imageLink(token, this.#options.imageLabel);
       default:
         return token.content;
     }
@@ -270,7 +278,7 @@ class Builder {
   #code(token) {
     const code = new Code(labelOf(token), token.content, this.#finished);
     this.codes.push(code);
-    return code.element;
+    return this.#options.frameCode(code.element, code.label, () => code.text);
   }
 }
 

@@ -1,7 +1,6 @@
 // What one may do with a message, an answer or a refused message.
 
 import { ClientError, EndReason, MsgKind } from "../sdk/client.js";
-import { complain } from "./refusals.js";
 
 /** Ends after which an answer can be asked to go on. */
 const CUT = new Set([EndReason.LENGTH, EndReason.CANCELLED, EndReason.ERROR, EndReason.INTERRUPTED]);
@@ -114,7 +113,7 @@ export function retryFailed(app, conv, { cid, text, x }) {
     model.forgetFailed(conv, cid);
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
-    complain(app, error);
+    app.overlay.complain(error);
   }
 }
 
@@ -138,7 +137,7 @@ async function tried(app, work) {
     return true;
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
-    complain(app, error);
+    app.overlay.complain(error);
     return false;
   }
 }

@@ -3,13 +3,16 @@
 // The rows stay where the SDK keeps them; a signal here only says that something changed. Many
 // events of one packet change a signal once.
 
-import { ClientError, ConvKind, Link, PresenceState, Role, Scope, ServerError, TypingState } from "../sdk/client.js";
+import { ClientError, ConvKind, EndReason, Link, PresenceState, Role, Scope, ServerError, TypingState } from "../sdk/client.js";
 import { batch, signal } from "./ui.js";
 
 /** How long somebody is said to write after the last sign of it, in ms. */
 const TYPING_MS = 6_000;
 /** Refused messages that are kept to be tried again, per conversation. */
 const FAILED_MAX = 50;
+/** Answers that came to nothing, per conversation, and answers that go on, of which is known. */
+const ENDED_MAX = 20;
+const CONTINUED_MAX = 64;
 /** People and personas that are remembered; more than a person meets in a session. */
 const NAMES_MAX = 5_000;
 /** Pages of the list of conversations that are read at once at most. */
@@ -25,6 +28,10 @@ export class Model {
   #streams = new Map();
   #typing = new Map();
   #failed = new Map();
+  #ended = new Map();
+  #continued = new Set();
+  /** Events `streamStarted` of what runs. */
+  #asks = new Map();
   #dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
   #flushing = false;
   #wanted = { users: new Set(), personas: new Set() };
@@ -109,6 +116,35 @@ export class Model {
   streams(conv) {
     void this.#streamVersion(conv).value;
     return this.#client.streams.of(conv);
+  }
+
+  /**
+   * Answers that came to an end for which there are words, since the page was loaded: events
+   * `streamEnded` with the question (`ask`), the `persona`, and `after`, the last seq at that time.
+   * Most have no message (seq 0). Follows them.
+   */
+  ended(conv) {
+    void this.#version(conv).value;
+    return this.#ended.get(conv) ?? [];
+  }
+
+  /** Forget how an answer ended: it is tried again. */
+  forgetEnded(conv, sid) {
+    this.#ended.set(conv, this.ended(conv).filter((one) => one.sid !== sid));
+    this.#touch(conv);
+  }
+
+  /** Answer `sid` goes on where another stopped: it comes after that one, not in its place. */
+  noteContinued(sid) {
+    this.#continued.add(sid);
+    if (this.#continued.size > CONTINUED_MAX) {
+      const [oldest] = this.#continued;
+      this.#continued.delete(oldest);
+    }
+  }
+
+  isContinued(sid) {
+    return this.#continued.has(sid);
   }
 
   /** Who writes just now, without oneself; follows it. */
@@ -330,9 +366,13 @@ export class Model {
     profileChanged(model, { user }) {
       model.profile.value = user;
     },
-    streamStarted: Model.#running,
+    streamStarted(model, event) {
+      model.#asks.set(event.sid, event);
+      Model.#running(model, event);
+    },
     streamMoved: Model.#running,
     streamEnded(model, event) {
+      model.#noteEnd(event);
       Model.#running(model, event);
       Model.#touched(model, event);
     },
@@ -369,6 +409,16 @@ export class Model {
     for (const list of Object.values(this.#lists)) list.cursor = "";
     this.moreConvs.value = true;
     this.moreArchived.value = true;
+  }
+
+  #noteEnd(event) {
+    const { persona = 0, ask = 0 } = this.#asks.get(event.sid) ?? {};
+    this.#asks.delete(event.sid);
+    const isNews = event.reason === EndReason.ERROR || event.reason === EndReason.FILTERED;
+    if (!isNews) return;
+    const after = this.#client.feeds.convs.get(event.conv)?.lastSeq ?? 0;
+    const kept = [...(this.#ended.get(event.conv) ?? []), { ...event, persona, ask, after }];
+    this.#ended.set(event.conv, kept.slice(-ENDED_MAX));
   }
 
   #types(conv, user, state) {

@@ -111,6 +111,21 @@ class Account:
         """Make a fresh account without a password; raises as `register`."""
         return await self._sign_in("guest", {"nick": nick} if nick else {})
 
+    async def logout(self) -> None:
+        """Forget the tokens and have the server refuse the refresh token from now on.
+
+        Whoever was told about them by `changed` must forget them too.
+
+        Raises:
+            OSError: the server cannot be reached; they are forgotten all the same.
+        """
+        async with self._lock:
+            tokens, self.tokens = self.tokens, None
+            self._attempt = ""
+            if tokens is None or not tokens.refresh_token:
+                return
+            await self._ask("logout", {"refresh_token": tokens.refresh_token})
+
     async def token(self, renew: bool = False) -> str:
         """Return an access token that is good for a while, refreshing it if need be.
 
@@ -135,9 +150,7 @@ class Account:
             return fresh.access_token
 
     async def _sign_in(self, door: str, body: dict[str, str]) -> Tokens:
-        status, answer = await post_json(self._address, f"/api/v1/auth/{door}", body, tls=self._tls)
-        if status >= 400:
-            raise _refusal(status, answer)
+        answer = await self._ask(door, body)
         try:
             done = msgspec.json.decode(answer, type=_SignedIn)
         except msgspec.DecodeError:
@@ -153,6 +166,13 @@ class Account:
         if self._changed is not None:
             self._changed(tokens)
         return tokens
+
+    async def _ask(self, door: str, body: dict[str, str]) -> bytes:
+        path = f"/api/v1/auth/{door}"
+        status, answer = await post_json(self._address, path, body, tls=self._tls)
+        if status >= 400:
+            raise _refusal(status, answer)
+        return answer
 
 
 def _refusal(status: int, answer: bytes) -> Exception:

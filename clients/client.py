@@ -21,6 +21,7 @@ from typing import Any, Final
 import clients.events as ev
 from clients.calls import Calls
 from clients.errors import (
+    ClientError,
     Disconnected,
     OutboxFull,
     RequestTimeout,
@@ -45,6 +46,8 @@ from protocol.envelopes import (
     WatchRequest,
     Welcome,
 )
+from protocol.errors import ProtocolError
+from protocol.frames import HEADER_BYTES
 from protocol.rows import SendX, Watch
 from protocol.text import clean_text
 
@@ -52,6 +55,8 @@ log = logging.getLogger("parlance.client")
 
 IN_FLIGHT_MAX: Final = 24
 """Below the server's bound of 32, which would stop it reading and delay pings."""
+REQUESTS_MAX: Final = 1000
+"""Requests that wait for a connection, a free place or their answer; one more is refused."""
 
 
 class Client(Calls, Reconnecting):
@@ -110,6 +115,7 @@ class Client(Calls, Reconnecting):
         self._restored = saved.unsent
         self._outbox = Outbox(timing, self._rng)
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._asking = 0
         self._dirty = asyncio.Event()
         self._saving: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -191,7 +197,8 @@ class Client(Calls, Reconnecting):
         """Put a message into the outbox and return it; the rest happens by itself.
 
         Raises:
-            ProtocolError: the text can never be accepted (`protocol.text.clean_text`).
+            ProtocolError: the text can never be accepted (`protocol.text.clean_text`), or no
+                frame can hold what `x` says.
             OutboxFull: see there.
             Stopped: the client was closed or gave up.
         """
@@ -199,6 +206,7 @@ class Client(Calls, Reconnecting):
             raise self._stopped
         # Cleaned here by the server's own rules, so that the view equals the store.
         unsent = Unsent(conv, cid or make_cid(), int(kind), clean_text(text), x, _now_ms())
+        _check(unsent)
         entry = self._outgoing(unsent, saved=not self._state.durable)
         self._outbox.add(entry)
         self._dirty.set()
@@ -254,8 +262,18 @@ class Client(Calls, Reconnecting):
         Raises:
             ServerError: refused; "later" only if the time does not suffice for it.
             RequestTimeout: no answer in time; the outcome is unknown.
+            ClientError: `REQUESTS_MAX` wait already.
             Stopped: the client was closed or gave up.
         """
+        if self._asking >= REQUESTS_MAX:
+            raise ClientError("too many requests wait already")
+        self._asking += 1
+        try:
+            return await self._request(frame, timeout_s)
+        finally:
+            self._asking -= 1
+
+    async def _request(self, frame: Request, timeout_s: float) -> Any:
         deadline = self._loop.time() + timeout_s
         try:
             async with asyncio.timeout_at(deadline):
@@ -329,7 +347,7 @@ class Client(Calls, Reconnecting):
         for conv, read in self._marked.items():
             view = self.feeds.convs.get(conv)
             if view is not None and (view.my.read or 0) < read:
-                self._marks[conv] = read
+                self._marks[conv] = max(read, self._marks.get(conv, 0))
                 self._marks_due = self._loop.time()
         if self.link is not ev.Link.ONLINE and self._signed_in.is_set():
             self._set_link(ev.Link.ONLINE)
@@ -346,6 +364,11 @@ class Client(Calls, Reconnecting):
     def frames_received(self, frames: list[Any]) -> None:
         """Called by the connection."""
         super().frames_received(frames)
+        self._pump()
+
+    def frame_refused(self) -> None:
+        """Called by the connection."""
+        super().frame_refused()
         self._pump()
 
     def _pump(self) -> None:
@@ -409,9 +432,7 @@ class Client(Calls, Reconnecting):
         def settle(outcome: Any) -> None:
             self._send_answered(entry, outcome)
 
-        unsent = entry.unsent
-        rid = self._pending.expect(settle)
-        self._write(Send(rid, unsent.conv, unsent.cid, unsent.kind, unsent.text, unsent.x))
+        self._write(_frame_of(self._pending.expect(settle), entry.unsent))
 
     def _send_answered(self, entry: Outgoing, outcome: Any) -> None:
         if isinstance(outcome, Sent):
@@ -426,7 +447,8 @@ class Client(Calls, Reconnecting):
             unsent = entry.unsent
             self._outbox.refused(entry, outcome)
             self._dirty.set()
-            self._emit([ev.SendFailed(unsent.conv, unsent.cid, outcome.code, outcome.reason)])
+            said = (outcome.code, outcome.reason, outcome.detail)
+            self._emit([ev.SendFailed(unsent.conv, unsent.cid, unsent.text, unsent.x, *said)])
 
     # the rest
 
@@ -447,10 +469,29 @@ class Client(Calls, Reconnecting):
                 await asyncio.shield(self._saving)
             except OSError as exc:
                 # A full disk must not keep people from talking.
-                log.error("client.state_unsaved", extra={"reason": exc.strerror})
+                reason = exc.strerror or type(exc).__name__
+                log.error("client.state_unsaved", extra={"reason": reason})
+                self._emit([ev.StateUnsaved(reason)])
             for entry in entries:
                 entry.saved = True
             self._pump()
+
+
+def _frame_of(rid: int, unsent: Unsent) -> Send:
+    return Send(rid, unsent.conv, unsent.cid, unsent.kind, unsent.text, unsent.x)
+
+
+def _check(unsent: Unsent) -> None:
+    """Refuse what no frame can hold: it could neither leave the outbox nor be saved.
+
+    Raises:
+        ProtocolError: a field is not what the protocol allows.
+    """
+    try:
+        frame = MSGPACK.encode(_frame_of(1, unsent))
+    except (TypeError, ValueError, OverflowError):
+        raise ProtocolError("a field of the message cannot be sent", Code.INVALID) from None
+    MSGPACK.decode_client(frame[HEADER_BYTES:])
 
 
 def _now_ms() -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 from clients.address import Address
 from protocol.codec import JSON, MSGPACK, Codec
 from protocol.envelopes import Frame
-from protocol.errors import Malformed, ProtocolError, UnknownType
+from protocol.errors import Malformed, ProtocolError, TooDeep, UnknownType
 from protocol.frames import PREFACE, FrameDecoder
 from protocol.handshake import UpgradeRefused, build_request, check_response, make_key
 from protocol.http_head import HeadReader, HttpError
@@ -48,7 +48,13 @@ class Receiver(Protocol):
     """Who is told what a connection brings. Called on the loop; must not raise."""
 
     def frames_received(self, frames: list[Any]) -> None:
-        """Whole messages of the server, in order; those of unknown types are left out."""
+        """Whole messages of the server, in order; those of unknown types are left out.
+
+        There are none when what came is no whole message yet: a sign of life all the same.
+        """
+
+    def frame_refused(self) -> None:
+        """Called after the messages beside it: one could not be understood and was dropped."""
 
     def connection_lost(self, reason: str) -> None:
         """Called once at the end, in plain words, unless `close` was called before."""
@@ -97,28 +103,34 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Decode and hand on; a stream that cannot be understood ends the connection."""
         try:
-            frames = self._decode(self._cut(data))
+            frames, refused = self._decode(self._cut(data))
         except ProtocolError as exc:
             self._fail(exc)
             return
-        if frames and not self._closing:
+        if self.opened.done() and not self._closing:
             self._receiver.frames_received(frames)
+        if refused and not self._closing:
+            self._receiver.frame_refused()
         error = self._stream_error()
         if error is not None:
             self._fail(error)
 
-    def _decode(self, payloads: list[bytes]) -> list[Any]:
+    def _decode(self, payloads: list[bytes]) -> tuple[list[Any], int]:
+        """Return the messages, and how many more could not be understood."""
         decode = self._codec.decode_server
         frames = []
+        refused = 0
         for payload in payloads:
             try:
                 frames.append(decode(payload))
             except UnknownType:
                 self.ignored += 1
+            except TooDeep:
+                raise
             except Malformed as exc:
                 log.warning("client.malformed_frame", extra={"reason": exc.reason})
-                raise
-        return frames
+                refused += 1
+        return frames, refused
 
     # for users
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import clients.events as ev
+from clients.errors import Disconnected
 from clients.feeds import Feeds
 from clients.outbox import Unsent
 from clients.pending import Pending
@@ -31,12 +32,16 @@ class Dispatch:
         self.feeds = Feeds()
         self.streams = Streams()
         self.questions = Questions()
-        self.user = 0
         self._pending = Pending()
         self._marked: dict[int, int] = {}
         self._subscriptions: list[Subscription] = []
         self._listeners: list[Listener] = []
         self._loop: Any = None
+
+    @property
+    def user(self) -> int:
+        """Who is signed in; 0 before the first sign-in."""
+        return self.feeds.user
 
     # events
 
@@ -80,6 +85,10 @@ class Dispatch:
                 handler(self, frame)
             if isinstance(frame, e.Reply) and frame.rid:
                 self._pending.answered(frame)
+
+    def frame_refused(self) -> None:
+        """A message could not be understood, so a sync must bring its effect."""
+        self.feeds.want_sync()
 
     def bytes_came(self) -> None:
         """Any bytes are a sign of life."""
@@ -133,6 +142,8 @@ class Dispatch:
             self._sync_answered(f)
 
     def _sync_answered(self, outcome: Any) -> None:
+        if isinstance(outcome, Disconnected):
+            return  # the next hello asks again
         if not isinstance(outcome, e.Synced):
             self.on_sync_failed(outcome)
             return
@@ -201,9 +212,23 @@ class Dispatch:
         events = [*self.questions.stream_ended(f.sid), *events]
         if push is not None:
             self._take(self.feeds.push(push, self._now()))
-        if missing:
-            self.feeds.want_sync()
+        if missing and self.feeds.known(f.conv) < f.rev:
+            self._fetch(f)
         self._emit(events)
+
+    def _fetch(self, f: e.StreamEnd) -> None:
+        """Get a message whose end did not suffice; its revision counts once the row is here."""
+
+        def settle(outcome: Any) -> None:
+            if isinstance(outcome, Disconnected):
+                return  # the next hello asks for it
+            rows = outcome.msgs if isinstance(outcome, e.Page) else []
+            if any(msg.seq == f.seq and msg.rev >= f.rev for msg in rows):
+                self._take(self.feeds.push(e.Skip(f.conv, f.rev), self._now()))
+            else:
+                self.feeds.want_sync()
+
+        self._write(e.Get(self._pending.expect(settle), f.conv, [f.seq]))
 
     def _on_tool_ask(self, f: e.ToolAsk) -> None:
         self._emit(self.questions.asked(f))
@@ -230,7 +255,7 @@ class Dispatch:
     def _on_notice(self, f: e.Notice) -> None:
         if f.kind == NoticeKind.AUTH_EXPIRING:
             self.on_token_expiring()
-        self._emit([ev.NoticeSeen(f.kind, f.text)])
+        self._emit([ev.NoticeSeen(f.kind, f.text, f.expires or 0)])
 
 
 def _stored_x(x: SendX | None, cid: bytes) -> MsgX:

@@ -5,7 +5,7 @@ from enum import Enum
 from msgspec import Struct
 
 from protocol.codes import EndReason, Settled
-from protocol.rows import Msg, Persona, Pres, User
+from protocol.rows import Msg, Persona, Pres, SendX, User
 
 
 class Link(Enum):
@@ -74,7 +74,7 @@ class ConvGone(Event, frozen=True):
 
 
 class Forgotten(Event, frozen=True):
-    """The server's store was replaced by an older one: everything held was dropped."""
+    """The server's store was replaced by another: everything held was dropped."""
 
 
 class PersonaChanged(Event, frozen=True):
@@ -196,17 +196,38 @@ class SendDone(Event, frozen=True):
 
 
 class SendFailed(Event, frozen=True):
-    """The server refused the message for good; it is out of the outbox."""
+    """The server refused the message for good; it is out of the outbox, but here to be changed.
+
+    Attributes:
+        detail: what a person may do about it; may be empty.
+    """
 
     conv: int
     cid: bytes
+    text: str
+    x: SendX | None
     code: int
     reason: str
+    detail: str = ""
 
 
 class NoticeSeen(Event, frozen=True):
+    """The server has something to say.
+
+    Attributes:
+        kind: of `protocol.codes.NoticeKind`, or a newer one.
+        expires_ms: when it is no longer true, Unix milliseconds; 0 when it does not end.
+    """
+
     kind: int
     text: str
+    expires_ms: int = 0
+
+
+class StateUnsaved(Event, frozen=True):
+    """The outbox could not be saved; its messages are sent all the same."""
+
+    reason: str
 
 
 class Lagged(Event, frozen=True):

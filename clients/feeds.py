@@ -21,7 +21,7 @@ from clients.events import (
     ProfileChanged,
     ReadSeen,
 )
-from clients.views import ConvView, StampedRow, merge_my
+from clients.views import ConvView, StampedRow
 from protocol.envelopes import (
     ConvInfo,
     ConvPage,
@@ -129,6 +129,7 @@ class Feeds:
         convs: conversations by id.
         personas, devices, profile: from the user's own feed.
         epoch: which store the revisions belong to; 0 before the first sync.
+        user: who is signed in; 0 before the first sign-in.
     """
 
     def __init__(self) -> None:
@@ -137,6 +138,7 @@ class Feeds:
         self.devices: dict[bytes, StampedRow[Device]] = {}
         self.profile: StampedRow[User] | None = None
         self.epoch = 0
+        self.user = 0
         self._since = 0
         self._cursors: dict[int, Cursor] = {ME: Cursor(0)}
         self._asked: dict[int, int] | None = None
@@ -306,7 +308,7 @@ class Feeds:
         if conv is None:
             return []
         view = self._view(conv)
-        view.my = merge_my(view.my, info.my, view.my_rev, 0)
+        view.put_my(info.my, 0)
         out: list[Event] = []
         self._start(conv, info.row, now, out)
         for member in info.members:
@@ -319,8 +321,7 @@ class Feeds:
         out: list[Event] = []
         for my in page.mine:
             if my.conv is not None:
-                view = self._view(my.conv)
-                view.my = merge_my(view.my, my, view.my_rev, 0)
+                self._view(my.conv).put_my(my, 0)
         for row in page.rows:
             if row.id is not None:
                 self._start(row.id, row, now, out)
@@ -334,6 +335,15 @@ class Feeds:
             return []
         view.put_reads(receipt.reads)
         return [ReadSeen(receipt.conv)]
+
+    def trim(self, conv: int, keep: int) -> None:
+        """Let go of all but the newest `keep` messages; `Client.history` brings them back."""
+        view = self.convs.get(conv)
+        if view is not None:
+            gone = view.seqs[: max(0, len(view.seqs) - keep)]
+            del view.seqs[: len(gone)]
+            for seq in gone:
+                del view.messages[seq]
 
     # applying
 
@@ -362,9 +372,7 @@ class Feeds:
             return
         view = self._view(conv)
         was_gone = view.role_gone
-        if item.rev > view.my_rev:
-            view.my = merge_my(view.my, item.my, view.my_rev, item.rev)
-            view.my_rev = item.rev
+        view.put_my(item.my, item.rev)
         if view.role_gone:
             # Nothing is pushed from here on: coming back starts the feed anew.
             self._cursors.pop(conv, None)
@@ -422,8 +430,9 @@ class Feeds:
             view = self.convs[conv] = ConvView(conv)
         return view
 
-    @staticmethod
-    def _put(conv: int, view: ConvView, msg: Msg, out: list[Event]) -> None:
+    def _put(self, conv: int, view: ConvView, msg: Msg, out: list[Event]) -> None:
+        if msg.sender == self.user:
+            view.own_seq = max(view.own_seq, msg.seq)
         before = view.messages.get(msg.seq)
         if before is None:
             view.put_message(msg)

@@ -196,7 +196,7 @@ class Reconnecting(Dispatch):
         self._emit(self.questions.reconnected())
         if self._welcome_timer is not None:
             self._welcome_timer.cancel()
-        self.user, self.tenant, self.limits = f.user, f.tenant, f.limits
+        self.feeds.user, self.tenant, self.limits = f.user, f.tenant, f.limits
         self.connects += 1
         self._renew = False
         self._backoff.connected(now)

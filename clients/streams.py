@@ -206,7 +206,7 @@ class Streams:
 
         Returns:
             The events, the message it stands for, and whether a message exists that it could
-            not stand for (text was missing or differed), so that a sync must fetch it.
+            not stand for (text was missing or differed), so that it must be fetched.
         """
         stream = self.running.pop(f.sid, None)
         reason = EndReason(f.reason) if f.reason in set(EndReason) else EndReason.ERROR
@@ -233,7 +233,7 @@ class Streams:
             return []
         finish = msg.x.finish if msg.x is not None else None
         reason = EndReason(finish) if finish in set(EndReason) else None
-        return [StreamEnded(sid, conv, msg.seq, reason)]
+        return [StreamEnded(sid, conv, msg.seq, reason, text=msg.text)]
 
     def _begin(self, stream: Stream, out: list[Event]) -> None:
         if len(self.running) >= STREAMS_MAX:

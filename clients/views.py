@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from protocol.codes import Role
 from protocol.rows import Conv, Member, Msg, MyConv, Read
@@ -33,6 +33,7 @@ class ConvView:
         begun_seq: messages up to this one were there before the feed began here; they are
             loaded by pages of history.
         reads: user -> (read, received), highest known.
+        own_seq: the highest seq of the user's own messages that were held.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class ConvView:
         "messages",
         "my",
         "my_rev",
+        "own_seq",
         "reads",
         "row",
         "row_rev",
@@ -57,6 +59,7 @@ class ConvView:
         self.row_rev = -1
         self.my = MyConv(conv=conv)
         self.my_rev = -1
+        self.own_seq = 0
         self.members: dict[int, StampedRow[Member]] = {}
         self.members_whole = False
         self.begun_seq = 0
@@ -84,9 +87,14 @@ class ConvView:
         return max(self.row.updated or 0, newest)
 
     @property
+    def read(self) -> int:
+        """Up to where the user has read, here or elsewhere; own messages count as read."""
+        return max(self.my.read or 0, self.my.min_seq or 0, self.own_seq)
+
+    @property
     def unread(self) -> int:
         """Messages that the user has read nowhere yet."""
-        return max(0, self.last_seq - max(self.my.read or 0, self.my.min_seq or 0))
+        return max(0, self.last_seq - self.read)
 
     def whole_from(self) -> int:
         """Return the lowest seq from which nothing is missing up to the newest.
@@ -139,6 +147,15 @@ class ConvView:
         rows = (self.members[user].row for user in sorted(self.members))
         return [row for row in rows if row.role != Role.GONE]
 
+    def put_my(self, my: MyConv, rev: int) -> None:
+        """Take the own view as of revision `rev` of the user's feed.
+
+        0 is one that was read apart from the feed: it counts until the feed has told. It always
+        comes whole: what is left out is not set any more.
+        """
+        if rev >= self.my_rev:
+            self.my, self.my_rev = replace(my, conv=self.conv), rev
+
     def put_reads(self, reads: Iterable[Read]) -> None:
         """Take read cursors, which never go back."""
         for item in reads:
@@ -161,10 +178,4 @@ class ConvView:
         self.forget_members()
         self.reads.clear()
         self.row, self.row_rev = Conv(id=self.conv), -1
-
-
-def merge_my(held: MyConv, came: MyConv, held_rev: int, came_rev: int) -> MyConv:
-    """Return the newer of two own views, completed by the other; pushes carry what changed."""
-    older, newer = (held, came) if came_rev >= held_rev else (came, held)
-    given = {name: value for name, value in asdict(newer).items() if value is not None}
-    return replace(older, **given)
+        self.own_seq = 0

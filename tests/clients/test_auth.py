@@ -80,6 +80,23 @@ async def test_repeat_of_a_lost_refresh_is_the_same_attempt(server: FakeServer) 
     assert len({body["attempt"] for _, body in server.http_requests}) == 2
 
 
+async def test_who_signs_out_is_out_at_once_and_the_server_hears_of_it() -> None:
+    account: Account
+    async with FakeServer() as server:
+        server.http_answers["/api/v1/auth/logout"] = (204, {})
+        account = Account(server.url, tokens=Tokens(User(id=1), 1, "a", 10**15, "refresh-a"))
+        await account.logout()
+        assert server.http_requests == [
+            ("/api/v1/auth/logout", {"refresh_token": "refresh-a"}),
+        ]
+        with pytest.raises(SignInFailed, match="not signed in"):
+            await account.token()
+        account.tokens = Tokens(User(id=1), 1, "b", 10**15, "refresh-b")
+    with pytest.raises(OSError):
+        await account.logout()
+    assert account.tokens is None
+
+
 async def test_server_that_is_not_there_is_an_oserror() -> None:
     server = FakeServer()
     await server.start()

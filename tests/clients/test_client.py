@@ -9,16 +9,26 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clients import events as ev
-from clients.client import Client
-from clients.errors import RequestTimeout, ServerError, SignInFailed, StateInUse, Stopped
+from clients.client import REQUESTS_MAX, Client
+from clients.errors import (
+    ClientError,
+    RequestTimeout,
+    ServerError,
+    SignInFailed,
+    StateInUse,
+    Stopped,
+)
 from clients.state import FileState, MemoryState
 from clients.timing import Timing
 from protocol import envelopes as e
 from protocol.codec import JSON, MSGPACK
 from protocol.codes import EndReason
+from protocol.errors import ProtocolError
+from protocol.rows import SendX
 from tests.clients.fake_server import FakeServer
 
 QUICK = Timing(
@@ -435,3 +445,87 @@ async def test_second_client_of_a_process_uses_the_same_memory_state(server: Fak
         device = client.device
     async with connected(server, state=state) as client:
         assert client.device == device
+
+
+async def test_a_mark_made_while_a_lower_one_is_repeated_is_not_lost(server: FakeServer) -> None:
+    conv = server.create()
+    async with connected(server, timing=msgspec.structs.replace(QUICK, mark_s=60.0)) as client:
+        client.mark(conv.id, 2)
+        client._write_marks()
+        client.mark(conv.id, 5)
+        server.publish([e.Resync([])])
+
+        def marks() -> list[int]:
+            return [f.read for f in server.frames if isinstance(f, e.Mark)]
+
+        await until(lambda: len(marks()) > 1)
+        assert marks() == [2, 5]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [SendX(meta={"\ud800": ""}), SendX(quote=-1), SendX(quote=1 << 70), SendX(fmt=object())],  # type: ignore[arg-type]
+)
+async def test_what_no_frame_can_hold_is_refused_and_does_not_block_the_next(
+    server: FakeServer, x: SendX
+) -> None:
+    conv = server.create()
+    async with connected(server) as client:
+        with pytest.raises(ProtocolError):
+            client.post(conv.id, "hi", x=x)
+        assert client.unsent == []
+        assert (await client.send(conv.id, "hi")).seq == 1
+
+
+async def test_requests_that_wait_are_bounded(server: FakeServer) -> None:
+    async with connected(server) as client:
+        server.silent = True
+        asked = [asyncio.ensure_future(client.usage()) for _ in range(REQUESTS_MAX)]
+        await asyncio.sleep(0)
+        with pytest.raises(ClientError, match="too many"):
+            await client.usage()
+    ends = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(end, Stopped) for end in ends)
+
+
+async def test_a_full_disk_is_told_and_holds_no_message_up(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = server.create()
+    state = FileState(tmp_path / "state.json")
+    async with connected(server, state=state) as client:
+        with client.events() as events:
+
+            def full(encoded: bytes) -> None:
+                raise OSError(28, "No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(state, "save", full)
+                assert (await client.send(conv.id, "hi")).seq == 1
+            seen = [await anext(events), await anext(events)]
+            assert ev.StateUnsaved("No space left on device") in seen
+
+
+async def test_what_cannot_be_understood_is_made_up_for_by_a_sync(server: FakeServer) -> None:
+    conv = server.create()
+    async with connected(server) as client:
+        broken = e.Pong(None, 0)  # type: ignore[arg-type]
+        server.silent = True
+        server.say(conv, "beside it")
+        server.silent = False
+        server.publish([broken])
+        await until(lambda: texts(client, conv.id) == ["beside it"])
+        assert client.connects == 1
+
+
+async def test_refused_message_says_what_a_person_may_do(server: FakeServer) -> None:
+    conv = server.create()
+    async with connected(server) as client:
+        server.send_errors = [e.Err(0, 301, "muted", -1, "Ask an admin of the group.")]
+        with client.events() as events:
+            entry = client.post(conv.id, "no")
+            with pytest.raises(ServerError):
+                await entry.acknowledged
+            failed = [await anext(events), await anext(events)][1]
+        detail = "Ask an admin of the group."
+        assert failed == ev.SendFailed(conv.id, entry.unsent.cid, "no", None, 301, "muted", detail)

@@ -19,6 +19,10 @@ from clients.address import parse_address
 from clients.client import Client
 from clients.connection import open_connection
 from clients.errors import AddressError
+from protocol.codec import MSGPACK
+from protocol.envelopes import MsgPush
+from protocol.frames import HEADER_BYTES, join_frame
+from protocol.rows import MsgX
 from tests.clients.fake_server import FakeServer
 from tests.clients.test_client import QUICK, token
 
@@ -104,9 +108,13 @@ class Silent:
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.refused = 0
 
     def frames_received(self, frames: list[object]) -> None:
         pass
+
+    def frame_refused(self) -> None:
+        self.refused += 1
 
     def connection_lost(self, reason: str) -> None:
         self.lost.append(reason)
@@ -140,13 +148,32 @@ async def test_web_server_that_is_no_parlance_is_named_as_such() -> None:
             await open_connection(parse_address(f"ws://127.0.0.1:{port}/ws"), Silent())
 
 
-@pytest.mark.parametrize("answer", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"HTTP/1.1 400"])
+def nested_deeply() -> bytes:
+    """A push whose unknown key no honest server would send."""
+    push = MsgPush(1, 1, 1, 0, 2, 0, "", MsgX(sid=1))
+    payload = MSGPACK.encode(push)[HEADER_BYTES:]
+    known = b"\xde\x00\x01\xa3sid\x01"
+    assert payload.endswith(known)
+    return join_frame(payload.removesuffix(known) + b"\x81\xa1?" + b"\x91" * 20_000 + b"\x01")
+
+
+@pytest.mark.parametrize("answer", [b"\xff\xff\xff\xff", nested_deeply(), b"HTTP/1.1 400"])
 async def test_unreadable_bytes_end_the_connection(answer: bytes) -> None:
     async with peer(answer) as port:
         receiver = Silent()
         await open_connection(parse_address(f"parlance://127.0.0.1:{port}"), receiver)
         await until(lambda: receiver.lost != [])
         assert "unreadable" in receiver.lost[0]
+
+
+async def test_a_message_that_cannot_be_understood_is_dropped_and_told() -> None:
+    async with peer(b"\x00\x00\x00\x01\xc1" + b"\x00\x00\x00\x03\x92\x06\xc0") as port:
+        receiver = Silent()
+        connection = await open_connection(parse_address(f"parlance://127.0.0.1:{port}"), receiver)
+        await until(lambda: receiver.refused != 0)
+        assert receiver.lost == []
+        connection.close()
+        await connection.wait_closed()
 
 
 async def test_upgrade_that_never_comes_is_given_up() -> None:

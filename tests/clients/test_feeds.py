@@ -204,3 +204,44 @@ def test_members_come_and_go_by_the_newest_revision() -> None:
     feeds.push(e.MemberPush(5, 11, Member(user=3, role=1)), 0.0)
     feeds.push(e.MemberPush(5, 12, Member(user=3, role=0)), 0.0)
     assert feeds.convs[5].present() == []
+
+
+def test_own_messages_count_as_read() -> None:
+    feeds = known_to(10)
+    feeds.user = 2
+    feeds.push(push(11, 2), 0.0)
+    feeds.push(e.MsgPush(5, 12, 3, 0, 3, 0, "from another"), 0.0)
+    assert (feeds.convs[5].read, feeds.convs[5].unread) == (2, 1)
+    feeds.push(push(13, 4), 0.0)
+    assert (feeds.convs[5].read, feeds.convs[5].unread) == (4, 0)
+
+
+def test_what_is_not_set_any_more_in_an_own_view_is_taken_out_of_it() -> None:
+    feeds = Feeds()
+
+    def tell(rev: int, **my: Any) -> None:
+        feeds.push(e.MyConvPush(rev, MyConv(conv=1, **my)), 0.0)
+
+    tell(1, role=1, pinned=True, mute_until=9, remark="x")
+    tell(2, role=1, read=3)
+    view = feeds.convs[1]
+    assert view.my == MyConv(conv=1, role=1, read=3)
+    # A list read apart from the feed may be older than what the feed told.
+    feeds.add_list(e.ConvPage(0, [], [MyConv(conv=1, role=1, pinned=True)], ""), 0.0)
+    assert view.my.pinned is None
+    tell(3, role=0, left=True)
+    assert view.left
+    tell(4, role=1)
+    assert not view.left
+
+
+def test_trimmed_messages_come_back_with_their_history() -> None:
+    feeds = known_to(10)
+    for rev in (11, 12):
+        feeds.push(push(rev, rev - 9), 0.0)
+    feeds.trim(5, 2)
+    feeds.trim(6, 2)  # of an unknown conversation: nothing
+    assert feeds.convs[5].seqs == [2, 3]
+    assert feeds.convs[5].whole_from() == 2
+    assert feeds.add_messages(5, [msg(1, 10)]) == [ev.MessageAdded(5, msg(1, 10))]
+    assert texts(feeds) == ["r10", "r11", "r12"]

@@ -116,7 +116,8 @@ def test_stream_of_another_device_is_joined_from_its_beginning() -> None:
 def test_stored_message_ends_its_stream() -> None:
     streams = started()
     row = Msg(2, 4, 0, 7, 6, "text", MsgX(sid=9, finish=2))
-    assert streams.stored(5, row) == [ev.StreamEnded(9, 5, 2, EndReason.CANCELLED)]
+    ended = ev.StreamEnded(9, 5, 2, EndReason.CANCELLED, text="text")
+    assert streams.stored(5, row) == [ended]
     assert streams.stored(5, row) == []
 
 

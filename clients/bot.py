@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -93,7 +93,7 @@ class Bot:
     """An account, its connection, and what it has not handled yet.
 
     The account is made at the first start, as a guest of this name, and is the same at later ones:
-    its tokens and its outbox are kept in `folder`. People find it by its name.
+    its tokens, its outbox and how far it has read are kept in `folder`. People find it by its name.
 
     Args:
         url: of the server, see `clients.address`.
@@ -120,7 +120,7 @@ class Bot:
         self._key = hashlib.sha256(f"{name} {url}".encode()).hexdigest()[:16]
         self._account = Account(url, tokens=self._kept_tokens(), changed=self._keep_tokens)
         self._timing = timing
-        self._handled: dict[int, int] = {}
+        self._handled = _Handled(self._folder / f"{self._key}.handled")
         self._told: ev.Link | None = None
         self.client: Client
 
@@ -133,10 +133,14 @@ class Bot:
             timing=self._timing,
         )
         await self.client.start()
+        self._saving = asyncio.create_task(self._handled.keep())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._saving.cancel()
+        await asyncio.gather(self._saving, return_exceptions=True)
         await self.client.close()
+        await self._handled.save()
 
     def run(self, answer: Answer) -> None:
         """Reply with what `answer` returns, if anything, until Ctrl-C; says on stdout how it goes.
@@ -207,8 +211,8 @@ class Bot:
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what people write, beginning with what came while the bot was away.
 
-        A message counts as handled, and is marked as read, when the next one is asked for. In a
-        group it begins with what was written after the bot came in.
+        A message counts as handled when the next one is asked for. In a group it begins with what
+        was written after the bot came in.
 
         Raises:
             Stopped: the bot was closed, or the server does not let it in any more.
@@ -225,22 +229,31 @@ class Bot:
 
     async def _conversations(self) -> AsyncIterator[int]:
         cursor = ""
+        listed = set()
         while True:
             page = await _persist(functools.partial(self.client.conversation_page, cursor))
             for row in page.rows:
-                yield row.id or 0
+                conv = row.id or 0
+                listed.add(conv)
+                self._handled.lower(conv, row.last_seq or 0)
+                yield conv
             cursor = page.cursor
             if not cursor:
-                return
+                break
+        self._handled.retain(listed)
 
     def _touched(self, event: ev.Event) -> list[int]:
         """Return the conversations in which there may be something new."""
-        if isinstance(event, ev.MessageAdded | ev.ConvChanged | ev.ConvReset):
+        if isinstance(event, ev.MessageAdded | ev.ConvChanged):
+            return [event.conv]
+        if isinstance(event, ev.ConvReset):
+            view = self.client.feeds.convs.get(event.conv)
+            self._handled.lower(event.conv, view.last_seq if view is not None else 0)
             return [event.conv]
         if isinstance(event, ev.ConvGone):
-            self._handled.pop(event.conv, None)
+            self._handled.forget(event.conv)
         elif isinstance(event, ev.Forgotten):
-            self._handled.clear()
+            self._handled.retain(set())
         elif isinstance(event, ev.Lagged):
             return list(self.client.feeds.convs)
         elif isinstance(event, ev.LinkChanged) and event.link is ev.Link.STOPPED:
@@ -253,15 +266,18 @@ class Bot:
         if view is None or view.left:
             return
         try:
-            if conv not in self._handled:
-                self._handled[conv] = await self._begin_at(view)
-            while (seq := self._handled[conv] + 1) <= view.last_seq:
-                row = view.messages.get(seq) or await self._load(conv, seq)
+            done = self._handled.of(conv)
+            if done is None:
+                done = await self._begin_at(view)
+                await self._handled.begin(conv, done)
+            while done < view.last_seq:
+                row = view.messages.get(done + 1) or await self._load(conv, done)
                 if row is not None and self._is_for_us(row):
                     yield Message(self, conv, row)
-                self._handled[conv] = seq if row is None else row.seq
-                self.client.mark(conv, self._handled[conv])
-                _let_go(view, self._handled[conv])
+                done = done + 1 if row is None else row.seq
+                self._handled.put(conv, done)
+                self.client.mark(conv, done)
+                _let_go(view, done)
         except ServerError as exc:
             # Removed from it in the meantime, say. The next message there begins anew.
             log.warning("bot.unreadable", extra={"code": exc.code, "reason": exc.reason})
@@ -270,7 +286,7 @@ class Bot:
         """Return the number of the last message that was handled, or is not for the bot."""
         my = view.my
         floor = max(my.read or 0, my.min_seq or 0, my.joined_seq or 0)
-        if my.read or view.row.kind != ConvKind.GROUP:
+        if view.row.kind != ConvKind.GROUP:
             return floor
         info = await _persist(lambda: self.client.get_conversation(view.conv))
         joined = next((m.joined for m in info.members if m.user == self.client.user), None)
@@ -281,14 +297,73 @@ class Bot:
         return max(floor, min((row.seq for row in page.msgs), default=1) - 1, *before)
 
     async def _load(self, conv: int, seq: int) -> Msg | None:
-        """Return the first message from `seq` on, None when there is none."""
-        page = await _persist(lambda: self.client.history(conv, seq - 1, back=False, limit=_PAGE))
+        """Return the first message after `seq`, None when there is none."""
+        page = await _persist(lambda: self.client.history(conv, seq, back=False, limit=_PAGE))
         return min(page.msgs, key=lambda row: row.seq, default=None)
 
     def _is_for_us(self, row: Msg) -> bool:
         if row.kind != MsgKind.TEXT or row.sender == self.client.user or not row.text:
             return False
         return row.x is None or not (row.x.recalled or BOT_MARK in (row.x.meta or {}))
+
+
+class _Handled:
+    """How far each conversation was handled; on disk soon after.
+
+    The server's read cursor does not say it: to write counts as having read everything before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seqs: dict[int, int] = {}
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            self._seqs = msgspec.json.decode(path.read_bytes(), type=dict[int, int])
+        self._dirty = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    def of(self, conv: int) -> int | None:
+        """Return the number of the last message handled; None for a new conversation."""
+        return self._seqs.get(conv)
+
+    def put(self, conv: int, seq: int) -> None:
+        self._seqs[conv] = seq
+        self._dirty.set()
+
+    async def begin(self, conv: int, seq: int) -> None:
+        """Put it, and return when it is on disk: before the first reply."""
+        self.put(conv, seq)
+        await self.save()
+
+    def lower(self, conv: int, last_seq: int) -> None:
+        """The conversation ends here: more was handled if its store was restored from a backup."""
+        if self._seqs.get(conv, 0) > last_seq:
+            self.put(conv, last_seq)
+
+    def forget(self, conv: int) -> None:
+        """The bot is not in it any more."""
+        self._seqs.pop(conv, None)
+        self._dirty.set()
+
+    def retain(self, convs: Set[int]) -> None:
+        """Forget all others."""
+        for conv in self._seqs.keys() - convs:
+            self.forget(conv)
+
+    async def keep(self) -> None:
+        """Save what changes, until cancelled."""
+        while True:
+            await self._dirty.wait()
+            await self.save()
+
+    async def save(self) -> None:
+        async with self._writing:
+            self._dirty.clear()
+            encoded = msgspec.json.encode(self._seqs)
+            try:
+                await asyncio.to_thread(write_private, self._path, encoded)
+            except OSError as exc:
+                # A full disk must not keep the bot from answering.
+                log.error("bot.progress_unsaved", extra={"reason": exc.strerror})
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:

@@ -11,6 +11,7 @@
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
@@ -24,6 +25,7 @@ export const BOT_MARK = 'bot';
 export const KEPT_MAX = 200;
 
 const PAGE = 50;
+const PRIVATE = { mode: 0o600, flush: true };
 
 /** What a person wrote: `text`, the id of its `sender`, the conversation `conv`, the whole `row`. */
 export class Message {
@@ -68,12 +70,12 @@ export class Message {
  * An account, its connection (`client`), and what it has not handled yet.
  *
  * The account is made at the first start, as a guest of this name, and is the same at later ones:
- * its tokens and its outbox are kept in `folder`. People find it by its name.
+ * its tokens, its outbox and how far it has read are kept in `folder`. People find it by its name.
  */
 export class Bot {
   #account;
   #password;
-  #handled = new Map();
+  #handled;
   #told = null;
   #closing = null;
 
@@ -83,6 +85,7 @@ export class Bot {
     this.#password = password;
     const key = createHash('sha256').update(`${name} ${url}`).digest('hex').slice(0, 16);
     this.#account = new Account(url, { tokens: new FileTokens(folder, `${key}.js.tokens`) });
+    this.#handled = new Handled(join(folder, `${key}.js.handled`));
     this.client = new Client(url, (renew) => this.#token(renew), {
       state: new FileState(join(folder, `${key}.js.outbox`)),
       agent: 'Parlance bot/javascript',
@@ -126,7 +129,7 @@ export class Bot {
 
   /** Leave: `messages` and `run` end. */
   close() {
-    this.#closing ??= this.client.close();
+    this.#closing ??= this.client.close().then(() => this.#handled.save());
     return this.#closing;
   }
 
@@ -158,9 +161,8 @@ export class Bot {
   /**
    * What people write, beginning with what came while the bot was away, as `Message`s.
    *
-   * Connects when it is first asked. A message counts as handled, and is marked as read, when the
-   * next one is asked for. In a group it begins with what was written after the bot came in. Ends
-   * when the bot is closed.
+   * Connects when it is first asked. A message counts as handled when the next one is asked for. In
+   * a group it begins with what was written after the bot came in. Ends when the bot is closed.
    *
    * @throws {StateInUse} the same bot runs in another process
    * @throws {Stopped} the server does not let the bot in
@@ -183,11 +185,17 @@ export class Bot {
 
   async *#conversations() {
     let cursor = '';
+    const listed = new Set();
     do {
       const page = await persist(() => this.client.conversationPage(cursor));
-      for (const row of page.rows) yield row.id;
+      for (const { id, last_seq: last } of page.rows) {
+        listed.add(id);
+        this.#handled.lower(id, last ?? 0);
+        yield id;
+      }
       cursor = page.cursor;
     } while (cursor !== '');
+    this.#handled.retain(listed);
   }
 
   // The conversations in which there may be something new.
@@ -195,13 +203,15 @@ export class Bot {
     switch (event.type) {
       case 'messageAdded':
       case 'convChanged':
+        return [event.conv];
       case 'convReset':
+        this.#handled.lower(event.conv, this.client.feeds.convs.get(event.conv)?.lastSeq ?? 0);
         return [event.conv];
       case 'convGone':
-        this.#handled.delete(event.conv);
+        this.#handled.forget(event.conv);
         return [];
       case 'forgotten':
-        this.#handled.clear();
+        this.#handled.retain(new Set());
         return [];
       case 'lagged':
         return [...this.client.feeds.convs.keys()];
@@ -218,14 +228,18 @@ export class Bot {
     const view = this.client.feeds.convs.get(conv);
     if (view === undefined || view.left) return;
     try {
-      if (!this.#handled.has(conv)) this.#handled.set(conv, await this.#beginAt(view));
-      for (let seq; (seq = this.#handled.get(conv) + 1) <= view.lastSeq; ) {
-        const row = view.messages.get(seq) ?? (await this.#load(conv, seq));
+      let done = this.#handled.of(conv);
+      if (done === undefined) {
+        done = await this.#beginAt(view);
+        await this.#handled.begin(conv, done);
+      }
+      while (done < view.lastSeq) {
+        const row = view.messages.get(done + 1) ?? (await this.#load(conv, done));
         if (row !== undefined && this.#isForUs(row)) yield new Message(this, conv, row);
-        const handled = row?.seq ?? seq;
-        this.#handled.set(conv, handled);
-        this.client.mark(conv, handled);
-        this.client.feeds.trim(conv, KEPT_MAX + view.lastSeq - handled);
+        done = row?.seq ?? done + 1;
+        this.#handled.put(conv, done);
+        this.client.mark(conv, done);
+        this.client.feeds.trim(conv, KEPT_MAX + view.lastSeq - done);
       }
     } catch (error) {
       if (!(error instanceof ServerError)) throw error;
@@ -238,7 +252,7 @@ export class Bot {
   async #beginAt(view) {
     const { read, min_seq: min, joined_seq: joined } = view.my;
     const floor = Math.max(read ?? 0, min ?? 0, joined ?? 0);
-    if (read || view.row.kind !== ConvKind.GROUP) return floor;
+    if (view.row.kind !== ConvKind.GROUP) return floor;
     const { members } = await persist(() => this.client.getConversation(view.conv));
     const came = members.find(({ user }) => user === this.client.user)?.joined;
     if (came === undefined) return view.lastSeq;
@@ -248,9 +262,9 @@ export class Bot {
     return Math.max(floor, oldest - 1, ...before);
   }
 
-  // The first message from `seq` on, if there is one.
+  // The first message after `seq`, if there is one.
   async #load(conv, seq) {
-    const ask = () => this.client.history(conv, seq - 1, { back: false, limit: PAGE });
+    const ask = () => this.client.history(conv, seq, { back: false, limit: PAGE });
     const { msgs } = await persist(ask);
     return msgs.sort((a, b) => a.seq - b.seq)[0];
   }
@@ -272,21 +286,97 @@ class FileTokens {
   }
 
   load() {
-    try {
-      return JSON.parse(readFileSync(this.#path, 'utf8'));
-    } catch {
-      return null;
-    }
+    return readJson(this.#path);
   }
 
   save(tokens) {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    writeFileSync(`${this.#path}.new`, JSON.stringify(tokens), { mode: 0o600, flush: true });
+    writeFileSync(`${this.#path}.new`, JSON.stringify(tokens), PRIVATE);
     renameSync(`${this.#path}.new`, this.#path);
   }
 
   exclusive(work) {
     return work();
+  }
+}
+
+/**
+ * How far each conversation was handled; on disk soon after.
+ *
+ * The server's read cursor does not say it: to write counts as having read everything before.
+ */
+class Handled {
+  #path;
+  #seqs = new Map();
+  #saving = null;
+  #dirty = false;
+
+  constructor(path) {
+    this.#path = path;
+    const kept = readJson(path);
+    for (const [conv, seq] of Object.entries(kept ?? {})) this.#seqs.set(Number(conv), seq);
+  }
+
+  /** The number of the last message handled; undefined for a new conversation. */
+  of(conv) {
+    return this.#seqs.get(conv);
+  }
+
+  put(conv, seq) {
+    this.#seqs.set(conv, seq);
+    this.save();
+  }
+
+  /** Put it, and resolve when it is on disk: before the first reply. */
+  begin(conv, seq) {
+    this.#seqs.set(conv, seq);
+    return this.save();
+  }
+
+  /** The conversation ends here: more was handled if its store was restored from a backup. */
+  lower(conv, lastSeq) {
+    if ((this.#seqs.get(conv) ?? 0) > lastSeq) this.put(conv, lastSeq);
+  }
+
+  /** The bot is not in it any more. */
+  forget(conv) {
+    this.#seqs.delete(conv);
+    this.save();
+  }
+
+  /** Forget all others. */
+  retain(convs) {
+    for (const conv of [...this.#seqs.keys()]) if (!convs.has(conv)) this.forget(conv);
+  }
+
+  /** Resolve when everything is on disk. One write at a time, whatever happens meanwhile. */
+  save() {
+    this.#dirty = true;
+    this.#saving ??= this.#write().finally(() => {
+      this.#saving = null;
+    });
+    return this.#saving;
+  }
+
+  async #write() {
+    while (this.#dirty) {
+      this.#dirty = false;
+      try {
+        await writeFile(`${this.#path}.new`, JSON.stringify(Object.fromEntries(this.#seqs)), PRIVATE);
+        await rename(`${this.#path}.new`, this.#path);
+      } catch (error) {
+        // A full disk must not keep the bot from answering.
+        console.error(`parlance: what was handled could not be saved: ${error.message}`);
+      }
+    }
+  }
+}
+
+function readJson(path) {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch {
+    return null;
   }
 }
 

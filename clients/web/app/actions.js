@@ -97,7 +97,11 @@ export const answer = (app, conv, seq) => tried(app, () => app.client.reply(conv
 export const regenerate = (app, conv, seq) => tried(app, () => app.client.regenerate(conv, seq));
 
 /** Ask for more of the answer at `seq`. */
-export const goOn = (app, conv, seq) => tried(app, () => app.client.continueAnswer(conv, seq));
+export const goOn = (app, conv, seq) =>
+  tried(app, async () => {
+    const { sid } = await app.client.continueAnswer(conv, seq);
+    app.model.noteContinued(sid);
+  });
 
 /** Choose the answer at `seq` among its siblings. */
 export const pick = (app, conv, seq) => tried(app, () => app.client.pick(conv, seq));

@@ -112,7 +112,7 @@ export class Model {
     this.#touch(conv);
   }
 
-  /** The running answers of a conversation; follows their begin, place and end, not their text. */
+  /** The running answers of a conversation; follows their begin, place, first text and end. */
   streams(conv) {
     void this.#streamVersion(conv).value;
     return this.#client.streams.of(conv);
@@ -371,6 +371,10 @@ export class Model {
       Model.#running(model, event);
     },
     streamMoved: Model.#running,
+    // Who thought until now writes: the text itself is no matter of the model.
+    streamText(model, event) {
+      if (event.off === 0) Model.#running(model, event);
+    },
     streamEnded(model, event) {
       model.#noteEnd(event);
       Model.#running(model, event);

@@ -121,7 +121,7 @@ class Accounts:
             raise not_permitted_to("make an account", "Ask an administrator for one.")
         name = clean_user_name(name)
         password = clean_password(password)
-        nick = _clean_nick(nick)
+        nick = clean_nick(nick)
         self._admit_account(address)
         hashed = await self.passwords.hash(password)
         user = await self.create_user(DEFAULT_TENANT, name, nick, UserKind.PERSON, hashed)
@@ -131,7 +131,7 @@ class Accounts:
         """Make an account without a password; it lasts as long as its refresh token."""
         if not self._config.guests:
             raise not_permitted_to("come in as a guest", "Make an account, or sign in.")
-        nick = _clean_nick(nick)
+        nick = clean_nick(nick)
         self._admit_account(address)
         name = f"guest-{secrets.token_hex(5)}"
         user = await self.create_user(DEFAULT_TENANT, name, nick, UserKind.GUEST, None)
@@ -190,7 +190,7 @@ class Accounts:
             name = clean_name(name[: _MAX_EXTERNAL_NAME * 4], _MAX_EXTERNAL_NAME)
         except ProtocolError as error:
             raise invalid("bad name", f"A name has 1 to 64 visible characters: {error}.") from None
-        nick = _clean_nick(nick)
+        nick = clean_nick(nick)
         user = await self._store.read(user_by_name(key.tenant, name))
         if user is None:
             user = await self._create_or_find(key.tenant, name, nick)
@@ -359,7 +359,12 @@ def _refuse_rate(wait_s: float, detail: str) -> NoReturn:
     )
 
 
-def _clean_nick(nick: str) -> str:
+def clean_nick(nick: str) -> str:
+    """Return a display name as it is stored, "" for none.
+
+    Raises:
+        ServiceError: INVALID, with what is allowed.
+    """
     if not nick.strip():
         return ""
     try:

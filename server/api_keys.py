@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
 from server.errors import ServiceError, invalid
-from storage.accounts import add_api_key, api_key_by_hash, revoke_api_key, touch_api_keys
+from storage.accounts import (
+    add_api_key,
+    api_key_by_hash,
+    list_api_keys,
+    revoke_api_key,
+    touch_api_keys,
+)
 from storage.errors import StorageError
 from storage.rows import ApiKey
 
@@ -15,12 +21,22 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 PREFIX: Final = "pk_"
-SCOPES: Final = ("exchange", "metrics", "chat", "models", "engines", "dashboard", "operator")
+SCOPES: Final = (
+    "exchange",
+    "metrics",
+    "chat",
+    "models",
+    "engines",
+    "dashboard",
+    "admin",
+    "operator",
+)
 """`exchange`: sign in as any user of the tenant; `metrics`: read the figures; `chat`: have the
 personas of the tenant answer over HTTP; `models`: also the providers' models without a persona;
 `engines`: see and switch which engine answers in the tenant; `dashboard`: see the figures over
-time, and the answers of the tenant, and cancel them; `operator`: with `dashboard`, the answers of
-all tenants."""
+time, and the answers of the tenant, and cancel them; `admin`: handle the users, keys, budgets and
+usage of the tenant; `operator`: with `dashboard`, the answers of all tenants, with `admin`, all
+tenants, and the AI services and prices of the server."""
 _RANDOM_BYTES: Final = 32
 _MAX_KEY_CHARS: Final = 128
 _TOUCH_MS: Final = 3_600_000
@@ -47,12 +63,50 @@ class ApiKeys:
         self._now_ms = now_ms
         self.revoked: Callable[[int], None] = lambda key: None
 
+    async def page(self, tenant: int, after: int, limit: int) -> list[ApiKey]:
+        """Return the tenant's keys by id, also revoked ones, those after the one of this id."""
+        return await self._store.read(list_api_keys(tenant, limit, after))
+
+    async def grant(
+        self, giver: ApiKey, tenant: int, name: str, scopes: Sequence[str]
+    ) -> tuple[ApiKey, str]:
+        """Return a new key that one key makes, which gives no scope that it has not itself.
+
+        Raises:
+            ServiceError: INVALID, or NOT_PERMITTED.
+        """
+        beyond = [scope for scope in scopes if scope in SCOPES and scope not in giver.scopes]
+        if beyond:
+            raise ServiceError(
+                Code.NOT_PERMITTED,
+                "scope missing",
+                f"Your key has not the scope {beyond[0]!r} itself, so it cannot give it.",
+            )
+        return await self.create(tenant, name, scopes)
+
+    async def withdraw(self, taker: ApiKey, tenant: int, key: int) -> ApiKey:
+        """Revoke a key on behalf of another, which needs `operator` to take an operator's.
+
+        Raises:
+            NotFound: the tenant has no such key.
+            ServiceError: NOT_PERMITTED.
+        """
+        found = await self._store.read(list_api_keys(tenant, 1, key - 1))
+        operator = bool(found) and found[0].id == key and "operator" in found[0].scopes
+        if operator and "operator" not in taker.scopes:
+            raise ServiceError(
+                Code.NOT_PERMITTED, "scope missing", "Only an operator's key can revoke this one."
+            )
+        return await self.revoke(tenant, key)
+
     async def create(self, tenant: int, name: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
         """Return a new key and its text, which nobody can show again.
 
         Raises:
-            ServiceError: INVALID, a scope is unknown.
+            ServiceError: INVALID, a scope is unknown or none is named.
         """
+        if not scopes:
+            raise invalid("no scope", f"Say what the key may do: {', '.join(SCOPES)}.")
         for scope in scopes:
             if scope not in SCOPES:
                 raise invalid("unknown scope", f"Scopes are {', '.join(SCOPES)}.")

@@ -134,7 +134,9 @@ class App:
         await install_builtins(store)
         await fill_personas(core, store)
         self._accounts = Accounts(store, tokens, config.auth)
-        self._http = HttpServer(HttpParts(config, core, self._accounts, self._lag))
+        self._http = HttpServer(
+            HttpParts(config, core, self._accounts, self._lag, vault, refresh.run)
+        )
         await self._http.start()
         core.http_factory = self._http.factory
         core.mcp.start()

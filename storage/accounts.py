@@ -70,14 +70,35 @@ def create_user(
     return user_from((user, name, nick, 0, "", kind, 0))
 
 
-def list_accounts(tenant: int, after: int, limit: int) -> Op[list[Account]]:
-    """Return a page of the tenant's users by id, also disabled ones; go on after the last id."""
+_ACCOUNT: Final = "id, name, nick, kind, created, disabled"
+
+
+def _account(row: Row) -> Account:
+    return Account(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
+
+
+def list_accounts(tenant: int, after: str, limit: int, prefix: str = "") -> Op[list[Account]]:
+    """Return a page of the tenant's users by name, also disabled ones.
+
+    Args:
+        after: the last name of the page before, "" for the first page.
+        prefix: how the names begin, in any case.
+    """
+    first = index_key(prefix)
     rows = yield Statement(
-        "SELECT id, name, nick, kind, created, disabled FROM user"
-        " WHERE id > ? AND tenant = ? ORDER BY id LIMIT ?",
-        (after, tenant, limit),
+        f"SELECT {_ACCOUNT} FROM user WHERE tenant = ? AND name_key > ? AND name_key >= ?"
+        " AND name_key < ? ORDER BY name_key LIMIT ?",
+        (tenant, index_key(after) if after else "", first, first + "\U0010ffff", limit),
     )
-    return [Account(r[0], r[1], r[2], r[3], r[4], bool(r[5])) for r in rows]
+    return [_account(row) for row in rows]
+
+
+def get_account(tenant: int, user: int) -> Op[Account | None]:
+    """Return one of the tenant's users, also a disabled one."""
+    rows = yield Statement(
+        f"SELECT {_ACCOUNT} FROM user WHERE id = ? AND tenant = ?", (user, tenant)
+    )
+    return _account(rows[0]) if rows else None
 
 
 def set_disabled(tx: Tx, user: int, disabled: bool) -> Op[None]:
@@ -240,10 +261,11 @@ def api_key_by_hash(hash: bytes) -> Op[ApiKey | None]:
     return _api_key(rows[0]) if rows else None
 
 
-def list_api_keys(tenant: int, limit: int = 1_000) -> Op[list[ApiKey]]:
+def list_api_keys(tenant: int, limit: int = 1_000, after: int = 0) -> Op[list[ApiKey]]:
+    """Return a page of the tenant's keys by id, also revoked ones."""
     rows = yield Statement(
-        f"SELECT {_API_COLUMNS} FROM api_key WHERE tenant = ? ORDER BY id LIMIT ?",
-        (tenant, limit),
+        f"SELECT {_API_COLUMNS} FROM api_key WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?",
+        (tenant, after, limit),
     )
     return [_api_key(row) for row in rows]
 

@@ -139,11 +139,26 @@ def tenant_by_slug(slug: str) -> Op[Tenant | None]:
     return Tenant(*rows[0]) if rows else None
 
 
-def list_tenants(limit: int = 1_000) -> Op[list[Tenant]]:
+def list_tenants(limit: int = 1_000, after: int = 0) -> Op[list[Tenant]]:
+    """Return a page of the tenants by id."""
     rows = yield Statement(
-        "SELECT id, slug, name, created FROM tenant ORDER BY id LIMIT ?", (limit,)
+        "SELECT id, slug, name, created FROM tenant WHERE id > ? ORDER BY id LIMIT ?",
+        (after, limit),
     )
     return [Tenant(*row) for row in rows]
+
+
+def rename_tenant(tx: Tx, slug: str, name: str) -> Op[Tenant]:
+    """Change a tenant's full name; the slug stays what it is.
+
+    Raises:
+        NotFound: no such tenant.
+    """
+    found = yield from tenant_by_slug(slug)
+    if found is None:
+        raise NotFound("no such tenant")
+    yield Statement("UPDATE tenant SET name = ? WHERE id = ?", (name, found.id))
+    return Tenant(found.id, slug, name, found.created)
 
 
 # avatars

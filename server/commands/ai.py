@@ -19,6 +19,7 @@ from server.commands.users import TenantSlug
 
 if TYPE_CHECKING:
     from server.config import Config
+    from server.provider_admin import ProviderAdmin
     from server.vault import Vault
     from storage.store import Store
 
@@ -44,6 +45,12 @@ def _vault(config: "Config") -> "Vault":
         return make_vault(auth.master_key, auth.old_master_keys, data_dir(config))
     except VaultError as error:
         fail(str(error))
+
+
+def _providers(store: "Store", config: "Config") -> "ProviderAdmin":
+    from server.provider_admin import ProviderAdmin
+
+    return ProviderAdmin(store, _vault(config), config.ai)
 
 
 @provider_app.command("add")
@@ -84,16 +91,12 @@ def add_provider(
         wanted = msgspec.convert(given, ProviderConfig)
     except msgspec.ValidationError as error:
         fail(str(error))
-    if kind != "demo" and not base_url.startswith(("http://", "https://")):
+    if kind == "openai_chat" and not base_url:
         fail("--base-url is missing, such as http://127.0.0.1:11434/v1")
-    wanted = msgspec.structs.replace(wanted, api_key=Secret(_ask_key(key_stdin, kind)))
+    key = Secret(_ask_key(key_stdin, kind))
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.ai_providers import make_row
-        from storage.providers import save_provider
-
-        row = make_row(wanted, _vault(config))
-        await store.change((), lambda tx: save_provider(tx, row))
+        await _providers(store, config).save(wanted, key)
         typer.echo(f"Added {name}. {_SOON}")
 
     run_with_store(context, work)
@@ -114,26 +117,24 @@ def list_providers(context: typer.Context) -> None:
     """List the AI services; keys are not shown."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.ai_providers import read_row
-        from server.vault import VaultError
-        from storage.providers import providers
-
-        vault = _vault(config)
         made = table("name", "kind", "address", "models", "key", "kept in")
-        for given in config.ai.providers:
-            key = "set" if given.api_key or given.api_keys else ""
-            models = ", ".join(given.models)
-            made.add_row(given.name, given.kind, given.base_url, models, key, "settings")
-        for row in await store.read(providers()):
-            try:
-                found = read_row(row, vault)
-            except VaultError as error:
-                made.add_row(row.name, "", "", "", str(error), "database")
-                continue
-            key = "set" if found.api_key else ""
-            models = ", ".join(found.models)
-            made.add_row(found.name, found.kind, found.base_url, models, key, "database")
+        for one in await _providers(store, config).all():
+            key = one.complaint or ("set" if one.has_key else "")
+            made.add_row(one.name, one.kind, one.base_url, ", ".join(one.models), key, one.kept)
         show(made)
+
+    run_with_store(context, work)
+
+
+@provider_app.command("test")
+def test_provider(context: typer.Context, name: Name) -> None:
+    """Ask an AI service for its models; that costs nothing."""
+
+    async def work(store: "Store", config: "Config") -> None:
+        found = await _providers(store, config).test(name)
+        if not found.ok:
+            fail(found.complaint)
+        typer.echo(f"{name} answers. {', '.join(found.models)}".strip())
 
     run_with_store(context, work)
 
@@ -144,10 +145,9 @@ def remove_provider(context: typer.Context, name: Name) -> None:
 
     async def work(store: "Store", config: "Config") -> None:
         from storage.errors import NotFound
-        from storage.providers import drop_provider
 
         try:
-            await store.change((), lambda tx: drop_provider(tx, name))
+            await _providers(store, config).remove(name)
         except NotFound:
             fail(f"there is no service {name} in the database; see: parlance provider list")
         typer.echo(f"Removed {name}. {_SOON}")
@@ -186,13 +186,11 @@ def set_budget(
     """
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.usage import BudgetRow
-        from storage.usage import set_budget as save
+        from server.money_admin import BudgetAdmin
 
         tenant_id = await find_tenant(store, tenant)
         user_id = await find_user(store, tenant, user) if user else 0
-        row = BudgetRow(tenant_id, user_id, round(day * _MICRO), round(month * _MICRO))
-        await store.change((), lambda tx: save(tx, row))
+        row = await BudgetAdmin(store, tenant_id).set(user_id, day, month)
         typer.echo(f"{user or tenant}: {_dollars(row.day_micro)} a day, "
                    f"{_dollars(row.month_micro)} a month. {_SOON}")  # fmt: skip
 
@@ -244,7 +242,8 @@ def export_usage(
     first = _day(since) if since else (today - timedelta(days=30)).toordinal()
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.usage import UsageRow, usage_page
+        from server.money_admin import BudgetAdmin
+        from storage.usage import UsageRow
 
         tenant_id = await find_tenant(store, tenant)
         out = csv.writer(sys.stdout, lineterminator="\n")
@@ -252,8 +251,8 @@ def export_usage(
             ("day", "user", "persona", "model", "answers", "tokens_in", "tokens_out", "usd")
         )
         after: UsageRow | None = None
-        bounds = (first - _EPOCH, last - _EPOCH + 1)
-        while page := await store.read(usage_page(tenant_id, *bounds, after, _PAGE)):
+        admin, bounds = BudgetAdmin(store, tenant_id), (first - _EPOCH, last - _EPOCH)
+        while page := await admin.used(*bounds, after, _PAGE):
             after = page[-1]
             for row in page:
                 date = datetime.fromtimestamp(row.day * 86_400, UTC).date()

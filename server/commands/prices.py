@@ -48,8 +48,6 @@ def set_price(
 
     Example: parlance price set gpt-4o-mini --input 0.15 --output 0.60 --cached 0.075
     """
-    import msgspec
-
     from ai_bridge.prices import Price, price_name
 
     if (input_ is None) != (output is None) or (input_ is None and not minute):
@@ -63,15 +61,9 @@ def set_price(
         fail(str(error))
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.errors import LimitReached
-        from storage.prices import MAX_PRICES
-        from storage.prices import set_price as save
+        from server.money_admin import PriceAdmin
 
-        stored = msgspec.json.encode(price).decode()
-        try:
-            await store.change((), lambda tx: save(tx, name, stored))
-        except LimitReached:
-            fail(f"{MAX_PRICES} prices are set already; remove one, or import them as a file")
+        await PriceAdmin(store, config.ai).set(name, price)
         typer.echo(f"{name}: {_told(price)}. {_SOON}")
 
     run_with_store(context, work)
@@ -91,10 +83,9 @@ def list_prices(
     """
 
     async def work(store: "Store", config: "Config") -> None:
-        from server.ai_setup import make_prices
-        from storage.prices import list_prices as stored
+        from server.money_admin import PriceAdmin
 
-        prices = make_prices(config.ai, await store.read(stored()))
+        prices = await PriceAdmin(store, config.ai).table()
         found = prices.entry(model) if model else None
         if model and found is None:
             fail(
@@ -110,22 +101,18 @@ def remove_price(context: typer.Context, model: Model) -> None:
     """Remove a price that was set by command; the settings or a file count again."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from ai_bridge.prices import price_name
-        from server.ai_setup import make_prices
+        from server.errors import ServiceError
+        from server.money_admin import PriceAdmin
         from storage.errors import NotFound
-        from storage.prices import list_prices as stored
-        from storage.prices import remove_price as drop
 
         try:
-            name = price_name(model)
-            await store.change((), lambda tx: drop(tx, name))
-        except (NotFound, ValueError):
+            left = await PriceAdmin(store, config.ai).remove(model)
+        except (NotFound, ServiceError):
             fail(f"no price of {model} was set by command; see: parlance price list")
-        left = make_prices(config.ai, await store.read(stored())).entry(name)
         rest = (
             "it counts as free now" if left is None else f"now {left.name} ({left.origin}) counts"
         )
-        typer.echo(f"Removed the price of {name}: {rest}. {_SOON}")
+        typer.echo(f"Removed the price of {model}: {rest}. {_SOON}")
 
     run_with_store(context, work)
 
@@ -145,8 +132,6 @@ def import_prices(
 
     Example: parlance price import prices-2026-12.json
     """
-    import msgspec
-
     from ai_bridge.prices import MAX_FILE_BYTES, read_price_file
 
     try:
@@ -158,11 +143,10 @@ def import_prices(
         fail(f"{file}: {error}")
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.prices import import_prices as save
+        from server.money_admin import PriceAdmin
 
-        prices = {name: msgspec.json.encode(price).decode() for name, price in found.models.items()}
-        await store.change((), lambda tx: save(tx, found.version, prices))
-        typer.echo(f"Imported {len(prices)} prices of version {found.version}. {_SOON}")
+        count = await PriceAdmin(store, config.ai).take_in(found)
+        typer.echo(f"Imported {count} prices of version {found.version}. {_SOON}")
 
     run_with_store(context, work)
 

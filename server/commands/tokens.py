@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from server.config import Config
     from storage.store import Store
 
+_PAGE = 500
+
 token_app = typer.Typer(no_args_is_help=True, help="Sign-in tokens and API keys.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys for programs.")
 token_app.add_typer(key_app, name="key")
@@ -63,8 +65,8 @@ def add_key(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="What it may do: exchange, metrics, chat, models, engines, dashboard, operator. "
-            "Repeat it."
+            help="What it may do: exchange, metrics, chat, models, engines, dashboard, admin, "
+            "operator. Repeat it."
         ),
     ] = None,
     tenant: TenantSlug = "default",
@@ -94,19 +96,17 @@ def list_keys(context: typer.Context, tenant: TenantSlug = "default") -> None:
     """List API keys, also revoked ones; never their text."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.accounts import list_api_keys
+        from server.api_keys import ApiKeys
 
         tenant_id = await find_tenant(store, tenant)
         made = table("id", "name", "scopes", "created", "last used", "revoked")
-        for key in await store.read(list_api_keys(tenant_id)):
-            made.add_row(
-                str(key.id),
-                key.name,
-                ", ".join(key.scopes),
-                day(key.created),
-                day(key.last_used),
-                day(key.revoked),
-            )
+        keys, after = ApiKeys(store, _now_ms), 0
+        while page := await keys.page(tenant_id, after, _PAGE):
+            after = page[-1].id
+            for key in page:
+                scopes = ", ".join(key.scopes)
+                times = map(day, (key.created, key.last_used, key.revoked))
+                made.add_row(str(key.id), key.name, scopes, *times)
         show(made)
 
     run_with_store(context, work)
@@ -121,10 +121,9 @@ def revoke_key(
     """Make an API key worthless at once, also for a running server."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.accounts import revoke_api_key
+        from server.api_keys import ApiKeys
 
-        tenant_id = await find_tenant(store, tenant)
-        await store.change([], lambda tx: revoke_api_key(tx, tenant_id, key))
+        await ApiKeys(store, _now_ms).revoke(await find_tenant(store, tenant), key)
         typer.echo(f"Revoked {key}.")
 
     run_with_store(context, work)

@@ -1,7 +1,8 @@
 """parlance user …, parlance tenant …"""
 
-import re
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ from server.commands.erasing import carry_out
 
 if TYPE_CHECKING:
     from server.config import Config
+    from server.user_admin import UserAdmin
     from storage.store import Store
 
 Name = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -32,6 +34,18 @@ _PAGE = 500
 
 user_app = typer.Typer(no_args_is_help=True, help="Accounts: add, list, disable, erase, passwords.")
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants: separate worlds on one server.")
+
+
+@contextlib.contextmanager
+def _users(store: "Store", tenant: int) -> "Iterator[UserAdmin]":
+    from server.passwords import Passwords
+    from server.user_admin import UserAdmin
+
+    passwords = Passwords(1)
+    try:
+        yield UserAdmin(store, tenant, passwords)
+    finally:
+        passwords.close()
 
 
 def _ask_password(from_stdin: bool) -> str:
@@ -60,26 +74,15 @@ def add(
 
     echo "a long password" | parlance user add bot --password-stdin
     """
-    from protocol.codes import UserKind
-    from server.passwords import Passwords, clean_password, clean_user_name
+    from server.passwords import clean_password, clean_user_name
 
     clean = clean_user_name(name)
     password = clean_password(_ask_password(password_stdin))
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.accounts import create_user
-        from storage.ids import new_id
-
-        tenant_id = await find_tenant(store, tenant)
-        passwords = Passwords(1)
-        hashed = await passwords.hash(password)
-        passwords.close()
-        user = new_id()
-        kind = int(UserKind.PERSON)
-        await store.change(
-            [], lambda tx: create_user(tx, tenant_id, clean, nick, kind, hashed, user)
-        )
-        typer.echo(f"Added {clean} ({user}).")
+        with _users(store, await find_tenant(store, tenant)) as users:
+            made = await users.create(clean, nick, password)
+        typer.echo(f"Added {made.name} ({made.id}).")
         say_when(config, "the account can sign in now.")
 
     run_with_store(context, work)
@@ -91,17 +94,16 @@ def list_users(context: typer.Context, tenant: TenantSlug = "default") -> None:
 
     async def work(store: "Store", config: "Config") -> None:
         from protocol.codes import UserKind
-        from storage.accounts import list_accounts
 
-        tenant_id = await find_tenant(store, tenant)
         made = table("id", "name", "nick", "kind", "created", "")
-        after = 0
-        while page := await store.read(list_accounts(tenant_id, after, _PAGE)):
-            after = page[-1].id
-            for one in page:
-                state = "disabled" if one.disabled else ""
-                kind = UserKind(one.kind).name.lower()
-                made.add_row(str(one.id), one.name, one.nick, kind, day(one.created), state)
+        after = ""
+        with _users(store, await find_tenant(store, tenant)) as users:
+            while page := await users.page("", after, _PAGE):
+                after = page[-1].name
+                for one in page:
+                    state = "disabled" if one.disabled else ""
+                    kind = UserKind(one.kind).name.lower()
+                    made.add_row(str(one.id), one.name, one.nick, kind, day(one.created), state)
         show(made)
 
     run_with_store(context, work)
@@ -117,13 +119,9 @@ def disable(
     """Lock a user out; messages stay."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.accounts import set_disabled
-        from storage.erasure import Kind, get_erasure
-
         user = await find_user(store, tenant, name)
-        if undo and await store.read(get_erasure(Kind.USER, user)) is not None:
-            fail(f"{name} is being erased and cannot come back")
-        await store.change([], lambda tx: set_disabled(tx, user, not undo))
+        with _users(store, await find_tenant(store, tenant)) as users:
+            await users.set_disabled(user, not undo)
         typer.echo(f"{name} may sign in again." if undo else f"{name} can no longer sign in.")
         if not undo:
             say_when(
@@ -141,18 +139,14 @@ def passwd(
     password_stdin: FromStdin = False,
 ) -> None:
     """Set a new password; everything that was signed in must sign in again."""
-    from server.passwords import Passwords, clean_password
+    from server.passwords import clean_password
 
     password = clean_password(_ask_password(password_stdin))
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.accounts import set_password
-
         user = await find_user(store, tenant, name)
-        passwords = Passwords(1)
-        hashed = await passwords.hash(password)
-        passwords.close()
-        await store.change([], lambda tx: set_password(tx, user, hashed))
+        with _users(store, await find_tenant(store, tenant)) as users:
+            await users.set_password(user, password)
         typer.echo(f"{name} has a new password.")
         say_when(
             config, "connections that are open now last until their token ends or it restarts."
@@ -218,14 +212,30 @@ def add_tenant(
 
     Example: parlance tenant add acme --name "Acme Inc."
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", slug):
-        fail("a slug has 1 to 64 characters out of a-z, 0-9 and '-'")
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.people import create_tenant
+        from server.tenant_admin import TenantAdmin
 
-        made = await store.change([], lambda tx: create_tenant(tx, slug, name or slug))
+        made = await TenantAdmin(store).create(slug, name)
         typer.echo(f"Added the tenant {slug} ({made.id}).")
+
+    run_with_store(context, work)
+
+
+@tenant_app.command("rename")
+def rename_tenant(
+    context: typer.Context,
+    slug: Annotated[str, typer.Argument(help="Its short name, which stays.")],
+    name: Annotated[str, typer.Argument(help="Full name.")],
+) -> None:
+    """Change a tenant's full name."""
+
+    async def work(store: "Store", config: "Config") -> None:
+        from server.tenant_admin import TenantAdmin
+
+        await find_tenant(store, slug)
+        made = await TenantAdmin(store).rename(slug, name)
+        typer.echo(f"{slug} is called {made.name}.")
 
     run_with_store(context, work)
 
@@ -235,11 +245,14 @@ def list_all_tenants(context: typer.Context) -> None:
     """List the tenants."""
 
     async def work(store: "Store", config: "Config") -> None:
-        from storage.people import list_tenants
+        from server.tenant_admin import TenantAdmin
 
         made = table("id", "slug", "name", "created")
-        for one in await store.read(list_tenants()):
-            made.add_row(str(one.id), one.slug, one.name, day(one.created))
+        after = 0
+        while page := await TenantAdmin(store).page(after, _PAGE):
+            after = page[-1].id
+            for one in page:
+                made.add_row(str(one.id), one.slug, one.name, day(one.created))
         show(made)
 
     run_with_store(context, work)

@@ -8,6 +8,8 @@ from aiohttp import web
 from protocol.codes import Code
 from server.http import (
     accounts_routes,
+    admin_ai_routes,
+    admin_routes,
     avatars,
     chat_routes,
     conversation_routes,
@@ -33,6 +35,7 @@ from server.http.callers import CALLERS
 from server.http.context import PARTS, HttpParts
 from server.http.guard import ServerHandler
 from server.http.middleware import cors, set_hsts, trace
+from server.http.repeats import REPEATS, Repeats
 from server.metrics import (
     CoreFigures,
     Metrics,
@@ -69,6 +72,8 @@ _SUBJECTS: Final = (
     test_page,
     dashboard_routes,
     tool_pages,
+    admin_routes,
+    admin_ai_routes,
     openapi,
 )
 
@@ -124,13 +129,17 @@ def build_application(parts: HttpParts) -> web.Application:
     )
     app[PARTS] = parts
     app[openapi.DOCUMENT] = openapi.Document()
+    app[REPEATS] = Repeats(parts.clock)
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     openai_routes.install(app, parts)
     static.install(app)
     dashboard.install(app, parts)
     app[health.METRICS] = build_metrics(
-        parts, app[openai_routes.ASKING].figures, app[dashboard.DASHBOARD].figures
+        parts,
+        app[openai_routes.ASKING].figures,
+        app[dashboard.DASHBOARD].figures,
+        app[REPEATS].figures,
     )
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in _SUBJECTS:

@@ -41,7 +41,13 @@ _PICTURE: Final = Media("image/*", "PNG, JPEG, WebP or GIF of up to 256 KiB")
 
 
 @api.route(
-    "PUT", "/api/v1/avatars", "Upload a small picture", status=201, body=_PICTURE, errors=(415,)
+    "PUT",
+    "/api/v1/avatars",
+    "Upload a small picture",
+    status=201,
+    body=_PICTURE,
+    errors=(415,),
+    repeatable=True,
 )
 async def _put(call: Call[Claims, None, None]) -> Stored:
     request, claims = call.request, call.who

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from server.config_check import is_loopback
 from server.config_sections import Config
 from server.errors import ServiceError
 from server.metrics import LoopLag
+from server.vault import Vault
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HttpParts:
-    """The parts of the server that HTTP speaks to."""
+    """The parts of the server that HTTP speaks to.
+
+    Attributes:
+        vault: seals the keys of AI services.
+        refresh: takes over at once what has changed in the store.
+    """
 
     config: Config
     core: "Core"
     accounts: Accounts
     lag: LoopLag
+    vault: Vault
+    refresh: Callable[[], Awaitable[object]]
     clock: Callable[[], float] = field(default=time.monotonic)
 
 

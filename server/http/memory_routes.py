@@ -81,7 +81,9 @@ async def _list(call: Call[Claims, ListQuery, None]) -> MemoryPage:
     return await _book(call).page(call.who.user, asked.persona, asked.cursor, asked.limit)
 
 
-@api.route("POST", _PATH, "Tell a persona what to remember", status=201, errors=(404, 409))
+@api.route(
+    "POST", _PATH, "Tell a persona what to remember", status=201, errors=(404, 409), repeatable=True
+)
 async def _add(call: Call[Claims, None, AddBody]) -> MemoryView:
     claims, body = call.who, call.body
     call.core.personas.require(HttpCaller(claims.user, claims.tenant), body.persona)

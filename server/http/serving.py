@@ -2,20 +2,16 @@
 
 import hashlib
 import secrets
-from typing import Any, Final
+from typing import Any
 
 from protocol.codes import Code
 from protocol.envelopes import Frame, Request
-from server.errors import ServiceError, invalid
+from server.errors import ServiceError
 from server.http.openai_routes import ASKING
+from server.http.repeats import REPEAT_HEADER, repeat_key
 from server.http.typed import Call, Person
 
-REPEAT: Final = "Idempotency-Key"
-REPEAT_HEADER: Final = {
-    REPEAT: "Your own name for this request, up to 256 characters. A repeat with the same name"
-    " changes nothing and is told what the first one did."
-}
-_MAX_KEY_CHARS: Final = 256
+__all__ = ["REPEAT_HEADER", "admit", "repeat_id", "serve"]
 
 
 def admit(call: Call[Person, Any, Any], kind: type[Frame]) -> None:
@@ -47,9 +43,7 @@ def repeat_id(call: Call[Person, Any, Any]) -> bytes:
     Raises:
         ServiceError: INVALID, the header is too long.
     """
-    key = call.request.headers.get(REPEAT, "")
-    if len(key) > _MAX_KEY_CHARS:
-        raise invalid(REPEAT, f"{REPEAT} has up to {_MAX_KEY_CHARS} characters.")
+    key = repeat_key(call.request)
     if not key:
         return secrets.token_bytes(16)
     return hashlib.blake2b(key.encode(), digest_size=16).digest()

@@ -11,6 +11,7 @@ for three seconds; `HttpCaller` a person's token or an API key with the scope `c
 key with the scope that the route names; None anybody.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from types import NoneType
@@ -28,6 +29,7 @@ from server.http.bodies import json_response, read_json
 from server.http.callers import CALLERS, HttpCaller
 from server.http.context import HttpParts, bearer_of, parts_of, require_user
 from server.http.errors import Body
+from server.http.repeats import REPEAT_HEADER, REPEATS, name_of, repeat_key
 from storage.rows import ApiKey
 
 if TYPE_CHECKING:
@@ -155,6 +157,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         max_body: int = MAX_BODY,
         example: Any = None,
+        repeatable: bool = False,
     ) -> Callable[[Typed], Typed]:
         """Declare a route and what handles it.
 
@@ -164,6 +167,7 @@ class Api:
             body: where the handler reads the body itself, what it is.
             answers: where the handler's annotation does not say it.
             headers: of the request, by name, each with what it is for.
+            repeatable: a repeat under the same Idempotency-Key is answered as the first one.
         """
 
         def declare(handle: Typed) -> Typed:
@@ -171,12 +175,15 @@ class Api:
             returned = hints.pop("return")
             who, query, body_type = get_args(next(iter(hints.values())))
             good = status or (204 if returned is NoneType else 200)
-            run = _runner(handle, who, query, body_type, scope, good, max_body)
+            run = _runner(handle, who, query, body_type, scope, good, max_body, repeatable)
+            named = dict(REPEAT_HEADER) if repeatable else {}
+            refused = (*errors, 409) if repeatable else errors
             declared = Declaration(
                 method, path, self._tag, summary, (handle.__doc__ or "").strip(), who, scope,
                 None if query is NoneType else query,
                 body if body_type is NoneType else body_type,
-                answers or {good: _content(returned)}, errors, headers or {}, Body, any_kind=False,
+                answers or {good: _content(returned)}, refused, {**(headers or {}), **named}, Body,
+                any_kind=False,
                 example=example,
             )  # fmt: skip
             self._add(declared, run)
@@ -232,7 +239,14 @@ def _content(returned: Any) -> Any:
 
 
 def _runner(
-    handle: Typed, who: Any, query: Any, body: Any, scope: str, good: int, max_body: int
+    handle: Typed,
+    who: Any,
+    query: Any,
+    body: Any,
+    scope: str,
+    good: int,
+    max_body: int,
+    repeatable: bool,
 ) -> Handler:
     identify = _identify(who, scope)
 
@@ -240,9 +254,24 @@ def _runner(
         caller = await identify(request)
         asked = None if query is NoneType else read_query(request, query)
         content = None if body is NoneType else await read_json(request, body, max_body)
-        return _response(await handle(Call(request, caller, asked, content)), good)
+        key = repeat_key(request) if repeatable else ""
+        call = Call(request, caller, asked, content)
+        if not key:
+            return _response(await handle(call), good)
+        return await _once(call, key, handle, good)
 
     return run
+
+
+async def _once(
+    call: Call[Any, Any, Any], key: str, handle: Typed, good: int
+) -> web.StreamResponse:
+    async def work() -> web.StreamResponse:
+        return _response(await handle(call), good)
+
+    name = name_of(call.request, bearer_of(call.request), key)
+    asked = hashlib.blake2b(msgspec.json.encode(call.body), digest_size=16).digest()
+    return await call.request.app[REPEATS].once(name, asked, work)
 
 
 def _response(value: Any, good: int) -> web.StreamResponse:

@@ -6,7 +6,7 @@ one answer; `cursor` of the answer, given back, goes on where it ended. An API k
 """
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from msgspec import Struct
@@ -18,9 +18,12 @@ from server.http.typed import Api, Call
 from server.own_use import read_use
 from storage.usage import DayUse, usage_by_day
 
+if TYPE_CHECKING:
+    from server.core import Core
+
 PAGE_DAYS: Final = 31
 MAX_DAYS: Final = 366
-_EPOCH: Final = date(1970, 1, 1)
+EPOCH: Final = date(1970, 1, 1)
 
 
 class SpanBody(Struct):
@@ -72,23 +75,28 @@ async def _usage(call: Call[HttpCaller, UsageQuery, None]) -> UsageBody | DaysBo
     if asked.since is None:
         today, month = await read_use(core, caller)
         return UsageBody(_span(today), _span(month))
-    now = datetime.fromtimestamp(core.now_ms() / 1000, UTC).date()
-    until = now.isoformat() if asked.until is None else asked.until
-    first, last = _range(asked.since, until)
+    first, last = read_range(core, asked.since, asked.until)
     if asked.cursor:
         first = max(first, _date(asked.cursor, "cursor"))
     count = max(0, min(PAGE_DAYS, (last - first).days + 1))
     days: list[DayUse] = []
     if count:
-        number = (first - _EPOCH).days
+        number = (first - EPOCH).days
         days = await core.store.read(usage_by_day(caller.tenant, caller.user, number, count))
     following = first + timedelta(days=count)
     cursor = following.isoformat() if following <= last else ""
     return DaysBody(list(map(_day, days)), cursor)
 
 
-def _range(since: str, until: str) -> tuple[date, date]:
-    first, last = _date(since, "since"), _date(until, "until")
+def read_range(core: "Core", since: str, until: str | None) -> tuple[date, date]:
+    """Return the first and the last day of a request; without the second until today (UTC).
+
+    Raises:
+        ServiceError: INVALID, they are no days, or too many.
+    """
+    now = datetime.fromtimestamp(core.now_ms() / 1000, UTC).date()
+    first = _date(since, "since")
+    last = _date(now.isoformat() if until is None else until, "until")
     if not timedelta() <= last - first < timedelta(days=MAX_DAYS):
         raise invalid("range", f"`until` is not before `since`, and at most {MAX_DAYS} days on.")
     return first, last
@@ -109,7 +117,7 @@ def _span(use: Use) -> SpanBody:
 
 
 def _day(use: DayUse) -> DayBody:
-    day = (_EPOCH + timedelta(days=use.day)).isoformat()
+    day = (EPOCH + timedelta(days=use.day)).isoformat()
     return DayBody(day, use.turns, use.tokens_in, use.tokens_out, use.cost_micro)
 
 

@@ -12,7 +12,7 @@ from storage import accounts, devices, people, personas, turns
 from storage.errors import Exists, Invalid, NotFound
 from storage.ids import new_id
 from storage.ops import Op, Statement
-from storage.rows import DeviceTouch, EndTurn, NewTurn, TurnCheckpoint, TurnStatus
+from storage.rows import Account, DeviceTouch, EndTurn, NewTurn, TurnCheckpoint, TurnStatus
 from tests.storage.world import World, cid
 from tests.support.turns import turns_of
 
@@ -141,16 +141,28 @@ async def test_a_new_password_or_a_lock_ends_every_sign_in_of_its_user_only(
 
 
 async def test_accounts_are_listed_by_page_disabled_ones_too(world: World) -> None:
-    tenant, ids = new_id(), [new_id() for _ in range(3)]
-    for id_ in ids:
-        make = partial(accounts.create_user, tenant=tenant, name=f"n{id_}", nick="N", id=id_)
+    tenant, names = new_id(), ["anna", "Ärzte", "bert", "小明", "小红"]
+    users = {name: new_id() for name in names}
+    for name, id_ in users.items():
+        make = partial(accounts.create_user, tenant=tenant, name=name, nick="N", id=id_)
         await world.store.change((), make)
-    await world.store.change((), partial(accounts.set_disabled, user=ids[1], disabled=True))
-    page = await world.store.read(accounts.list_accounts(tenant, 0, 2))
-    rest = await world.store.read(accounts.list_accounts(tenant, page[-1].id, 2))
-    assert [a.id for a in page + rest] == ids
-    assert [a.disabled for a in page + rest] == [False, True, False]
-    assert (page[0].name, page[0].nick, page[0].kind) == (f"n{ids[0]}", "N", 0)
+    disable = partial(accounts.set_disabled, user=users["bert"], disabled=True)
+    await world.store.change((), disable)
+    read = world.store.read
+    found: list[Account] = []
+    while page := await read(accounts.list_accounts(tenant, found[-1].name if found else "", 2)):
+        assert len(page) <= 2
+        found += page
+    assert {a.id for a in found} == set(users.values())
+    assert [a.name for a in found if a.disabled] == ["bert"]
+    assert (found[0].name, found[0].nick, found[0].kind) == ("anna", "N", 0)
+    begin = await read(accounts.list_accounts(tenant, "", 9, "小"))
+    assert {a.name for a in begin} == {"小明", "小红"}
+    assert await read(accounts.list_accounts(tenant, begin[-1].name, 9, "小")) == []
+    assert [a.name for a in await read(accounts.list_accounts(tenant, "", 9, "ANN"))] == ["anna"]
+    one = await read(accounts.get_account(tenant, users["bert"]))
+    assert one is not None and (one.name, one.disabled) == ("bert", True)  # noqa: PT018
+    assert await read(accounts.get_account(tenant + 1, users["bert"])) is None
 
 
 async def test_devices_come_go_and_come_back(world: World) -> None:
@@ -242,6 +254,7 @@ async def test_api_keys(world: World) -> None:
     assert await change((), add) == key
     assert await read(accounts.api_key_by_hash(key_hash)) == key
     assert await read(accounts.list_api_keys(tenant)) == [key]
+    assert await read(accounts.list_api_keys(tenant, after=key.id)) == []
     await change((), partial(accounts.touch_api_keys, ids=[key.id]))
     with pytest.raises(NotFound):
         await change((), partial(accounts.revoke_api_key, tenant=1, id=key.id))
@@ -263,6 +276,13 @@ async def test_tenants_and_avatars(world: World) -> None:
     assert await read(people.tenant_by_slug(slug)) == tenant
     listed = await read(people.list_tenants())
     assert {"default", slug} <= {t.slug for t in listed}
+    after = await read(people.list_tenants(limit=1, after=id_ - 1))
+    assert [t.slug for t in after] == [slug]
+    renamed = await change((), partial(people.rename_tenant, slug=slug, name="新名"))
+    assert await read(people.tenant_by_slug(slug)) == renamed
+    assert (renamed.id, renamed.slug, renamed.name) == (id_, slug, "新名")
+    with pytest.raises(NotFound):
+        await change((), partial(people.rename_tenant, slug=f"{slug}-", name="x"))
     data = bytes(range(256)) * 1_024
     avatar = await change(
         (), partial(people.add_avatar, tenant=1, owner=5, mime="image/png", data=data)

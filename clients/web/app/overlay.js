@@ -123,7 +123,7 @@ export function Dialog({ title, close, children, wide = false, role = "dialog" }
  *
  * Arrow keys move, Escape closes and gives the focus back.
  */
-export function MenuButton({ label, icon = "more", items, className = "icon-button" }) {
+export function MenuButton({ label, icon = "more", items, className = "icon-button", tabIndex = 0 }) {
   const isOpen = useSignal(false);
   const root = useRef(null);
   useLayoutEffect(() => {
@@ -172,6 +172,7 @@ export function MenuButton({ label, icon = "more", items, className = "icon-butt
       <button
         type="button"
         class=${className}
+        tabindex=${tabIndex}
         aria-label=${label}
         title=${label}
         aria-haspopup="menu"

@@ -174,7 +174,7 @@ def _used(row: UsageRow) -> UsageView:
 class PriceView(Struct):
     """Dollars for a million tokens, and for a minute of a recording.
 
-    `origin`: command (it was set), settings, or the version of the file it comes from.
+    `origin`: command (it was set), settings, or the file that it comes from.
     """
 
     model: str

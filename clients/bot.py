@@ -132,6 +132,7 @@ class Bot:
             agent="Parlance bot/python",
             timing=self._timing,
         )
+        self.client.add_listener(self._follow)
         await self.client.start()
         self._saving = asyncio.create_task(self._handled.keep())
         return self
@@ -242,42 +243,44 @@ class Bot:
                 break
         self._handled.retain(listed)
 
-    def _touched(self, event: ev.Event) -> list[int]:
-        """Return the conversations in which there may be something new."""
-        if isinstance(event, ev.MessageAdded | ev.ConvChanged):
-            return [event.conv]
-        if isinstance(event, ev.ConvReset):
-            view = self.client.feeds.convs.get(event.conv)
-            self._handled.lower(event.conv, view.last_seq if view is not None else 0)
-            return [event.conv]
+    def _follow(self, event: ev.Event) -> None:
+        """Forget at once what does not hold any more, also while a message is handled."""
         if isinstance(event, ev.ConvGone):
             self._handled.forget(event.conv)
+        elif isinstance(event, ev.ConvReset):
+            view = self.client.feeds.convs.get(event.conv)
+            self._handled.lower(event.conv, view.last_seq if view is not None else 0)
         elif isinstance(event, ev.Forgotten):
             self._handled.retain(set())
-        elif isinstance(event, ev.Lagged):
+
+    def _touched(self, event: ev.Event) -> list[int]:
+        """Return the conversations in which there may be something new."""
+        if isinstance(event, ev.MessageAdded | ev.ConvChanged | ev.ConvReset):
+            return [event.conv]
+        if isinstance(event, ev.Lagged):
             return list(self.client.feeds.convs)
-        elif isinstance(event, ev.LinkChanged) and event.link is ev.Link.STOPPED:
+        if isinstance(event, ev.LinkChanged) and event.link is ev.Link.STOPPED:
             raise Stopped(event.reason, event.code)
         return []
 
     async def _new_in(self, conv: int) -> AsyncIterator[Message]:
         """Yield what was not handled in a conversation, and mark it as read."""
-        view = self.client.feeds.convs.get(conv)
-        if view is None or view.left:
-            return
         try:
-            done = self._handled.of(conv)
-            if done is None:
-                done = await self._begin_at(view)
-                await self._handled.begin(conv, done)
-            while done < view.last_seq:
+            while (view := self.client.feeds.convs.get(conv)) is not None and not view.left:
+                done = self._handled.of(conv)
+                if done is None:
+                    await self._handled.begin(conv, await self._begin_at(view))
+                    continue
+                if done >= view.last_seq:
+                    return
                 row = view.messages.get(done + 1) or await self._load(conv, done)
                 if row is not None and self._is_for_us(row):
                     yield Message(self, conv, row)
-                done = done + 1 if row is None else row.seq
-                self._handled.put(conv, done)
-                self.client.mark(conv, done)
-                _let_go(view, done)
+                if self._handled.of(conv) == done:  # else it was forgotten meanwhile
+                    done = done + 1 if row is None else row.seq
+                    self._handled.put(conv, done)
+                    self.client.mark(conv, done)
+                    self.client.feeds.trim(conv, KEPT_MAX + view.last_seq - done)
         except ServerError as exc:
             # Removed from it in the meantime, say. The next message there begins anew.
             log.warning("bot.unreadable", extra={"code": exc.code, "reason": exc.reason})
@@ -373,12 +376,6 @@ async def _persist(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except RequestTimeout:
             continue
-
-
-def _let_go(view: ConvView, handled: int) -> None:
-    """Drop the oldest messages: a bot may stand in a busy room for months."""
-    while len(view.seqs) > KEPT_MAX and view.seqs[0] <= handled:
-        del view.messages[view.seqs.pop(0)]
 
 
 def _state_folder() -> Path:

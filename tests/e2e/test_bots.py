@@ -157,11 +157,16 @@ async def test_in_a_group_a_bot_begins_with_what_was_written_after_it_came_in(
             await ada.add_members(early, [user])
             await ada.send(early, "welcome")
             await hears(ada, early, user, "heard welcome")
+            await ada.drop_member(early, user)
+            await ada.send(early, "behind its back")
+            await ada.add_members(early, [user])
+            await ada.send(early, "back")
+            await hears(ada, early, user, "heard welcome", "heard back")
         await ada.add_members(late, [user])
         await ada.send(late, "are you there?")
         async with start(name):
             await hears(ada, late, user, "heard are you there?")
-            assert said_by(ada, early, user) == ["heard welcome"]
+            assert said_by(ada, early, user) == ["heard welcome", "heard back"]
 
 
 async def test_bots_do_not_answer_one_another(server: Process, start: Start, name: str) -> None:

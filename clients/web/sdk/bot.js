@@ -169,6 +169,9 @@ export class Bot {
    */
   async *messages() {
     const events = this.client.events();
+    for (const type of ['convGone', 'convReset', 'forgotten']) {
+      this.client.addEventListener(type, this.#follow);
+    }
     try {
       await this.client.start();
       await this.client.waitOnline();
@@ -198,54 +201,48 @@ export class Bot {
     this.#handled.retain(listed);
   }
 
+  // Forgets at once what does not hold any more, also while a message is handled.
+  #follow = ({ type, conv }) => {
+    if (type === 'convGone') this.#handled.forget(conv);
+    else if (type === 'forgotten') this.#handled.retain(new Set());
+    else this.#handled.lower(conv, this.client.feeds.convs.get(conv)?.lastSeq ?? 0);
+  };
+
   // The conversations in which there may be something new.
-  #touched(event) {
-    switch (event.type) {
-      case 'messageAdded':
-      case 'convChanged':
-        return [event.conv];
-      case 'convReset':
-        this.#handled.lower(event.conv, this.client.feeds.convs.get(event.conv)?.lastSeq ?? 0);
-        return [event.conv];
-      case 'convGone':
-        this.#handled.forget(event.conv);
-        return [];
-      case 'forgotten':
-        this.#handled.retain(new Set());
-        return [];
-      case 'lagged':
-        return [...this.client.feeds.convs.keys()];
-      case 'linkChanged':
-        if (event.link === Link.STOPPED) throw new Stopped(event.reason, event.code);
-        return [];
-      default:
-        return [];
-    }
+  #touched({ type, conv, link, reason, code }) {
+    if (['messageAdded', 'convChanged', 'convReset'].includes(type)) return [conv];
+    if (type === 'lagged') return [...this.client.feeds.convs.keys()];
+    if (link === Link.STOPPED) throw new Stopped(reason, code);
+    return [];
   }
 
   // Yields what was not handled in a conversation, and marks it as read.
   async *#newIn(conv) {
-    const view = this.client.feeds.convs.get(conv);
-    if (view === undefined || view.left) return;
     try {
-      let done = this.#handled.of(conv);
-      if (done === undefined) {
-        done = await this.#beginAt(view);
-        await this.#handled.begin(conv, done);
-      }
-      while (done < view.lastSeq) {
+      for (;;) {
+        const view = this.client.feeds.convs.get(conv);
+        if (view === undefined || view.left) return;
+        const done = this.#handled.of(conv);
+        if (done === undefined) {
+          await this.#handled.begin(conv, await this.#beginAt(view));
+          continue;
+        }
+        if (done >= view.lastSeq) return;
         const row = view.messages.get(done + 1) ?? (await this.#load(conv, done));
         if (row !== undefined && this.#isForUs(row)) yield new Message(this, conv, row);
-        done = row?.seq ?? done + 1;
-        this.#handled.put(conv, done);
-        this.client.mark(conv, done);
-        this.client.feeds.trim(conv, KEPT_MAX + view.lastSeq - done);
+        if (this.#handled.of(conv) === done) this.#handle(view, row?.seq ?? done + 1);
       }
     } catch (error) {
       if (!(error instanceof ServerError)) throw error;
       // Removed from it in the meantime, say. The next message there begins anew.
       console.error(`${this.name}: a conversation cannot be read: ${error.message}`);
     }
+  }
+
+  #handle(view, seq) {
+    this.#handled.put(view.conv, seq);
+    this.client.mark(view.conv, seq);
+    this.client.feeds.trim(view.conv, KEPT_MAX + view.lastSeq - seq);
   }
 
   // The number of the last message that was handled, or is not for the bot.

@@ -79,18 +79,24 @@ def _announce(config: "Config", port: int) -> None:
     host = config.server.host
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     tls = "s" if config.server.tls_cert else ""
+    page = f"http{tls}://{shown}:{port}"
     chat = "make chat" if Path("Makefile").is_file() else "parlance chat"
     if port != 8420 or shown != "127.0.0.1":
         chat = f"parlance chat --url {shown}:{port}"
     from server.version import VERSION
 
     lines = (
-        f"Parlance {VERSION} is running.",
-        f"  page        http{tls}://{shown}:{port}/",
+        f"Parlance {VERSION} is running. Open it in a browser:",
+        "",
+        f"    {page}/",
+        "",
+        f"  or type, in another terminal:  {chat}",
+        "",
+        f"  dashboard   {page}/dashboard",
+        f"  HTTP API    {page}/docs",
         f"  WebSocket   ws{tls}://{shown}:{port}/ws",
         f"  native      {'parlances://' if tls else ''}{shown}:{port}",
         f"  data        {Path(config.server.data_dir).expanduser().resolve()}",
-        f"Now type, in another terminal:  {chat}",
         "Stop with Ctrl+C.",
     )
     print("\n".join(lines), flush=True)

@@ -106,6 +106,23 @@ def test_another_version_or_licence_is_refused(about: dict[str, str]) -> None:
         refresh.unpack(content, library(integrity))
 
 
+def test_modules_import_paths_and_plain_scripts_are_left_alone() -> None:
+    plain, module = b"say('import \\'x\\' from \"other\"')", b'import {x} from"other";'
+    about = json.dumps({"version": "1.0.0", "license": "MIT"}).encode()
+    files = {"package.json": about, "plain.js": plain, "module.mjs": module}
+    content, integrity = packed(files)
+    wanted = library(integrity)._replace(
+        files={"plain.js": "plain.js", "module.mjs": "module.mjs"},
+        imports={"other": "../other.mjs"},
+    )
+    assert refresh.unpack(content, wanted) == {
+        "plain.js": plain,
+        "module.mjs": b'import {x} from"../other.mjs";',
+    }
+    with pytest.raises(Refused, match="imports other"):
+        refresh.unpack(content, wanted._replace(imports={}))
+
+
 def test_a_package_without_a_wanted_file_is_refused() -> None:
     about = json.dumps({"version": "1.0.0", "license": "MIT"}).encode()
     content, integrity = packed({"package.json": about})

@@ -127,6 +127,21 @@ LIBRARIES: Final = (
         },
     ),
     Library(
+        # Draws /docs. Its dependency counts installations; it is neither fetched nor run.
+        "swagger-ui",
+        "swagger-ui-dist",
+        "5.35.0",
+        "Apache-2.0",
+        "sha512-U06rpMtW9V3XPGOBeamTUSr0Z09jMX4IJuANpE/EZbAhw0G8CgwrzU4YmXkn/h0wCDNsXdGarTNNHC3sU8yVUQ==",
+        {
+            "swagger-ui-bundle.js": "swagger-ui-bundle.js",
+            "swagger-ui-bundle.js.LICENSE.txt": "swagger-ui-bundle.js.LICENSE.txt",
+            "swagger-ui.css": "swagger-ui.css",
+            "LICENSE": "LICENSE",
+            "NOTICE": "NOTICE",
+        },
+    ),
+    Library(
         "preact",
         "preact",
         "11.2.0",
@@ -205,10 +220,12 @@ def unpack(package: bytes, library: Library) -> dict[str, bytes]:
 def _with_paths(name: str, content: bytes, imports: Mapping[str, str]) -> bytes:
     """Return a module that imports paths where it imported names; other files as they are.
 
+    Modules are those called `.mjs`: in a plain script the words mean nothing, and stand in texts.
+
     Raises:
         Refused: a name is imported that no path is known for.
     """
-    if not name.endswith((".js", ".mjs")):
+    if not name.endswith(".mjs"):
         return content
 
     def path_of(found: re.Match[bytes]) -> bytes:

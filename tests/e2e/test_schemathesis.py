@@ -62,10 +62,14 @@ class World:
         made = command("token", "key", "add", "everything", *words, config=server.config)
         assert made.returncode == 0, made.stderr
         self.key = made.stdout.strip()
+        self.victim = self.ask("admin/users", name="Victim")["id"]
+        self.victims_key = self.ask("admin/keys", name="victim", scopes=["chat"])["id"]
+        self.ask("admin/tenants", slug="acme")
 
     def ask(self, path: str, **body: object) -> Any:
         """Return the answer to a GET, or with a body to a POST."""
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
+        secret = self.key if path.startswith("admin/") else self.token
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {secret}"}
         data = json.dumps(body).encode() if body else None
         request = urllib.request.Request(f"{self.url}/api/v1/{path}", data, headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -92,6 +96,11 @@ class World:
             "models": ["nova"],
             "engines": ["chat"],
             "avatars": [self.avatar],
+            "victims": [self.victim],
+            "keys": [self.victims_key],
+            "tenants": ["default", "acme"],
+            "scopes": list(SCOPES),
+            "days": ["2026-01-01", "2026-01-31"],
         }
         lines = [
             f"[dictionaries.{name}]\nvalues = {json.dumps(values)}"
@@ -109,6 +118,8 @@ class World:
             lines.append(
                 f"[[operations]]\ninclude-path-regex = '{path}'\nparameters = {{ {bound} }}"
             )
+        # The server would ask made-up addresses for their models.
+        lines.append("[[operations]]\ninclude-path-regex = '/admin/providers/'\nenabled = false")
         return "\n".join(lines) + "\n"
 
 
@@ -133,6 +144,11 @@ PARAMETERS: Final = {
     "^/api/v1/chat": {"body.persona_id": "personas", "body.model": "models"},
     "^/api/v1/engines": {"path.name": "engines"},
     "^/api/v1/avatars": {"path.id": "avatars"},
+    "^/api/v1/admin/users/": {"path.id": "victims"},
+    "^/api/v1/admin/keys": {"path.id": "keys", "body.scopes[*]": "scopes"},
+    "^/api/v1/admin/tenants/": {"path.slug": "tenants"},
+    "^/api/v1/admin/(users|keys|budgets|usage)": {"query.tenant": "tenants"},
+    "^/api/v1/admin/usage": {"query.since": "days", "query.until": "days"},
 }
 
 

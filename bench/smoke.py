@@ -1,40 +1,38 @@
 """A crowd on a bad network, and whether everybody ends up seeing exactly what is stored.
 
-    python -m bench.smoke [--store sqlite|mysql|mariadb] [--seconds 60] [--tcp 200 --ws 200]
+    python -m bench.smoke [--store sqlite|mysql|mariadb] [--seconds 60] [--tcp 200 --ws 200 --js 50]
 
-Clients of the Python SDK talk in rooms of 2 to 30, in direct chats and with a persona of the demo
-provider; they edit and take back messages. A relay in between cuts connections all the time. At
-the end every client's view is compared with the store, read directly: no hole, no duplicate, no
-order difference, everything acknowledged stored exactly once.
+Clients of the Python SDK, and of the JavaScript SDK in Node, talk in rooms of 2 to 30, in direct
+chats and with a persona of the demo provider; they edit and take back messages. A relay in between
+cuts connections all the time. At the end every client's view is compared with the store, read
+directly: no hole, no duplicate, no order difference, everything acknowledged stored exactly once,
+everything sent acknowledged or refused.
 """
 
 import asyncio
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import uvloop
 
-import clients.events as ev
 from bench.fixture import ServerUnderTest
 from bench.relay import Relay
-from bench.report import Bar, console
+from bench.report import Bar, Report, console
 from bench.scenario import EXIT_BROKEN, Scenario, main, parser
 from bench.seed import Group, Seeded
-from bench.smoke_check import Ack, Verdict, check_acks, check_stored, check_view, read_store
+from bench.smoke_check import Seen, Verdict, check_seen, check_stored, read_store
+from bench.smoke_guest import TIMING, Guest
+from bench.smoke_js import Invitation, NodeCrowd, NodeFailed, find_node
 from clients.client import Client
-from clients.errors import ClientError, ServerError
-from clients.outbox import Outgoing
-from clients.timing import Timing
+from clients.errors import ClientError
 from protocol.codes import ConvKind
 
-TIMING: Final = Timing(backoff_s=0.3, backoff_max_s=3.0, first_retry_s=0.5)
 QUIET_WITHIN_S: Final = 60.0
 STABLE_S: Final = 1.5
 FAST_DEMO_WORDS_PER_S: Final = 200.0
-SAYINGS: Final = ("hello", "how are you?", "今天怎么样？", "what do you think about tea", "🙂 ok")
 
 
 @dataclass
@@ -60,98 +58,20 @@ def make_crowd(count: int, rng: random.Random) -> Crowd:
     return Crowd(users, groups, [i % users for i in range(count)])
 
 
-@dataclass
-class Guest:
-    """One client, and what it saw and did."""
+class Door(NamedTuple):
+    """How a client comes in: which SDK it uses, and which transport."""
 
-    client: Client
-    user: int
-    convs: list[int]
-    rng: random.Random
-    acks: list[Ack] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    newest: dict[int, int] = field(default_factory=dict)
-    posted: list[Outgoing] = field(default_factory=list)
-    loading_history: bool = False
-
-    async def watch(self) -> None:
-        """Check the order in which messages appear; count what happens."""
-        with self.client.events() as events:
-            async for event in events:
-                if isinstance(event, ev.MessageAdded):
-                    self._note(event)
-                elif isinstance(event, ev.ConvReset):
-                    self.newest.pop(event.conv, None)
-                    self.counts["resets"] += 1
-                elif isinstance(event, ev.StreamEnded):
-                    self.counts["answers seen"] += 1
-                elif isinstance(event, ev.Lagged):
-                    self.counts["lagged"] += 1
-
-    def _note(self, event: ev.MessageAdded) -> None:
-        self.counts["messages seen"] += 1
-        seq = event.msg.seq
-        if not self.loading_history and seq <= self.newest.get(event.conv, 0):
-            self.counts["out of order"] += 1
-        self.newest[event.conv] = max(seq, self.newest.get(event.conv, 0))
-
-    async def talk(self, until_s: float, rate: float) -> None:
-        """Send, edit and take back until the time is over."""
-        await asyncio.sleep(self.rng.random() / rate)
-        while time.monotonic() < until_s:
-            choice = self.rng.random()
-            if choice < 0.85 or not self.acks:
-                self._post()
-            else:
-                await self._change(recall=choice > 0.95)
-            await asyncio.sleep(self.rng.expovariate(rate))
-
-    def _post(self) -> None:
-        conv = self.rng.choice(self.convs)
-        text = f"{self.rng.choice(SAYINGS)} #{self.rng.getrandbits(32):08x}"
-        outgoing = self.client.post(conv, text)
-        outgoing.acknowledged.add_done_callback(lambda _: self._settled(outgoing))
-        self.counts["sent"] += 1
-
-    def _settled(self, outgoing: Outgoing) -> None:
-        future = outgoing.acknowledged
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            sent = future.result()
-            self.acks.append(Ack(sent.conv, outgoing.unsent.cid, sent.seq))
-            self.counts["repeats recognised"] += sent.dup
-        elif isinstance(error, ServerError):
-            self.counts[f"refused {error.code}"] += 1
-
-    async def _change(self, recall: bool) -> None:
-        ack = self.rng.choice(self.acks)
-        try:
-            if recall:
-                await self.client.recall(ack.conv, ack.seq)
-            else:
-                await self.client.edit(ack.conv, ack.seq, f"edited {self.rng.getrandbits(32):x}")
-            self.counts["recalls" if recall else "edits"] += 1
-        except ServerError as error:
-            self.counts[f"change refused {error.code}"] += 1
-
-    async def load_all(self) -> None:
-        """Page back to the first message of every conversation."""
-        self.loading_history = True
-        for conv in self.convs:
-            while True:
-                view = self.client.feeds.convs.get(conv)
-                anchor = view.whole_from() if view else 0
-                if anchor == 1:
-                    break
-                page = await self.client.history(conv, anchor, limit=100)
-                if not page.more:
-                    break
+    scheme: str
+    is_js: bool
 
 
 class Party:
-    """All guests behind one relay."""
+    """All guests behind one relay.
+
+    Attributes:
+        guests: those of the Python SDK.
+        node: those of the JavaScript SDK, if there are any.
+    """
 
     def __init__(self, server: ServerUnderTest, seeded: Seeded, crowd: Crowd, seed: int) -> None:
         self._server = server
@@ -160,33 +80,49 @@ class Party:
         self._rng = random.Random(seed)
         self.relay = Relay(server.port)
         self.guests: list[Guest] = []
+        self.node: NodeCrowd | None = None
         self._watchers: list[asyncio.Task[None]] = []
 
-    async def open(self, tcp: int, ws: int) -> None:
-        """Sign everybody in, transports mixed."""
+    async def open(self, tcp: int, ws: int, js: int = 0) -> None:
+        """Sign everybody in, transports mixed; `js` more use the JavaScript SDK, half on each.
+
+        Raises:
+            NodeFailed: Node is not there or its clients cannot sign in.
+        """
         await self.relay.start()
         tokens = self._server.place.tokens(self._seeded.users)
         convs: dict[int, list[int]] = {}
         for conv, group in zip(self._seeded.convs, self._crowd.groups, strict=True):
             for user in group.members:
                 convs.setdefault(user, []).append(conv)
-        schemes = ["parlance"] * tcp + ["ws"] * ws
-        self._rng.shuffle(schemes)
-        for scheme, user in zip(schemes, self._crowd.devices, strict=True):
-            if user in convs:
-                self._invite(scheme, user, tokens[user], convs[user])
+        doors = [Door("parlance", False)] * tcp + [Door("ws", False)] * ws
+        doors += [Door("parlance", True)] * (js // 2) + [Door("ws", True)] * (js - js // 2)
+        self._rng.shuffle(doors)
+        for_node = []
+        for door, user in zip(doors, self._crowd.devices, strict=True):
+            if user not in convs:
+                continue
+            url = f"{door.scheme}://127.0.0.1:{self.relay.port}"
+            seed = self._rng.getrandbits(32)
+            one = Invitation(url, self._seeded.users[user], tokens[user], convs[user], seed)
+            if door.is_js:
+                for_node.append(one)
+            else:
+                self._invite(one)
         for guest in self.guests:
             await guest.client.start()
         await asyncio.gather(*(guest.client.wait_online(60) for guest in self.guests))
+        if for_node:
+            self.node = NodeCrowd(for_node)
+            await self.node.open()
 
-    def _invite(self, scheme: str, user: int, token: str, convs: list[int]) -> None:
+    def _invite(self, one: Invitation) -> None:
         async def source(_: bool) -> str:
-            return token
+            return one.token
 
-        rng = random.Random(self._rng.getrandbits(64))
-        url = f"{scheme}://127.0.0.1:{self.relay.port}"
-        client = Client(url, source, timing=TIMING, rng=rng, agent="smoke/bench")
-        guest = Guest(client, self._seeded.users[user], convs, rng)
+        rng = random.Random(one.seed)
+        client = Client(one.url, source, timing=TIMING, rng=rng, agent="smoke/bench")
+        guest = Guest(client, one.user, one.convs, rng)
         self.guests.append(guest)
         self._watchers.append(asyncio.get_running_loop().create_task(guest.watch()))
 
@@ -197,6 +133,8 @@ class Party:
             group.create_task(self._cut(until_s, cuts_per_s))
             for guest in self.guests:
                 group.create_task(guest.talk(until_s, rate))
+            if self.node is not None:
+                group.create_task(self.node.talk(seconds, rate))
 
     async def _cut(self, until_s: float, cuts_per_s: float) -> None:
         while cuts_per_s > 0 and time.monotonic() < until_s:
@@ -209,7 +147,7 @@ class Party:
         stable_since_s = time.monotonic()
         last: object = None
         while time.monotonic() < deadline_s:
-            state = self._state()
+            state = await self._state()
             now_s = time.monotonic()
             if state is None or state != last:
                 last, stable_since_s = state, now_s
@@ -218,38 +156,46 @@ class Party:
             await asyncio.sleep(0.1)
         return False
 
-    def _state(self) -> dict[int, int] | None:
+    async def _state(self) -> dict[int, int] | None:
         """Return the revision of each conversation, None while clients differ or are busy."""
+        states = [guest.state() for guest in self.guests]
+        if self.node is not None and None not in states:
+            states += await self.node.states()
         known: dict[int, int] = {}
-        for guest in self.guests:
-            client = guest.client
-            if client.unsent or client.feeds.syncing or client.link is not ev.Link.ONLINE:
+        for state in states:
+            if state is None or any(known.setdefault(c, rev) != rev for c, rev in state.items()):
                 return None
-            for conv in guest.convs:
-                rev = client.feeds.known(conv)
-                if known.setdefault(conv, rev) != rev:
-                    return None
         return known
+
+    async def load_all(self) -> None:
+        """Page back to the first message of every conversation, everywhere."""
+        await asyncio.gather(*(guest.load_all() for guest in self.guests))
+        if self.node is not None:
+            await self.node.load_all()
+
+    async def seen(self) -> list[tuple[str, Seen]]:
+        """Return what every client saw and did, under a name."""
+        seen = [(f"client {number}", guest.seen()) for number, guest in enumerate(self.guests)]
+        if self.node is not None:
+            reports = await self.node.reports()
+            seen += [(f"JavaScript client {number}", one) for number, one in enumerate(reports)]
+        return seen
 
     async def close(self) -> None:
         """Send everybody home."""
+        if self.node is not None:
+            await self.node.close()
         for guest in self.guests:
             await guest.client.close()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self.relay.stop()
 
-    def total(self) -> Counter[str]:
-        """Return the counts of all guests together."""
-        total: Counter[str] = Counter()
-        for guest in self.guests:
-            total.update(guest.counts)
-        return total
 
-
-async def run_party(scenario: Scenario, party: Party, bar: Bar) -> None:
+async def run_party(scenario: Scenario, party: Party, bar: Bar) -> list[tuple[str, Seen]]:
     args, report = scenario.args, scenario.report
-    bar.step(f"{args.tcp} TCP and {args.ws} WebSocket clients sign in")
-    await party.open(args.tcp, args.ws)
+    js = f", {args.js} JavaScript" if args.js else ""
+    bar.step(f"{args.tcp} TCP, {args.ws} WebSocket{js} clients sign in")
+    await party.open(args.tcp, args.ws, args.js)
     bar.step(f"talking for {args.seconds:.0f} s, {args.cuts:.0f} cuts a second")
     await party.talk(args.seconds, args.rate, args.cuts)
     bar.step("waiting for silence")
@@ -259,69 +205,70 @@ async def run_party(scenario: Scenario, party: Party, bar: Bar) -> None:
     report.add("until silence", time.monotonic() - began_s, "s")
     bar.step("loading history")
     try:
-        await asyncio.gather(*(guest.load_all() for guest in party.guests))
-    except ClientError as error:
+        await party.load_all()
+    except (ClientError, NodeFailed) as error:
         report.faults.append(f"loading history: {error}")
+    return await party.seen()
 
 
-async def compare(party: Party, url: str, convs: list[int], report_to: Scenario) -> Verdict:
+async def compare(
+    seen: list[tuple[str, Seen]], url: str, convs: list[int], report: Report
+) -> Verdict:
     stored, unfinished = await read_store(url, convs)
     verdict = Verdict()
-    report = report_to.report
     for conv, one in stored.items():
         check_stored(conv, one, verdict)
-    rows = acks = 0
-    for number, guest in enumerate(party.guests):
-        acks += check_acks(guest.user, guest.acks, stored, verdict)
-        for conv in guest.convs:
-            view = guest.client.feeds.convs.get(conv)
-            messages = view.messages if view else {}
-            if view is not None and view.seqs != sorted(set(view.seqs)):
-                verdict.differ("order", f"client {number} in {conv}")
-            if (known := guest.client.feeds.known(conv)) != stored[conv].rev:
-                behind = f"client {number} knows {conv} to {known} of {stored[conv].rev}"
-                verdict.differ("revisions missed", behind)
-            rows += check_view(f"client {number}", conv, messages, stored[conv], verdict)
+    rows = sum(check_seen(who, one, stored, verdict) for who, one in seen)
     if unfinished:
         verdict.differ("unfinished turns", f"{unfinished} in the store")
     report.add("messages stored", sum(len(one.rows) for one in stored.values()), "")
-    report.add("acknowledged messages checked", acks, "")
+    report.add("acknowledged messages checked", sum(len(one.acks) for _, one in seen), "")
     report.add("rows of views compared", rows, "")
     return verdict
 
 
 def measure(scenario: Scenario) -> None:
     args = scenario.args
-    crowd = make_crowd(args.tcp + args.ws, random.Random(args.seed))
+    if args.js and find_node() is None:
+        console.print("[yellow]node is not installed (apt: nodejs): no JavaScript clients[/]")
+        scenario.report.note("node is not installed: no JavaScript clients took part")
+        args.js = 0
+    crowd = make_crowd(args.tcp + args.ws + args.js, random.Random(args.seed))
     ai = {"demo_words_per_s": FAST_DEMO_WORDS_PER_S}
     with Bar(7) as bar:
         bar.step(f"seeding {len(crowd.groups)} conversations")
         with scenario.server(crowd.users, crowd.groups, ai=ai) as (server, seeded):
             party = Party(server, seeded, crowd, args.seed)
 
-            async def attend() -> Verdict:
+            async def attend() -> None:
                 try:
-                    await run_party(scenario, party, bar)
+                    seen = await run_party(scenario, party, bar)
                 finally:
                     await party.close()
                 bar.step("comparing with the store")
                 server.stop()
-                return await compare(party, server.place.url, seeded.convs, scenario)
+                verdict = await compare(seen, server.place.url, seeded.convs, scenario.report)
+                _tell(scenario.report, [one for _, one in seen], party.relay.cuts, verdict)
 
-            verdict = uvloop.run(attend())
-    _tell(scenario, party, verdict)
+            try:
+                uvloop.run(attend())
+            except* NodeFailed as failed:
+                scenario.report.faults += [f"JavaScript clients: {e}" for e in failed.exceptions]
 
 
-def _tell(scenario: Scenario, party: Party, verdict: Verdict) -> None:
-    report = scenario.report
-    counts = party.total()
-    report.add("clients", len(party.guests), "")
-    report.add("connections cut", party.relay.cuts, "")
-    report.add("sign-ins", sum(guest.client.connects for guest in party.guests), "")
+def _tell(report: Report, seen: list[Seen], cuts: int, verdict: Verdict) -> None:
+    counts: Counter[str] = Counter()
+    for one in seen:
+        counts.update(one.counts)
+    report.add("clients", len(seen), "")
+    report.add("connections cut", cuts, "")
+    report.add("sign-ins", sum(one.connects for one in seen), "")
     for name in sorted(counts):
         report.add(name, counts[name], "")
     if counts["out of order"]:
         report.faults.append(f"{counts['out of order']} messages appeared out of order")
+    if counts["answers with holes"]:
+        report.faults.append(f"{counts['answers with holes']} × text of an answer was left out")
     for name in counts:
         # Answers that cannot be had now are refused by design; so are changes of what is gone.
         if name.startswith("refused") and not name.startswith("refused 6"):
@@ -336,6 +283,12 @@ if __name__ == "__main__":
     words.add_argument("--seconds", type=float, default=60.0, help="of talking (default 60)")
     words.add_argument("--tcp", type=int, default=200, help="native clients (default 200)")
     words.add_argument("--ws", type=int, default=200, help="WebSocket clients (default 200)")
+    words.add_argument(
+        "--js",
+        type=int,
+        default=50,
+        help="clients of the JavaScript SDK, half TCP, half WebSocket (default 50)",
+    )
     words.add_argument("--rate", type=float, default=0.7, help="messages per second and client")
     words.add_argument("--cuts", type=float, default=15.0, help="connections cut per second")
     words.add_argument("--seed", type=int, default=1, help="of everything that is random")

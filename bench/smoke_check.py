@@ -1,5 +1,6 @@
 """Compare what clients hold with what is stored, row by row."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -18,6 +19,31 @@ class Ack(NamedTuple):
     conv: int
     cid: bytes
     seq: int
+
+
+class View(NamedTuple):
+    """What a client held of one conversation: the revision, the numbers in order, the rows."""
+
+    rev: int
+    seqs: list[int]
+    messages: Mapping[int, Msg]
+
+
+@dataclass
+class Seen:
+    """What one client saw and did until the end.
+
+    Attributes:
+        counts: what happened how often; some of it must not happen (`bench.smoke`).
+        connects: sign-ins.
+        views: by conversation.
+    """
+
+    user: int
+    acks: list[Ack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    connects: int = 0
+    views: dict[int, View] = field(default_factory=dict)
 
 
 class Shown(NamedTuple):
@@ -108,6 +134,25 @@ def check_stored(conv: int, stored: Stored, verdict: Verdict) -> None:
     revs = [row.rev for row in stored.rows]
     if len(set(revs)) != len(revs) or max(revs, default=0) > stored.rev:
         verdict.differ("store revisions", f"conversation {conv}")
+
+
+def check_seen(who: str, seen: Seen, stored: Mapping[int, Stored], out: Verdict) -> int:
+    """All that one client held and was told; return how many rows were compared."""
+    check_acks(seen.user, seen.acks, stored, out)
+    counts = seen.counts
+    refused = sum(counts[name] for name in counts if name.startswith("refused "))
+    if counts["sent"] != len(seen.acks) + refused:
+        told = f"{len(seen.acks)} acknowledged and {refused} refused"
+        out.differ("neither stored nor refused", f"{who} sent {counts['sent']}, {told}")
+    rows = 0
+    for conv, view in seen.views.items():
+        if view.seqs != sorted(view.messages):
+            out.differ("order", f"{who} in {conv}")
+        if view.rev != stored[conv].rev:
+            behind = f"{who} knows {conv} to {view.rev} of {stored[conv].rev}"
+            out.differ("revisions missed", behind)
+        rows += check_view(who, conv, view.messages, stored[conv], out)
+    return rows
 
 
 def check_view(who: str, conv: int, view: Mapping[int, Msg], stored: Stored, out: Verdict) -> int:

@@ -1,24 +1,30 @@
 // Views that are loaded when they are first shown.
 
-import { html, useEffect, useState } from "./ui.js";
+import { useApp } from "./context.js";
+import { html, signal } from "./ui.js";
 
-/** A component that draws nothing until `load` has brought the real one. */
+/** A component that draws next to nothing until `load` has brought the real one. */
 export function lazy(load) {
-  let found = null;
+  const state = signal({ name: "new", view: null });
+  const begin = () => {
+    state.value = { name: "loading", view: null };
+    load().then(
+      (view) => (state.value = { name: "here", view }),
+      () => (state.value = { name: "failed", view: null }),
+    );
+  };
   return function Later(props) {
-    const [, draw] = useState(false);
-    useEffect(() => {
-      let left = false;
-      if (found === null) {
-        load().then((view) => {
-          found = view;
-          if (!left) draw(true);
-        });
-      }
-      return () => {
-        left = true;
-      };
-    }, []);
-    return found && html`<${found} ...${props} />`;
+    const { say } = useApp();
+    const { name, view } = state.value;
+    if (name === "here") return html`<${view} ...${props} />`;
+    if (name === "new") queueMicrotask(() => state.peek().name === "new" && begin());
+    if (name !== "failed") return html`<p class="loading late quiet" role="status">${say("state.loading")}</p>`;
+    // In some browsers an import that failed stays so until the page is loaded anew.
+    return html`
+      <div class="loading">
+        <p role="alert">${say("problem.unreachable")}</p>
+        <button type="button" class="button" onClick=${() => location.reload()}>${say("action.try_again")}</button>
+      </div>
+    `;
   };
 }

@@ -1,8 +1,19 @@
+// The pane of one conversation: its head, its messages, and the field below them.
+
+import { ChatHeader } from "./chat_header.js";
+import { Composer, TypingLine } from "./composer.js";
 import { useApp } from "./context.js";
-import { html, useEffect } from "./ui.js";
-export function Chat({ conv }) {
-  const { model, client } = useApp();
-  useEffect(() => { model.load(conv); model.watch(conv); client.history(conv, 0); }, [conv]);
+import { MessageList } from "./message_list.js";
+import { html } from "./ui.js";
+
+/** Conversation `conv`, at message `seq` (0: at what is new). */
+export function Chat({ conv, seq }) {
+  const { model } = useApp();
   const view = model.view(conv);
-  return html`<div class="pane-body">${view?.list().map((m) => html`<p key=${m.seq}>${model.nameOf(m.sender)}: ${m.text}</p>`)}</div><input class="input" onChange=${(e) => client.post(conv, e.target.value)} />`;
+  const isKnown = view?.row.kind !== undefined;
+  return html`
+    <${ChatHeader} conv=${conv} view=${view} />
+    <${MessageList} conv=${conv} seq=${seq} />
+    ${isKnown && html`<${TypingLine} conv=${conv} view=${view} /><${Composer} conv=${conv} view=${view} />`}
+  `;
 }

@@ -1,0 +1,387 @@
+// One row of a conversation: a message, an answer on its way, or what stands between messages.
+
+import { ConvKind, EndReason, MsgKind, StreamState } from "../sdk/client.js";
+import { actionsOf, dropFailed, pick, retryFailed, reviseFailed, stop } from "./actions.js";
+import { Avatar } from "./avatar_view.js";
+import { useApp } from "./context.js";
+import { Icon } from "./icons.js";
+import { MessageText } from "./message_text.js";
+import { MenuButton } from "./overlay.js";
+import { plainLine } from "./plain_line.js";
+import { explain } from "./problem.js";
+import { StreamParts } from "./stream_parts.js";
+import { html } from "./ui.js";
+
+/** Actions that have a button of their own beside the menu. */
+const BUTTONS = 2;
+
+/**
+ * Draws one row of `timeline`. `list`: {conv, goTo(seq), loadMore(side), side(side), stream(sid),
+ * tick(sid), target, askAgain(ended)} of the list that it stands in.
+ */
+export function Row({ row, list }) {
+  return html`<${ROWS[row.kind]} row=${row} list=${list} />`;
+}
+
+const ROWS = {
+  older: ({ list }) => html`<${More} side="older" list=${list} />`,
+  newer: ({ list }) => html`<${More} side="newer" list=${list} />`,
+  day: Day,
+  new: NewLine,
+  message: ({ row, list }) =>
+    row.msg.kind === MsgKind.SYSTEM
+      ? html`<p class="system-line" data-place=${row.place} data-seq=${row.msg.seq}>${row.msg.text}</p>`
+      : html`<${Message} row=${row} list=${list} />`,
+  stream: Message,
+  waiting: Waiting,
+  failed: Failed,
+  ended: Ended,
+};
+
+function Day({ row }) {
+  const { say, words } = useApp();
+  const day = new Date(row.ts);
+  const daysAgo = Math.round((midnight(new Date()) - midnight(day)) / 86_400_000);
+  const near = { 0: "chat.today", 1: "chat.yesterday" }[daysAgo];
+  return html`<div class="day-line"><span>${near ? say(near) : dateOf(words.locale, day)}</span></div>`;
+}
+
+const midnight = (date) => new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime();
+
+function NewLine() {
+  const { say } = useApp();
+  return html`<div class="new-line"><span>${say("chat.new_here")}</span></div>`;
+}
+
+/** There is more on this side: it is being fetched, or could not be. */
+function More({ side, list }) {
+  const { say } = useApp();
+  if (list.side(side) !== "failed") {
+    return html`<div class="more-line"><span class="spinner" aria-hidden="true"></span>${say("chat.loading")}</div>`;
+  }
+  return html`
+    <div class="more-line">
+      ${say("chat.not_loaded")}
+      <button type="button" class="button small" onClick=${() => list.loadMore(side)}>
+        ${say("action.try_again")}
+      </button>
+    </div>
+  `;
+}
+
+/** A stored message, or an answer on its way: the same elements, so that one becomes the other. */
+function Message({ row, list }) {
+  const { model } = useApp();
+  const { msg, stream, first, own = false, branch } = row;
+  const view = model.view(list.conv);
+  const sid = stream?.sid ?? msg.x?.sid ?? 0;
+  const sender = stream?.persona ?? msg.sender;
+  const isRecalled = Boolean(msg?.x?.recalled);
+  if (stream) {
+    void list.tick(sid).value;
+    void model.streams(list.conv);
+  }
+  const isTarget = msg !== undefined && list.target.value === msg.seq;
+  const names = ["message", own && "own", first && "first", stream && "streaming", isTarget && "target"];
+  return html`
+    <article
+      class=${names.filter(Boolean).join(" ")}
+      tabindex="-1"
+      data-place=${row.place}
+      data-seq=${msg?.seq}
+      data-sid=${stream?.sid}
+    >
+      <div class="message-side">${first && !own && html`<${Face} id=${sender} view=${view} />`}</div>
+      <div class="message-main">
+        <${Head} sender=${sender} own=${own} first=${first} msg=${msg} view=${view} />
+        ${row.quote && html`<${Quote} quote=${row.quote} view=${view} list=${list} />`}
+        ${sid !== 0 && html`<${StreamParts} stream=${list.stream(sid)} running=${stream !== undefined} />`}
+        <div class="message-body">
+          ${isRecalled ? html`<${Recalled} msg=${msg} />` : html`<${Text} msg=${msg} stream=${stream} />`}
+        </div>
+        ${msg && !isRecalled && html`<${Finish} msg=${msg} conv=${list.conv} />`}
+        ${branch && html`<${Branch} branch=${branch} conv=${list.conv} running=${stream !== undefined} />`}
+      </div>
+      ${msg && !isRecalled && html`<${Actions} msg=${msg} conv=${list.conv} />`}
+      ${stream && html`<${StopOthers} stream=${stream} view=${view} />`}
+    </article>
+  `;
+}
+
+function Face({ id, view }) {
+  const { model } = useApp();
+  return html`<${Avatar} id=${id} name=${model.nameOf(id, view)} avatar=${model.avatarOf(id, view)} size="small" />`;
+}
+
+/** Who and when. Within a group of messages it is there for those who hear the page. */
+function Head({ sender, own, first, msg, view }) {
+  const { model, say } = useApp();
+  const name = own ? say("chat.you") : model.nameOf(sender, view);
+  return html`
+    <header class=${first ? "message-head" : "message-head only-read"}>
+      <span class=${own ? "message-name only-read" : "message-name"}>${name}</span>
+      ${msg && html`<${Time} ts=${msg.ts} />`}
+    </header>
+  `;
+}
+
+function Time({ ts }) {
+  const { words } = useApp();
+  const date = new Date(ts);
+  const whole = format(words.locale, "whole", { dateStyle: "full", timeStyle: "medium" }, date);
+  const short = format(words.locale, "clock", { hour: "2-digit", minute: "2-digit" }, date);
+  return html`<time class="message-time" datetime=${date.toISOString()} title=${whole}>${short}</time>`;
+}
+
+/** Making a format is slow; there are few. */
+const formats = new Map();
+
+function format(locale, name, options, date) {
+  const key = `${locale} ${name}`;
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(locale, options));
+  return formats.get(key).format(date);
+}
+
+function dateOf(locale, date) {
+  const sameYear = date.getFullYear() === new Date().getFullYear();
+  const year = sameYear ? {} : { year: "numeric" };
+  const options = { weekday: "long", month: "long", day: "numeric", ...year };
+  return format(locale, sameYear ? "day" : "day and year", options, date);
+}
+
+/** The beginning of the message that is answered to; leads to it. */
+function Quote({ quote, view, list }) {
+  const { model, say } = useApp();
+  const { seq, msg } = quote;
+  const name = msg ? model.nameOf(msg.sender, view) : "";
+  return html`
+    <button type="button" class="message-quote" title=${say("chat.to_quoted")} onClick=${() => list.goTo(seq)}>
+      <span class="message-quote-name ellipsis">${name}</span>
+      <span class="ellipsis">${quoteWords(msg, say)}</span>
+    </button>
+  `;
+}
+
+function quoteWords(msg, say) {
+  if (msg === undefined) return "…";
+  return msg === null || msg.x?.recalled ? say("chat.recalled") : plainLine(msg.text);
+}
+
+function Recalled({ msg }) {
+  const { model, say } = useApp();
+  const bySomebody = msg.x.recalled !== msg.sender && model.nameOf(msg.x.recalled);
+  const words = bySomebody ? say("chat.recalled_by", { name: bySomebody }) : say("chat.recalled");
+  return html`<p class="message-recalled">${words}</p>`;
+}
+
+function Text({ msg, stream }) {
+  const { say } = useApp();
+  const text = stream ? stream.text() : msg.text;
+  if (stream && text === "") return html`<${Begins} stream=${stream} />`;
+  return html`
+    <${MessageText} text=${text} done=${!stream} plain=${msg?.x?.fmt === 0} />
+    ${msg?.x?.edited && html`<${Edited} ts=${msg.x.edited} label=${say("chat.edited")} />`}
+  `;
+}
+
+function Edited({ ts, label }) {
+  const { words } = useApp();
+  const whole = format(words.locale, "whole", { dateStyle: "full", timeStyle: "medium" }, new Date(ts));
+  return html`<span class="message-edited" title=${whole}>${label}</span>`;
+}
+
+/** An answer without text so far: it waits, or is about to begin. */
+function Begins({ stream }) {
+  const { say } = useApp();
+  const isQueued = stream.state === StreamState.QUEUED;
+  return html`
+    <p class="message-begins">
+      <span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>
+      ${isQueued && say(stream.place ? "chat.queued_at" : "chat.queued", { place: stream.place })}
+    </p>
+  `;
+}
+
+const FINISH = {
+  [EndReason.LENGTH]: "chat.cut",
+  [EndReason.CANCELLED]: "chat.stopped",
+  [EndReason.FILTERED]: "chat.filtered",
+  [EndReason.ERROR]: "chat.broken",
+  [EndReason.INTERRUPTED]: "chat.interrupted",
+};
+
+/** Why an answer ended before its end, and what can be done about it. */
+function Finish({ msg, conv }) {
+  const { model, say, words } = useApp();
+  const key = FINISH[msg.x?.finish];
+  if (key === undefined || msg.kind !== MsgKind.AI_REPLY) return null;
+  const told = model.ended(conv).find((ended) => ended.seq === msg.seq);
+  return html`
+    <p class=${msg.x.finish === EndReason.ERROR ? "message-finish problem" : "message-finish"}>
+      ${say(key)} ${told && told.detail !== "" && explain(words, told)}
+    </p>
+  `;
+}
+
+/** Which of several answers this is, and the way to the others. */
+function Branch({ branch, conv, running }) {
+  const app = useApp();
+  const { at, seqs } = branch;
+  const to = (index) => () => pick(app, conv, seqs[index]);
+  const label = app.say("chat.branch", { number: at + 1, count: seqs.length });
+  return html`
+    <div class="message-branch" role="group" aria-label=${label}>
+      <button
+        type="button"
+        class="icon-button small"
+        aria-label=${app.say("chat.answer_before")}
+        disabled=${running || at === 0}
+        onClick=${to(at - 1)}
+      >
+        <${Icon} name="before" />
+      </button>
+      <span aria-hidden="true">${at + 1}/${seqs.length}</span>
+      <button
+        type="button"
+        class="icon-button small"
+        aria-label=${app.say("chat.answer_after")}
+        disabled=${running || at === seqs.length - 1}
+        onClick=${to(at + 1)}
+      >
+        <${Icon} name="next" />
+      </button>
+    </div>
+  `;
+}
+
+/** What one may do with it: seen under the pointer or the focus, on touch screens always. */
+function Actions({ msg, conv }) {
+  const app = useApp();
+  const view = app.model.view(conv);
+  const items = view === undefined ? [] : actionsOf(app, view, msg);
+  if (items.length === 0) return null;
+  const quick = items.filter((item) => item.icon && !item.danger).slice(0, BUTTONS);
+  return html`
+    <div class="message-bar">
+      ${quick.map(
+        (item) => html`
+          <button
+            type="button"
+            class="icon-button small message-quick"
+            key=${item.id}
+            aria-label=${item.label}
+            title=${item.label}
+            onClick=${item.run}
+          >
+            <${Icon} name=${item.icon} />
+          </button>
+        `,
+      )}
+      <${MenuButton} label=${app.say("chat.actions")} items=${items} className="icon-button small message-more" />
+    </div>
+  `;
+}
+
+/** In a room, an answer to somebody else can be stopped here; one's own are by the composer. */
+function StopOthers({ stream, view }) {
+  const app = useApp();
+  if (view === undefined || view.row.kind === ConvKind.AI) return null;
+  if (view.messages.get(stream.ask)?.sender === app.model.me) return null;
+  return html`
+    <div class="message-bar shown">
+      <button
+        type="button"
+        class="icon-button small"
+        aria-label=${app.say("action.stop")}
+        title=${app.say("action.stop")}
+        onClick=${() => stop(app, stream.sid)}
+      >
+        <${Icon} name="stop" />
+      </button>
+    </div>
+  `;
+}
+
+/** One's own message that the server has not stored yet. */
+function Waiting({ row, list }) {
+  const { model, say } = useApp();
+  const { sent, first, quote } = row;
+  const view = model.view(list.conv);
+  return html`
+    <article class=${first ? "message own first waiting" : "message own waiting"}>
+      <div class="message-side"></div>
+      <div class="message-main">
+        ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
+        <div class="message-body"><${MessageText} text=${sent.unsent.text} done=${true} plain=${sent.unsent.x?.fmt === 0} /></div>
+        <p class="message-state"><${Icon} name="clock" /><span>${say("chat.waiting")}</span></p>
+      </div>
+    </article>
+  `;
+}
+
+/** One's own message that the server refused: why, and what to do. */
+function Failed({ row, list }) {
+  const app = useApp();
+  const { say, words } = app;
+  const { failed, quote } = row;
+  const { conv } = list;
+  const view = app.model.view(conv);
+  return html`
+    <article class="message own first failed">
+      <div class="message-side"></div>
+      <div class="message-main">
+        ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
+        <div class="message-body"><${MessageText} text=${failed.text} done=${true} plain=${failed.x?.fmt === 0} /></div>
+        <p class="message-state problem">
+          <${Icon} name="error" /><span>${say("chat.not_sent")} ${explain(words, failed)}</span>
+        </p>
+        <div class="message-choices">
+          <button type="button" class="button small" onClick=${() => retryFailed(app, conv, failed)}>
+            ${say("action.try_again")}
+          </button>
+          <button type="button" class="button small" onClick=${() => reviseFailed(app, conv, failed)}>
+            ${say("action.edit")}
+          </button>
+          <button type="button" class="button small" onClick=${() => dropFailed(app, conv, failed)}>
+            ${say("action.delete")}
+          </button>
+        </div>
+      </div>
+    </article>
+  `;
+}
+
+/** An answer that came to nothing: why, and asking again. */
+function Ended({ row, list }) {
+  const app = useApp();
+  const { model, say, words } = app;
+  const { conv } = list;
+  const { ended } = row;
+  const view = model.view(conv);
+  const isFiltered = ended.reason === EndReason.FILTERED;
+  const why = ended.detail !== "" || ended.code !== 0 ? explain(words, ended) : "";
+  return html`
+    <article class="message first came-to-nothing">
+      <div class="message-side">
+        ${ended.persona !== 0 && html`<${Face} id=${ended.persona} view=${view} />`}
+      </div>
+      <div class="message-main">
+        <header class="message-head"><span class="message-name">${model.nameOf(ended.persona, view)}</span></header>
+        <p class="message-finish problem">
+          ${say(isFiltered ? "chat.filtered" : "chat.no_answer")} ${why}
+        </p>
+        <div class="message-choices">
+          ${ended.ask !== 0 &&
+          html`
+            <button type="button" class="button small" onClick=${() => list.askAgain(ended)}>
+              <${Icon} name="refresh" />${say("action.try_again")}
+            </button>
+          `}
+          <button type="button" class="button small" onClick=${() => model.forgetEnded(conv, ended.sid)}>
+            ${say("action.close")}
+          </button>
+        </div>
+      </div>
+    </article>
+  `;
+}

@@ -1,0 +1,64 @@
+"""What tests of a conversation in the browser have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from clients.auth import Account
+from clients.client import Client
+from protocol.codes import ConvKind, Scope
+from protocol.rows import GenOpt, Persona
+from tests.browser.harness import Window
+from tests.e2e.harness import Process
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator, Page
+
+MESSAGES: Final = "article.message[data-seq]"
+
+
+async def enter(window: Window, account: Account, path: str = "") -> Page:
+    """Open the app, signed in as an account that was made elsewhere."""
+    kept = json.dumps(msgspec.to_builtins(account.tokens))
+    await window.page.goto(f"{window.url}/icon.svg")
+    await window.page.evaluate("(kept) => localStorage.setItem('parlance.tokens', kept)", kept)
+    return await window.open(path)
+
+
+async def go(page: Page, path: str) -> None:
+    """Go to an address within the app, such as /c/12."""
+    await page.evaluate("(path) => { location.hash = path; }", path)
+
+
+@asynccontextmanager
+async def somebody(live: Process, nick: str = "Ada") -> AsyncIterator[tuple[Account, Client]]:
+    """A fresh account with a client of its own beside the browser's."""
+    account = await live.newcomer(nick)
+    async with live.online(account) as client:
+        yield account, client
+
+
+async def talk_with(client: Client, model: str, name: str = "Echo") -> int:
+    """Begin a conversation with a persona of its own, whose model's name says what it answers."""
+    persona = await client.save_persona(
+        Persona(name=name, prompt="You answer.", scope=Scope.PRIVATE, opt=GenOpt(model=model))
+    )
+    info = await client.create_conversation(ConvKind.AI, persona=persona.p.id)
+    return info.row.id or 0
+
+
+def messages(page: Page) -> Locator:
+    """Return the stored messages in the document."""
+    return page.locator(MESSAGES)
+
+
+async def write(page: Page, text: str) -> None:
+    """Send a message as a person does."""
+    field = page.get_by_label("Write a message")
+    await field.fill(text)
+    await field.press("Enter")

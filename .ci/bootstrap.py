@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,9 +28,21 @@ def read_requirements(chosen: str) -> list[str]:
     """Return the requirement lines of one set."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    text = config["options"]["install_requires"]
-    if chosen != "runtime":
-        text += "\n" + config["options.extras_require"][chosen]
+    lines = split_lines(config["options"]["install_requires"])
+    return lines if chosen == "runtime" else lines + read_extra(config, chosen)
+
+
+def read_extra(config: configparser.ConfigParser, name: str) -> list[str]:
+    """Return the lines of an extra, with those of the other extras of ours that it names."""
+    ours = re.compile(re.escape(config["metadata"]["name"]) + r"\[(\w+)\]")
+    lines = []
+    for line in split_lines(config["options.extras_require"][name]):
+        other = ours.fullmatch(line)
+        lines += [line] if other is None else read_extra(config, other[1])
+    return lines
+
+
+def split_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

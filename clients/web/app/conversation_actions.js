@@ -1,6 +1,6 @@
 // What one may do with a conversation as a whole; the list and the panel offer it.
 
-import { ConvKind, Role } from "../sdk/client.js";
+import { ConvKind } from "../sdk/client.js";
 import { Dialog } from "./overlay.js";
 import { html, useSignal } from "./ui.js";
 
@@ -40,12 +40,11 @@ export function conversationItems(app, view) {
     const run = () => client.mark(conv, lastSeq);
     items.unshift({ id: "read", icon: "check", label: say("conversation.mark_read"), run });
   }
-  const leaves = view.row.kind === ConvKind.GROUP && model.roleIn(view) !== Role.OWNER;
-  const label = say(leaves ? "conversation.leave" : "action.delete");
+  const leaves = model.leaves(view);
   items.push({
     id: "delete",
     icon: leaves ? "sign_out" : "delete",
-    label,
+    label: say(leaves ? "conversation.leave" : "action.delete"),
     danger: true,
     run: () => remove(app, view),
   });
@@ -54,7 +53,7 @@ export function conversationItems(app, view) {
 
 /** Delete, leave or put away, after a yes; and go where there is something to see. */
 export async function remove(app, view) {
-  const { client, model, overlay, route, say } = app;
+  const { client, model, overlay, say } = app;
   const kind = removalOf(model, view);
   const yes = await overlay.confirm({
     title: say(`conversation.${kind}_title`, { title: model.titleOf(view) }),
@@ -64,14 +63,13 @@ export async function remove(app, view) {
     danger: true,
   });
   if (!yes) return;
-  const done = await tryTo(app, () => client.dropConversation(view.conv));
-  if (done && route.at.peek().conv === view.conv) route.go("/", { replace: true });
+  await tryTo(app, () => client.dropConversation(view.conv));
 }
 
 function removalOf(model, view) {
   if (view.row.kind === ConvKind.DIRECT) return "put_away";
   if (view.row.kind === ConvKind.AI) return "delete";
-  return model.roleIn(view) === Role.OWNER ? "delete_room" : "leave";
+  return model.leaves(view) ? "leave" : "delete_room";
 }
 
 /** Bring back what was deleted. */

@@ -25,6 +25,7 @@ export class Model {
   #client;
   #me;
   #versions = new Map();
+  #views = new Map();
   #streams = new Map();
   #typing = new Map();
   #failed = new Map();
@@ -88,10 +89,21 @@ export class Model {
 
   // conversations
 
-  /** One conversation as the SDK holds it, undefined when it is unknown; follows its changes. */
+  /**
+   * One conversation as the SDK holds it, undefined when it is unknown; follows its changes.
+   *
+   * Another object after each change: a component that is handed the same properties as before is
+   * not drawn again.
+   */
   view(conv) {
-    void this.#version(conv).value;
-    return this.#client.feeds.convs.get(conv);
+    const version = this.#version(conv).value;
+    const held = this.#client.feeds.convs.get(conv);
+    if (held === undefined) return undefined;
+    const last = this.#views.get(conv);
+    if (last?.version === version && last.held === held) return last.view;
+    const view = Object.create(held);
+    this.#views.set(conv, { version, held, view });
+    return view;
   }
 
   /** Messages of one's own that the server has not stored yet; follows their changes. */
@@ -496,6 +508,11 @@ export class Model {
   /** Whether one may change what belongs to everybody in a conversation. */
   isManager(view) {
     return this.roleIn(view) >= Role.ADMIN;
+  }
+
+  /** Whether one leaves a conversation, instead of deleting it or putting it away. */
+  leaves(view) {
+    return view.row.kind === ConvKind.GROUP && this.roleIn(view) !== Role.OWNER;
   }
 
   /** Whether a message that one has not read calls one by name; as far as messages are held. */

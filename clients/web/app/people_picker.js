@@ -29,7 +29,6 @@ export function PeoplePicker({ chosen = null, onPick = null, without = [] }) {
   const isChosen = ({ id }) => chosen?.value.some((person) => person.id === id) ?? false;
   return html`
     <div class="picker">
-      ${chosen !== null && chosen.value.length > 0 && html`<${Chips} chosen=${chosen} />`}
       <label class="field">
         <span class="label">${say("room.find_people")}</span>
         <input
@@ -42,6 +41,7 @@ export function PeoplePicker({ chosen = null, onPick = null, without = [] }) {
           onKeyDown=${(event) => event.key === "Enter" && event.preventDefault()}
         />
       </label>
+      ${chosen !== null && chosen.value.length > 0 && html`<${Chips} chosen=${chosen} />`}
       <ul class="picker-list" role="list" aria-busy=${isBusy ? "true" : "false"}>
         ${people.map(
           (person) => html`

@@ -4,6 +4,7 @@ import { Avatar } from "./avatar_view.js";
 import { useApp } from "./context.js";
 import { ConversationList } from "./conversation_list.js";
 import { Icon } from "./icons.js";
+import { LeaveWhenGone } from "./leaving.js";
 import { Notifier } from "./notifications.js";
 import { MenuButton } from "./overlay.js";
 import { PageTitle } from "./page_title.js";
@@ -24,6 +25,7 @@ export function SideBar() {
   return html`
     <nav class="side" aria-label=${say("conversation.list")}>
       <${PageTitle} />
+      <${LeaveWhenGone} />
       <${Notifier} />
       <div class="side-head">
         <${Me} />

@@ -323,7 +323,6 @@ export const en = {
   "typing.thinks": "{name} is thinking",
   "typing.two": "{first} and {second} are typing",
   "typing.uses_tool": "{name} is using a tool",
-  "typing.waits": "{name} is waiting for its turn",
   "welcome.again": "Choose a conversation, or begin a new one.",
   "welcome.all_personas": "All personas",
   "welcome.first": "Whom do you want to talk to first?",

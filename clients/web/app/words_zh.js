@@ -314,7 +314,6 @@ export const zh = {
   "typing.thinks": "{name} 正在思考",
   "typing.two": "{first} 和 {second} 正在输入",
   "typing.uses_tool": "{name} 正在使用工具",
-  "typing.waits": "{name} 正在排队",
   "welcome.again": "选择一个会话，或开始新的会话。",
   "welcome.all_personas": "全部角色",
   "welcome.first": "想先和谁聊聊？",

@@ -193,13 +193,11 @@ class Turns:
         new: NewTurn,
         ask: int,
         opt: GenOpt | None = None,
-        partial: str = "",
         extra: Extra = NO_EXTRA,
     ) -> Stream:
         """Start a stored turn. Never fails: whatever happens becomes the turn's outcome."""
         stream = Stream(new.sid, entry.id, new.persona, ask, self._core.now_ms())
         running = Running(self, entry, new, stream, opt, extra)
-        running.partial = partial
         self._running[new.sid] = running
         self.started += 1
         self._core.streams.begin(entry, stream)

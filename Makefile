@@ -18,12 +18,13 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 /usr/bin/
 .PHONY: help run chat test check lint format fuzz bench-smoke clean clean-all
 
 help: ## List these commands
+	@echo "First: make run, then open http://127.0.0.1:8420/ in a browser."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(RUNTIME) ## Start the server (SQLite, demo AI); installs itself on the first run
+run: $(RUNTIME) ## Start the server with its web app (SQLite, demo AI); installs itself on the first run
 	@$(BIN)/python -m server serve $(ARGS)
 
-chat: $(RUNTIME) ## Talk with a persona in this terminal, as a fresh demo user
+chat: $(RUNTIME) ## Talk with a persona in a terminal instead, as a fresh demo user
 	@$(BIN)/python -m server chat --demo $(ARGS)
 
 test: $(TEST) ## Run the tests, with private MySQL, MariaDB and Redis servers

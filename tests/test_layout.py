@@ -18,7 +18,7 @@ INSTALLED = ("server", "protocol", "storage", "ai_bridge", "clients")
 PACKAGES = (*INSTALLED, "bench", "tests")
 FOLDERS = {*PACKAGES, "docs", ".ci", "deploy", "examples"}
 TEXT_SUFFIXES = {
-    *(".py", ".md", ".toml", ".cfg", ".sh", ".sql", ".json", ".js", ".ts", ".html", ".css"),
+    *(".py", ".md", ".toml", ".cfg", ".sh", ".sql", ".json", ".js", ".mjs", ".ts", ".html", ".css"),
     *(".yml", ".yaml", ".conf", ".service", ".txt", ""),
 }
 

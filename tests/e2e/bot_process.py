@@ -46,7 +46,7 @@ class BotProcess:
 
 @asynccontextmanager
 async def running(
-    *words: str, home: Path, env: Mapping[str, str] = {}
+    *words: str, home: Path, cwd: Path = ROOT, env: Mapping[str, str] = {}
 ) -> AsyncIterator[BotProcess]:
     """Run a bot, which keeps its account below `home`; it is killed at the end."""
     log = home / "bot.log"
@@ -57,7 +57,7 @@ async def running(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=asyncio.subprocess.STDOUT,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(XDG_STATE_HOME=str(home), **env),
         )
     bot = BotProcess(process, log)

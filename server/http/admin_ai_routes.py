@@ -33,6 +33,7 @@ from storage.usage import BudgetRow, UsageRow
 api = Api("admin")
 
 Dollars = Annotated[float, Meta(ge=0, le=MAX_DOLLARS)]
+Day = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 MICRO: Final = 1_000_000
 
 
@@ -99,8 +100,8 @@ def _budget(row: BudgetRow) -> BudgetView:
 class UsageQuery(Struct):
     """Days (UTC), both included, as 2026-01-31."""
 
-    since: str
-    until: str = ""
+    since: Day
+    until: Day | Literal[""] = ""
     tenant: Slug = ""
     cursor: Annotated[str, Meta(max_length=400)] = ""
     limit: Limit = 100
@@ -278,7 +279,7 @@ async def _set_price(call: Call[ApiKey, None, PriceBody]) -> PriceView:
     return _price(found)
 
 
-@api.route("DELETE", _PRICE, "Remove a price that was set", scope="admin")
+@api.route("DELETE", _PRICE, "Remove a price that was set", scope="admin", errors=(400,))
 async def _remove_price(call: Call[ApiKey, None, None]) -> Remaining:
     """Needs the scope `operator` as well."""
     require_operator(call.who)

@@ -10,6 +10,8 @@ from server.auth import Claims
 from server.errors import ServiceError, not_found
 from server.http.bodies import read_body
 from server.http.errors import HttpRefusal
+from server.http.tags import HEADER as TAG_HEADER
+from server.http.tags import has_already
 from server.http.typed import Api, Call, Media
 from storage.ids import new_id
 from storage.people import MAX_AVATAR_BYTES, add_avatar, get_avatar
@@ -70,11 +72,12 @@ async def _put(call: Call[Claims, None, None]) -> Stored:
     r"/api/v1/avatars/{id:\d{1,16}}",
     "Get a picture",
     answers={200: _PICTURE, 304: None},
+    headers=TAG_HEADER,
 )
 async def _get(call: Call[None, None, None]) -> web.Response:
     request, avatar_id = call.request, call.number("avatar")
     etag = f'"{avatar_id}"'
-    if etag in request.headers.get("If-None-Match", ""):
+    if has_already(request, str(avatar_id)):
         return web.Response(status=304, headers=_cached(etag))
     avatar = await call.core.store.read(get_avatar(avatar_id))
     if avatar is None:

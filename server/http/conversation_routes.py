@@ -117,7 +117,7 @@ class Revision(Struct):
 api = Api("conversations")
 
 
-@api.route("GET", _PATH, "List one's conversations")
+@api.route("GET", _PATH, "List one's conversations", polled=True)
 async def _list(call: Call[Person, ListQuery, None]) -> ConversationPage:
     asked = call.query
     page: ConvPage = await serve(call, ConvList(0, asked.archived, asked.cursor, asked.limit))
@@ -137,7 +137,7 @@ async def _create(call: Call[Person, None, CreateBody]) -> ConversationInfo:
     return _info(await serve(call, frame))
 
 
-@api.route("GET", ONE, "Get a conversation with its members")
+@api.route("GET", ONE, "Get a conversation with its members", polled=True)
 async def _get(call: Call[Person, None, None]) -> ConversationInfo:
     return _info(await serve(call, ConvGet(0, conversation_of(call))))
 
@@ -175,7 +175,7 @@ async def _read(call: Call[Person, None, ReadBody]) -> None:
     call.core.marks.marked(entry.id, call.who.user, body.read, body.received or body.read)
 
 
-@api.route("GET", ONE + "/members", "List the members")
+@api.route("GET", ONE + "/members", "List the members", polled=True)
 async def _members(call: Call[Person, PageQuery, None]) -> MemberPage:
     asked = call.query
     frame = Members(0, conversation_of(call), asked.cursor, asked.limit)

@@ -87,7 +87,7 @@ class People(Struct):
     users: list[User]
 
 
-@api.route("GET", "/api/v1/me", "Tell who one is")
+@api.route("GET", "/api/v1/me", "Tell who one is", polled=True)
 async def _get_me(call: Call[Person, None, None]) -> User:
     return await _one(call, call.who.user)
 
@@ -104,7 +104,7 @@ async def _find(call: Call[Person, FindQuery, None]) -> People:
     return People(found.items)
 
 
-@api.route("GET", r"/api/v1/users/{id:\d{1,16}}", "Tell who somebody is")
+@api.route("GET", r"/api/v1/users/{id:\d{1,16}}", "Tell who somebody is", polled=True)
 async def _get_user(call: Call[Person, None, None]) -> User:
     return await _one(call, call.number("user"))
 

@@ -119,12 +119,12 @@ async def _say(call: Call[Person, WaitQuery, Any], conv: int) -> Reply[Said] | w
     return await respond(call, conv, said, 200 if sent.dup else 201)
 
 
-@api.route("GET", _MESSAGES, "Read the history")
+@api.route("GET", _MESSAGES, "Read the history", polled=True)
 async def _history(call: Call[Person, HistoryQuery, None]) -> MessagePage:
     return await _page(call, conversation_of(call))
 
 
-@api.route("GET", "/api/message/list", "Read the history", errors=(404,))
+@api.route("GET", "/api/message/list", "Read the history", errors=(404,), polled=True)
 async def _history_in(call: Call[Person, HistoryInQuery, None]) -> MessagePage:
     """As GET /api/v1/conversations/{id}/messages."""
     return await _page(call, call.query.conversation_id)
@@ -138,12 +138,12 @@ async def _page(call: Call[Person, Any, None], conv: int) -> MessagePage:
     return MessagePage([message_view(conv, msg) for msg in page.msgs], page.more)
 
 
-@api.route("GET", _MESSAGE, "Get one message")
+@api.route("GET", _MESSAGE, "Get one message", polled=True)
 async def _get(call: Call[Person, None, None]) -> MessageView:
     return await _one(call, conversation_of(call), _seq_of(call))
 
 
-@api.route("GET", r"/api/message/{id:\d{1,16}-\d{1,16}}", "Get one message")
+@api.route("GET", r"/api/message/{id:\d{1,16}-\d{1,16}}", "Get one message", polled=True)
 async def _get_by_id(call: Call[Person, None, None]) -> MessageView:
     conv, _, seq = call.request.match_info["id"].partition("-")
     return await _one(call, int(conv), int(seq))

@@ -22,9 +22,10 @@ _is_sane_id: Final = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
 _QUIET: Final = ("/health", "/health/live", "/health/ready", "/metrics")
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
 _HEADERS: Final = (
-    "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Conversation-ID, X-Request-ID"
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-API-Key, X-Conversation-ID, "
+    "X-Request-ID"
 )
-_EXPOSED: Final = "Retry-After, X-Request-ID"
+_EXPOSED: Final = "ETag, Retry-After, X-Request-ID"
 _SECURITY: Final = {
     "Server": "parlance",
     "X-Content-Type-Options": "nosniff",

@@ -1,6 +1,5 @@
 """GET /api/openapi.json: the document of the HTTP API, made from the declarations of its routes."""
 
-import hashlib
 import re
 import types
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from aiohttp import web
 
 from server.auth import Claims
 from server.http.callers import HttpCaller
+from server.http.tags import HEADER as TAG_HEADER
+from server.http.tags import has_already, tag_of
 from server.http.typed import Api, Call, Declaration, Media, Person, declaration_of, phrase
 from server.version import VERSION
 from storage.rows import ApiKey
@@ -278,7 +279,7 @@ class Document:
         """Return the bytes and their entity tag."""
         if self._made is None:
             data = msgspec.json.encode(build_document(app))
-            self._made = data, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+            self._made = data, tag_of(data)
         return self._made
 
 
@@ -291,12 +292,12 @@ api = Api("document")
     PATH,
     "Get this document",
     answers={200: Media("application/json", "OpenAPI 3.1"), 304: None},
-    headers={"If-None-Match": "The entity tag of what you have: 304 says that it is still true."},
+    headers=TAG_HEADER,
 )
 async def _document(call: Call[None, None, None]) -> web.Response:
-    body, etag = call.request.app[DOCUMENT].of(call.request.app)
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if etag in call.request.headers.get("If-None-Match", ""):
+    body, tag = call.request.app[DOCUMENT].of(call.request.app)
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
+    if has_already(call.request, tag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, content_type="application/json", headers=headers)
 

@@ -238,7 +238,7 @@ class PersonaPage(Struct):
     cursor: str
 
 
-@api.route("GET", _PATH, "List the personas that one may use")
+@api.route("GET", _PATH, "List the personas that one may use", polled=True)
 async def _list(call: Call[Person, ListQuery, None]) -> PersonaPage:
     asked = call.query
     page = await serve(call, PersonaList(0, asked.scope, asked.cursor, asked.limit))
@@ -250,7 +250,7 @@ async def _create(call: Call[Person, None, PersonaBody]) -> Persona:
     return await _save_given(call, Persona(**structs.asdict(call.body)))
 
 
-@api.route("GET", _ONE, "Get a persona")
+@api.route("GET", _ONE, "Get a persona", polled=True)
 async def _get(call: Call[Person, None, None]) -> Persona:
     found: PersonaInfo = await serve(call, PersonaGet(0, call.number("persona")))
     return found.p

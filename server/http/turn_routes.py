@@ -74,7 +74,7 @@ async def _list(call: Call[Person, TurnsQuery, None]) -> TurnPage:
     return TurnPage(list(map(turn_view, page)), str(page[-1].sid) if len(rows) > len(page) else "")
 
 
-@api.route("GET", _TURN, "Get the record of one answer")
+@api.route("GET", _TURN, "Get the record of one answer", polled=True)
 async def _get(call: Call[Person, None, None]) -> TurnView:
     row = await call.core.store.read(get_turn(call.number("turn")))
     if row is None or (row.user, row.tenant) != (call.who.user, call.who.tenant):
@@ -88,7 +88,7 @@ async def _cancel(call: Call[Person, None, None]) -> None:
     await serve(call, Cancel(0, call.number("turn")))
 
 
-@api.route("GET", ONE + "/turns", "List the answers under way in a conversation")
+@api.route("GET", ONE + "/turns", "List the answers under way in a conversation", polled=True)
 async def _running(call: Call[Person, None, None]) -> Running:
     entry = await call.core.directory.require(conversation_of(call), call.who)
     return Running([_running_view(stream) for stream in call.core.streams.of(entry.id)])

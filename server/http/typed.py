@@ -30,6 +30,8 @@ from server.http.callers import CALLERS, HttpCaller
 from server.http.context import HttpParts, bearer_of, parts_of, require_user
 from server.http.errors import Body
 from server.http.repeats import REPEAT_HEADER, REPEATS, name_of, repeat_key
+from server.http.tags import HEADER as TAG_HEADER
+from server.http.tags import tagged
 from storage.rows import ApiKey
 
 if TYPE_CHECKING:
@@ -158,6 +160,7 @@ class Api:
         max_body: int = MAX_BODY,
         example: Any = None,
         repeatable: bool = False,
+        polled: bool = False,
     ) -> Callable[[Typed], Typed]:
         """Declare a route and what handles it.
 
@@ -168,6 +171,7 @@ class Api:
             answers: where the handler's annotation does not say it.
             headers: of the request, by name, each with what it is for.
             repeatable: a repeat under the same Idempotency-Key is answered as the first one.
+            polled: who asks again and has the answer already, by its entity tag, is told 304.
         """
 
         def declare(handle: Typed) -> Typed:
@@ -175,16 +179,15 @@ class Api:
             returned = hints.pop("return")
             who, query, body_type = get_args(next(iter(hints.values())))
             good = status or (204 if returned is NoneType else 200)
-            run = _runner(handle, who, query, body_type, scope, good, max_body, repeatable)
-            named = dict(REPEAT_HEADER) if repeatable else {}
+            run = _runner(handle, who, query, body_type, scope, good, max_body, repeatable, polled)
+            named = dict(REPEAT_HEADER) if repeatable else dict(TAG_HEADER) if polled else {}
             refused = (*errors, 409) if repeatable else errors
+            told = {**(answers or {good: _content(returned)}), **({304: None} if polled else {})}
             declared = Declaration(
                 method, path, self._tag, summary, (handle.__doc__ or "").strip(), who, scope,
                 None if query is NoneType else query,
                 body if body_type is NoneType else body_type,
-                answers or {good: _content(returned)}, refused, {**(headers or {}), **named}, Body,
-                any_kind=False,
-                example=example,
+                told, refused, {**(headers or {}), **named}, Body, any_kind=False, example=example,
             )  # fmt: skip
             self._add(declared, run)
             return handle
@@ -247,6 +250,7 @@ def _runner(
     good: int,
     max_body: int,
     repeatable: bool,
+    polled: bool,
 ) -> Handler:
     identify = _identify(who, scope)
 
@@ -256,9 +260,10 @@ def _runner(
         content = None if body is NoneType else await read_json(request, body, max_body)
         key = repeat_key(request) if repeatable else ""
         call = Call(request, caller, asked, content)
-        if not key:
-            return _response(await handle(call), good)
-        return await _once(call, key, handle, good)
+        if key:
+            return await _once(call, key, handle, good)
+        response = _response(await handle(call), good)
+        return tagged(request, response) if polled else response
 
     return run
 

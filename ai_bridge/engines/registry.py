@@ -314,17 +314,6 @@ class EngineRegistry:
         """Return the default engine's."""
         return self._routes[_ALL].live.engine.info()
 
-    async def complaint(self) -> str:
-        """Return what the first engine in use complains of."""
-        for live in list(self._live.values()):
-            if text := await _complaint(live.engine):
-                return text
-        return ""
-
-    async def health_check(self) -> bool:
-        """Tell whether all engines in use would answer."""
-        return not await self.complaint()
-
     async def start(self) -> None:
         """Start the default engine, healthy or not: without it there is none."""
         async with self._changing:

@@ -151,7 +151,7 @@ async def test_an_engine_tells_of_itself(world: World) -> None:
     info = engines.info()
     assert info.name in ("chat_engine", "mem0_proxy")
     assert {"tools", "personality"} <= set(info.features)
-    assert await engines.health_check()
+    assert await engines.complaint_of(info.name) == ""
     assert world.bridge.health().keys() == {"p0"}
     status = {one.name: one for one in engines.list_engines()}
     assert status.keys() == {"chat_engine", "mem0_proxy"}

@@ -17,7 +17,6 @@ from storage.writes import Tx
 
 MCP: Final = "mcp"
 """Subject of the revisions: approvals, and wishes that the lists are read again."""
-MAX_SERVERS: Final = 200
 MAX_PROBLEM_CHARS: Final = 64
 
 _SELECT: Final = "SELECT name, pins, seen, problem, updated FROM mcp_server"
@@ -38,12 +37,6 @@ def mcp_server(name: str) -> Op[McpRow]:
     """Return what is known of a server."""
     rows = yield Statement(f"{_SELECT} WHERE name = ?", (name,))
     return _row(*rows[0]) if rows else McpRow(name)
-
-
-def mcp_servers() -> Op[list[McpRow]]:
-    """Return all that are known, by name."""
-    rows = yield Statement(f"{_SELECT} ORDER BY name LIMIT ?", (MAX_SERVERS,))
-    return [_row(*row) for row in rows]
 
 
 def note_tools(tx: Tx, name: str, seen: str, first: Mapping[str, str]) -> Op[McpRow]:

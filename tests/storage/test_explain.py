@@ -168,7 +168,6 @@ async def use_everything(store: Store) -> None:
     await do((), mcp_servers.note_problem, name="s", problem="connect")
     await do((), mcp_servers.ask_for_lists)
     await read(mcp_servers.mcp_server("s"))
-    await read(mcp_servers.mcp_servers())
     # a repeat: the careful path
     for _ in range(2):
         turn = NewTurn(new_id(), 1, ann, 7)

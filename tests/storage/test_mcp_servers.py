@@ -8,7 +8,6 @@ from storage.mcp_servers import (
     McpRow,
     ask_for_lists,
     mcp_server,
-    mcp_servers,
     note_problem,
     note_tools,
     pin_tools,
@@ -67,10 +66,12 @@ async def test_an_approval_joins_those_before_and_tells_running_servers(
     assert await store.read(revisions()) == {MCP: 2}
 
 
-async def test_servers_are_listed_by_name(fresh_store: Store) -> None:
+async def test_servers_do_not_mix(fresh_store: Store) -> None:
     for name in ("two", "one"):
-        await fresh_store.change((), lambda tx, name=name: note_tools(tx, name, "", {}))  # type: ignore[misc]
-    assert [row.name for row in await fresh_store.read(mcp_servers())] == ["one", "two"]
+        await fresh_store.change((), lambda tx, name=name: note_tools(tx, name, name, {}))  # type: ignore[misc]
+    for name in ("one", "two"):
+        row = await known(fresh_store, name)
+        assert (row.name, row.seen) == (name, name)
 
 
 async def test_a_long_list_fits(fresh_store: Store) -> None:

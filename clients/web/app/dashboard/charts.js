@@ -7,6 +7,7 @@ const { uPlot } = globalThis;
 const HEIGHT = 170;
 const AXIS_HEIGHT = 30;
 const AXIS_WIDTH = 72;
+const LABEL_SPACE = 75;
 const STEPS = {
   bytes: Array.from({ length: 40 }, (_, at) => 2 ** at),
   count: Array.from({ length: 30 }, (_, at) => [1, 2, 5][at % 3] * 10 ** Math.floor(at / 3)),
@@ -99,6 +100,7 @@ class Chart {
           ...quiet,
           ticks,
           size: AXIS_HEIGHT,
+          space: LABEL_SPACE,
           values: (_, at, _axis, _space, step) => this.#times(at, step),
         },
         {

@@ -13,6 +13,7 @@ from server.logs import REQUEST_ID
 from tests.server.http.conftest import Site
 
 JSON = {"Content-Type": "application/json"}
+ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "If-None-Match")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ async def test_an_allowed_origin_passes_preflight_and_another_does_not(site: Sit
     answer = await site.ask("OPTIONS", "/api/v1/auth/login", headers=asked)
     assert answer.status == 204
     assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
-    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    assert set(ALLOWED) <= set(answer.headers["Access-Control-Allow-Headers"].split(", "))
     assert "Access-Control-Allow-Credentials" not in answer.headers
     asked["Origin"] = "https://b.example"
     answer = await site.ask("OPTIONS", "/api/v1/auth/login", headers=asked)
@@ -171,6 +172,8 @@ async def test_pages_of_this_server_may_call_it_and_others_may_not_change_things
     answer = await site.ask("POST", "/api/v1/auth/guest", json={}, headers={"Origin": site.url})
     assert answer.status == 201
     assert answer.headers["Access-Control-Allow-Origin"] == site.url
+    shown = answer.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"ETag", "Retry-After", "X-Request-ID"} <= set(shown)
     for origin in ("https://evil.example", "null"):
         answer = await site.ask("POST", "/api/v1/auth/guest", json={}, headers={"Origin": origin})
         assert answer.status == 403
@@ -251,6 +254,21 @@ async def test_a_body_in_chunks_is_bounded(site: Site) -> None:
     answer = await asyncio.wait_for(_read_end(reader), 5)
     assert answer.startswith(b"HTTP/1.1 413")
     writer.close()
+
+
+async def test_a_body_that_trickles_is_refused_in_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.http.bodies.BODY_S", 0.05)
+    head = (
+        b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20\r\nConnection: close\r\n\r\n"
+    )
+    reader, writer = await raw(site, head, b'{"name":')
+    answer = await asyncio.wait_for(_read_end(reader), 5)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == Code.TIMEOUT
 
 
 async def test_a_packed_body_is_not_unpacked(site: Site) -> None:

@@ -76,6 +76,55 @@ async def test_the_document_has_no_answer_for_everything_else(site: Site) -> Non
         assert all(status.isdecimal() for status in operation["responses"]), path
 
 
+NOT_PAGED: Mapping[str, str] = {
+    "/api/v1/engines": "as many as there are programs of engines",
+    "/api/v1/engines/{name}": "choices of one engine in one tenant, bounded by the store",
+    "/api/v1/users": "a search: a longer beginning of the name narrows it",
+    "/api/v1/conversations/{id}": "200 members at most; all of them are at /members",
+    "/api/v1/conversations/{id}/turns": "as many as may run in one conversation",
+    "/api/v1/admin/providers": "200 at most",
+    "/v1/dashboard/realtime": "the last ten",
+    "/v1/models": "OpenAI's clients know no pages; 1,000 personas of each kind at most",
+}
+NOT_REPEATED: Mapping[str, str] = {
+    "/api/v1/auth/register": "the name is taken by the first one, and a token is kept for nobody",
+    "/api/v1/auth/guest": "a token is kept for nobody; a guest that nobody uses costs nothing",
+    "/api/v1/personas/import": "the same file makes the same persona",
+}
+
+
+async def test_every_list_comes_in_pages(site: Site) -> None:
+    found = await document(site)
+    lists = set()
+    for method, path, operation in operations(found):
+        content = operation["responses"].get("200", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema", {})
+        for name in references(schema):
+            kind = found["components"]["schemas"][name.rpartition("/")[2]]
+            arrays = [one for one in kind.get("properties", {}).values() if is_list(one)]
+            if method == "get" and arrays:
+                lists.add(path)
+                asked = {one["name"] for one in operation.get("parameters", ())}
+                assert bool(asked & {"cursor", "after"}) is (path not in NOT_PAGED), path
+    assert set(NOT_PAGED) <= lists
+    assert len(lists) > 15
+
+
+def is_list(schema: Any) -> bool:
+    return schema.get("type") == "array" and "$ref" in schema.get("items", {})
+
+
+async def test_every_route_that_makes_something_can_be_repeated(site: Site) -> None:
+    made = set()
+    for method, path, operation in operations(await document(site)):
+        if "201" in operation["responses"]:
+            made.add(path)
+            asked = {one["name"] for one in operation.get("parameters", ())}
+            assert ("Idempotency-Key" in asked) is (path not in NOT_REPEATED), (method, path)
+    assert set(NOT_REPEATED) <= made
+    assert len(made) > 10
+
+
 async def test_fields_described_for_openais_clients_are_those_that_are_read() -> None:
     read = {field.name for field in fields(ChatBody)}
     assert {field.name for field in fields(CompletionBody)} <= read

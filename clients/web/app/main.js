@@ -7,7 +7,7 @@ import { Overlay } from "./overlay.js";
 import { explain } from "./problem.js";
 import { Route } from "./route.js";
 import { Session } from "./session.js";
-import { html, render } from "./ui.js";
+import { effect, html, render } from "./ui.js";
 
 const words = new Words();
 const session = new Session(words);
@@ -19,5 +19,9 @@ const page = {
   route: new Route(),
 };
 
+// What is open belongs to who was signed in.
+effect(() => {
+  if (session.state.value.name !== "in") page.overlay.closeAll();
+});
 await session.resume();
 render(html`<${App} page=${page} />`, document.getElementById("app"));

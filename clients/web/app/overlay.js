@@ -35,6 +35,11 @@ export class Overlay {
     });
   }
 
+  /** Put everything away. */
+  closeAll() {
+    for (const { close } of this.dialogs.peek()) close();
+  }
+
   /** Ask for a yes; resolves with true or false. `danger`: it cannot be taken back. */
   async confirm({ title, text = "", yes, no, danger = false }) {
     const answer = await this.open(

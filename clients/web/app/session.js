@@ -105,9 +105,16 @@ export class Session {
     await told;
   }
 
-  /** The account is erased: nothing of it stays in this browser. */
-  async erased() {
-    const { user } = this.#starting ?? {};
+  /** Erase the account by `ask`, the request for it; then nothing of it stays in this browser. */
+  async erase(ask) {
+    const { client, user } = this.#starting;
+    this.#changing = true;
+    const refusal = await ask().then(() => null, (error) => error);
+    this.#changing = false;
+    if (refusal !== null) {
+      if (client.link === Link.STOPPED) await this.#restart();
+      throw refusal;
+    }
     const told = this.#account.logout().catch(() => {});
     await this.#end("account.erased");
     await told;

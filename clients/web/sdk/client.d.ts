@@ -79,7 +79,11 @@ export declare class Client extends Calls implements Receiver {
   waitOnline(timeout?: number): Promise<void>;
   /** Do not wait any longer for the next attempt. */
   retryNow(): void;
-  /** See at once whether the connection still lives, and what was missed. */
+  /**
+   * See at once whether the connection still lives, and what was missed. A page's client does this
+   * by itself when the page is shown or restored and when its network comes or goes; one in a worker
+   * has to be told.
+   */
   wake(): void;
 
   /** The events from now on, for one reader. */
@@ -105,7 +109,7 @@ export declare class Client extends Calls implements Receiver {
   get unsent(): Outgoing[];
   /** Move the read cursor forward; told to the server within a second. */
   mark(conv: number, read: number): void;
-  /** Tell the others that the user writes; at most once in 4 s. */
+  /** Tell the others that the user writes; call it at most once in 4 s. */
   typing(conv: number, state?: number): void;
   /** Follow typing, presence and AI text of these; restored on every connection. */
   watch(convs: Iterable<number>, users?: Iterable<number>): Promise<WatchingMessage | null>;

@@ -197,7 +197,8 @@ export class Client extends Calls {
 
   /**
    * The machine woke up or the page came to the foreground: see at once whether the connection
-   * still lives, and what was missed. Browsers do this by themselves.
+   * still lives, and what was missed. Clients of a page call this by themselves when the page is
+   * shown or restored and when its network comes or goes; in a worker, the page has to say so.
    */
   wake() {
     if (this._conn === null || !this._signedIn) {
@@ -280,7 +281,10 @@ export class Client extends Calls {
     this._arm();
   }
 
-  /** Tell the others that the user writes, or has stopped (`TypingState`); at most once in 4 s. */
+  /**
+   * Tell the others that the user writes, or has stopped (`TypingState`); call it at most once in
+   * 4 s. Never stored.
+   */
   typing(conv, state = TypingState.TEXT) {
     if (this._signedIn) this._write({ t: 'typing', conv, state });
   }
@@ -820,12 +824,12 @@ export class Client extends Calls {
   }
 }
 
-/** Where a browser says that somebody is back: [target, names of events]. */
+/** Where a browser says that somebody or the network is back, or gone: [target, names]. */
 function wakeSources() {
   const { document } = globalThis;
   if (document === undefined) return [];
   return [
-    [globalThis, ['online', 'pageshow']],
+    [globalThis, ['online', 'offline', 'pageshow']],
     [document, ['visibilitychange']],
   ];
 }

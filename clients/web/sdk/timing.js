@@ -95,8 +95,12 @@ export class Heartbeat {
     this.pongDue = null;
   }
 
-  /** Ask for a sign of life at once: the machine may have slept through the last one. */
+  /**
+   * Ask for a sign of life at once: the machine may have slept through the last one. A question
+   * that is on its way is enough, or who doubts again and again would never be sure.
+   */
   doubt(now) {
+    if (this.pongDue !== null && now < this.pongDue) return;
     this.pongDue = null;
     this.pingDue = now;
   }

@@ -10,7 +10,7 @@ import { test } from 'node:test';
 
 import { Account } from '../auth.js';
 import { Client, IN_FLIGHT_MAX, REQUESTS_MAX } from '../client.js';
-import { decode, decodeClient, encode } from '../codec.js';
+import { decodeClient, encode } from '../codec.js';
 import { openConnection, parseAddress } from '../connection.js';
 import {
   AddressError,
@@ -25,100 +25,13 @@ import {
   Unreachable,
 } from '../events.js';
 import { Feeds } from '../feeds.js';
-import { FrameDecoder, HEADER_BYTES, PREFACE } from '../frames.js';
+import { FrameDecoder, PREFACE } from '../frames.js';
 import { cleanText, fromHex, makeCid, Outbox, Outgoing, toHex, UNSENT_MAX } from '../outbox.js';
 import { FileState, MemoryState, MemoryTokens, WebState, WebTokens } from '../storage.js';
 import { crc32, Stream, Streams, STREAMS_MAX } from '../streams.js';
 import { Backoff, DEAD, Heartbeat, NOTHING, PING, TIMING } from '../timing.js';
-import { FakeClock, settle } from '../../../../tests/clients/js/clock.mjs';
-
-const WELCOME = {
-  t: 'welcome',
-  ver: 0,
-  session: 1,
-  user: 7,
-  tenant: 1,
-  ticket: '',
-  ticket_ms: 0,
-  hb: 30,
-  now: 0,
-  epoch: 1,
-  caps: 28,
-  limits: {},
-  dict: 0,
-  spec: 0,
-};
-const SYNCED = {
-  t: 'synced',
-  rid: 0,
-  epoch: 1,
-  me_rev: 1,
-  me: [],
-  convs: [],
-  streams: [],
-  more: false,
-  now: 5000,
-};
-
-/** A client without a network: `sent` collects what it says, `arrive` is what the server says. */
-class Rig {
-  constructor(options = {}) {
-    this.clock = new FakeClock();
-    this.sent = [];
-    this.opened = 0;
-    this.refusing = null;
-    this.events = [];
-    this.renewals = [];
-    this.client = new Client(
-      'ws://localhost',
-      async (renew) => {
-        this.renewals.push(renew);
-        return 'token';
-      },
-      { open: this.open, clock: this.clock, random: () => 0.5, ...options },
-    );
-    this.client.addEventListener('*', (event) => this.events.push(event));
-  }
-
-  open = async (address, receiver) => {
-    if (this.refusing !== null) throw this.refusing;
-    this.opened += 1;
-    this.receiver = receiver;
-    let open = true;
-    return {
-      send: (frame) => {
-        if (open) this.sent.push(decodeClient(encode(frame.t, frame).subarray(HEADER_BYTES)));
-      },
-      close: () => {
-        open = false;
-      },
-      abort: (reason) => receiver.connectionLost(reason),
-    };
-  };
-
-  arrive(...frames) {
-    const read = (frame) => decode(encode(frame.t, frame).subarray(HEADER_BYTES));
-    this.receiver.framesReceived(frames.map(read));
-  }
-
-  async online() {
-    await settle();
-    this.arrive(WELCOME, SYNCED);
-    await settle();
-    return this;
-  }
-
-  async started() {
-    await this.client.start();
-    return this.online();
-  }
-
-  take(name) {
-    const found = this.sent.filter((frame) => frame.t === name);
-    this.sent = this.sent.filter((frame) => frame.t !== name);
-    return found;
-  }
-}
+import { settle } from '../../../../tests/clients/js/clock.mjs';
+import { Rig, SYNCED, WELCOME } from '../../../../tests/clients/js/rig.mjs';
 
 const answer = (request, fields) => ({ rid: request.rid, ...fields });
 

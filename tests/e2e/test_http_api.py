@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,30 @@ import pytest
 from bench.provider.script import answer_text, parse_model
 from bench.provider.server import ScriptedProvider
 from server.api_keys import SCOPES
-from tests.e2e.harness import ROOT, Process, command, environment
+from tests.e2e.harness import ROOT, Process, command, environment, free_port
 
-ANSWER: Final = answer_text(parse_model("tokens=20"))
+MODEL: Final = "tokens=20"
+ANSWER: Final = answer_text(parse_model(MODEL))
 _find_blocks: Final = re.compile(r"^```(?:sh|bash|shell)\n(.*?)^```", re.S | re.M).findall
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server of its own: the examples change its AI services."""
+    process = Process(tmp_path_factory.mktemp("examples"), provider_port=free_port())
+    process.start()
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.fixture
+async def provider(server: Process) -> AsyncIterator[ScriptedProvider]:
+    """The AI service of that server."""
+    provider = ScriptedProvider()
+    provider.models = [MODEL]  # asked for anew whenever the services change
+    await provider.start(server.provider_port)
+    yield provider
+    await provider.aclose()
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,14 @@ import { TEXT_MAX } from "../sdk/outbox.js";
 
 // What no message may contain (docs/protocol.md §15): pasted, nobody sees it.
 const INVISIBLE = /[\x00-\x08\x0b-\x1f]/g;
-/** Code units below which no text needs to be counted in characters. */
+/** What is not the text of a message, in bytes: far more than quote and mentions take. */
+const FRAME_REST = 1024;
+/** What servers take unless they say otherwise; nobody has said anything before the first sign-in. */
+const FRAME_BYTES = 64 * 1024;
+/** The part of a bound from which on people are told how much room there is. */
 const NEAR = 0.9;
+
+const encoder = new TextEncoder();
 
 /** The text as it is sent: without characters that no message has, and empty lines around it. */
 export function readyText(text) {
@@ -18,11 +24,29 @@ export function readyText(text) {
     .trimEnd();
 }
 
-/** How many characters more a text may have; null while there is plenty of room. */
-export function roomLeft(client, text) {
-  const most = Math.min(TEXT_MAX, client.limits.text || TEXT_MAX);
-  if (text.length < most * NEAR) return null;
-  return most - [...readyText(text).normalize("NFC")].length;
+/**
+ * How many characters more a text may have, below 0 when it is too long; null while there is plenty
+ * of room. A message has a bound in characters and one in bytes, which Chinese text meets first.
+ */
+export function roomLeft({ limits }, text) {
+  const characters = Math.min(TEXT_MAX, limits.text || TEXT_MAX);
+  const bytes = (limits.frame || FRAME_BYTES) - FRAME_REST;
+  if (text.length < NEAR * Math.min(characters, bytes / 3)) return null;
+  const ready = [...readyText(text).normalize("NFC")];
+  const size = encoder.encode(ready.join("")).length;
+  const left = Math.min(characters - ready.length, charactersFor(bytes - size, ready));
+  return left > characters * (1 - NEAR) ? null : left;
+}
+
+/** How many characters like the last ones of a text make so many bytes. */
+function charactersFor(bytes, characters) {
+  let over = 0;
+  for (let at = characters.length - 1; bytes < 0 && at >= 0; at--) {
+    bytes += encoder.encode(characters[at]).length;
+    over += 1;
+  }
+  const last = encoder.encode(characters.at(-1) ?? "").length;
+  return over > 0 ? -over : Math.floor(bytes / Math.max(1, last));
 }
 
 /**

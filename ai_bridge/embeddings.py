@@ -25,7 +25,7 @@ from msgspec import Struct
 from ai_bridge.backends import check_base_url, transport_of
 from ai_bridge.config import ProviderConfig
 from ai_bridge.errors import ProviderFailure
-from ai_bridge.gate import Gate, GateFull
+from ai_bridge.fair_gate import FairGate, GateFull
 from ai_bridge.memory import types as memory
 from ai_bridge.providers.base import HttpRequest, Transport
 from ai_bridge.providers.body import BodyDecoder
@@ -91,7 +91,7 @@ class HttpEmbedder:
     """Asks an OpenAI-shaped `/embeddings`. Owns its connections; made anywhere, used on one loop.
 
     Texts go in batches, one after the other per call; `at_once` requests run at a time, `waiting`
-    calls wait for a place, the next one is refused.
+    calls wait for a place, tenants in turn, the next one is refused.
 
     Args:
         dimensions: wanted length of the vectors, where the service can shorten them; 0: its own.
@@ -122,7 +122,7 @@ class HttpEmbedder:
             raise ValueError("embeddings need the name of a model")
         check_base_url(config)
         self.prompt_tokens = 0
-        self.gate = Gate(at_once, waiting)
+        self.gate = FairGate(at_once, waiting)
         self._config = config
         self._model = model
         shortened = dimensions if traits_of(config, model).embedding_size else 0
@@ -140,15 +140,20 @@ class HttpEmbedder:
         vectors, _ = await self.embed_counted(texts)
         return vectors
 
-    async def embed_counted(self, texts: Sequence[str]) -> tuple[list[bytes], int]:
+    async def embed_counted(
+        self, texts: Sequence[str], tenant: int = 0, user: int = 0
+    ) -> tuple[list[bytes], int]:
         """Return the vectors, and the tokens that the service counted for them; 0: it did not.
+
+        Args:
+            tenant, user: who waits for a place.
 
         Raises:
             ProviderFailure: see `Embedder`.
         """
         tokens = 0
         try:
-            async with self.gate, asyncio.timeout(self._deadline_s):
+            async with self.gate.enter(tenant, user), asyncio.timeout(self._deadline_s):
                 vectors: list[bytes] = []
                 for at in range(0, len(texts), self._batch):
                     more, counted = await self._embed_batch(texts[at : at + self._batch])

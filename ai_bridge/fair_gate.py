@@ -7,7 +7,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ai_bridge.gate import GateFull
+
+class GateFull(Exception):
+    """As many as may wait are waiting already."""
 
 
 class UserFull(Exception):
@@ -20,12 +22,15 @@ class FairGate:
     When `waiting` wait already, the tenant that has most of them waiting loses its newest to a
     tenant that has fewer; without such a tenant the newcomer is refused.
 
+    Args:
+        per_user: how many of one user may be in or wait; None for any number.
+
     Attributes:
         running: who is in.
         refused: how many were sent away, also from their place in the queue.
     """
 
-    def __init__(self, at_once: int, waiting: int, per_user: int) -> None:
+    def __init__(self, at_once: int, waiting: int, per_user: int | None = None) -> None:
         self._at_once = at_once
         self._most = waiting
         self._per_user = per_user
@@ -38,6 +43,11 @@ class FairGate:
     def waiting(self) -> int:
         return sum(map(len, self._queues.values()))
 
+    @property
+    def inside(self) -> int:
+        """Who is in or waits."""
+        return self.running + self.waiting
+
     @asynccontextmanager
     async def enter(self, tenant: int, user: int) -> AsyncIterator[None]:
         """Wait for a place and hold it.
@@ -47,7 +57,7 @@ class FairGate:
             GateFull: too many wait.
         """
         key = (tenant, user)
-        if self._users[key] >= self._per_user:
+        if self._per_user is not None and self._users[key] >= self._per_user:
             self.refused += 1
             raise UserFull
         self._users[key] += 1

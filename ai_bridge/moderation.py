@@ -19,7 +19,7 @@ from typing import Protocol
 from msgspec import Struct, field, structs
 
 from ai_bridge.errors import ProviderFailure
-from ai_bridge.gate import Gate, GateFull
+from ai_bridge.fair_gate import FairGate, GateFull
 from ai_bridge.stats import Histogram
 from ai_bridge.types import ChatMessage, Role, TurnRequest
 
@@ -121,8 +121,8 @@ class Moderation:
         stages: those that are checked; at others every text passes.
         fail_open: what no checker can judge passes.
         timeout_s: for one text at one checker, the wait for a place included.
-        at_once: texts that are checked at a time; `WAITING` more wait, for others there is no
-            verdict.
+        at_once: texts that are checked at a time; `WAITING` more wait, tenants in turn, for
+            others there is no verdict.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Moderation:
     ) -> None:
         self.stats = ModerationStats()
         self.stages = frozenset(stages)
-        self.gate = Gate(at_once, WAITING)
+        self.gate = FairGate(at_once, WAITING)
         self._asked = [_Asked(checker) for checker in checkers]
         self._fail_open = fail_open
         self._timeout_s = timeout_s
@@ -220,7 +220,8 @@ class Moderation:
         if self._clock() < asked.paused_until:
             return self._unjudged("paused")
         try:
-            async with asyncio.timeout(self._timeout_s), self.gate:
+            place = self.gate.enter(subject.tenant, subject.user)
+            async with asyncio.timeout(self._timeout_s), place:
                 verdict = await asked.checker.check(stage, text, subject)
         except GateFull:
             return self._unjudged("busy")

@@ -16,8 +16,7 @@ from ai_bridge.audio_length import kind_of, seconds_of
 from ai_bridge.billing import Billing
 from ai_bridge.config import ProviderConfig
 from ai_bridge.errors import BridgeError, ProviderFailure
-from ai_bridge.fair_gate import FairGate, UserFull
-from ai_bridge.gate import GateFull
+from ai_bridge.fair_gate import FairGate, GateFull, UserFull
 from ai_bridge.prices import FREE, Price
 from ai_bridge.renewed import Renewed
 from ai_bridge.secrets import Secret
@@ -218,9 +217,7 @@ class Speech:
 
     def _transcriber(self, provider: ProviderConfig) -> HttpTranscriber:
         config = self.config
-        return HttpTranscriber(
-            provider, config.model, at_once=config.at_once, deadline_s=config.deadline_s
-        )
+        return HttpTranscriber(provider, config.model, deadline_s=config.deadline_s)
 
     async def _transcribe(
         self,

@@ -17,7 +17,6 @@ from ai_bridge.audio_length import seconds_of
 from ai_bridge.backends import check_base_url, transport_of
 from ai_bridge.config import ProviderConfig
 from ai_bridge.errors import ProviderFailure, Remedy
-from ai_bridge.gate import Gate, GateFull
 from ai_bridge.providers.base import HttpRequest, Transport
 from ai_bridge.providers.body import BodyDecoder
 from ai_bridge.providers.failures import failure_of
@@ -34,8 +33,6 @@ MAX_TEXT_CHARS = 20_000
 """Ten minutes of fast speech are under 12,000 letters."""
 MAX_PROMPT_CHARS = 2_000
 """Services read about 224 tokens of it."""
-AT_ONCE = 4
-WAITING = 32
 DEADLINE_S = 120.0
 _READ_MARGIN_S = 30.0
 """The answer comes at the end in one piece: no silence before it means a dead connection."""
@@ -90,21 +87,13 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 class HttpTranscriber:
-    """Asks one service. Owns its connections; `at_once` recordings are sent at a time.
-
-    `waiting` more wait for a place, the next one is refused.
-
-    Attributes:
-        gate: how many are at work, and how many were refused.
-    """
+    """Asks one service. Owns its connections; how many ask at a time is the caller's to bound."""
 
     def __init__(
         self,
         config: ProviderConfig,
         model: str = "whisper-1",
         *,
-        at_once: int = AT_ONCE,
-        waiting: int = WAITING,
         deadline_s: float = DEADLINE_S,
         transport: Transport | None = None,
     ) -> None:
@@ -112,7 +101,6 @@ class HttpTranscriber:
             raise ValueError(f"AI provider {config.name!r} has no OpenAI-shaped transcriptions")
         check_base_url(config)
         self.model = model
-        self.gate = Gate(at_once, waiting)
         self._config = config
         self._deadline_s = deadline_s
         self._transport = transport or transport_of(config, deadline_s + _READ_MARGIN_S)
@@ -143,12 +131,10 @@ class HttpTranscriber:
         request = self._request(data, ending, lang, prompt)
         decoder = BodyDecoder()
         try:
-            async with self.gate, asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s):
                 await self._transport.stream(request, decoder, _classify)
         except TimeoutError:
             raise _late() from None
-        except GateFull:
-            raise _busy() from None
         except ProviderFailure as failure:
             # Without a status it is the way to the service that failed, not the service.
             raise (failure if failure.status else _down(failure.kind, failure)) from None
@@ -272,11 +258,6 @@ def _down(kind: str, failure: ProviderFailure | None = None) -> ProviderFailure:
 def _late() -> ProviderFailure:
     text = "The speech service took too long. Try again in a moment, or send a shorter recording."
     return ProviderFailure("stt_late", text, code=Code.TIMEOUT)
-
-
-def _busy() -> ProviderFailure:
-    text = "Many voice messages are being written down. Try again in a moment."
-    return ProviderFailure("stt_busy", text, code=Code.BUSY)
 
 
 def _empty() -> ProviderFailure:

@@ -114,7 +114,7 @@ class ServiceEmbedder:
             reservation = self._reserve(payer, price, round(estimated * MARGIN))
             tokens = estimated  # if it is cancelled from here on
             try:
-                vectors, counted = await client.embed_counted(texts)
+                vectors, counted = await client.embed_counted(texts, payer.tenant, payer.user)
                 tokens = counted or estimated
             except ProviderFailure:
                 tokens = 0

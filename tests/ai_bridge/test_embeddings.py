@@ -168,6 +168,25 @@ async def test_who_finds_every_place_taken_is_refused(
     await slow.aclose()
 
 
+async def test_a_tenant_with_many_texts_leaves_places_to_others(
+    provider: ScriptedProvider,
+) -> None:
+    slow = HttpEmbedder(config(provider.base_url), "silent", at_once=1, waiting=2)
+    many = [asyncio.create_task(slow.embed_counted(["x"], 1, user)) for user in range(3)]
+    async with asyncio.timeout(5):
+        await provider.arrived.wait()
+    other = asyncio.create_task(slow.embed_counted(["x"], 2, 9))
+    await asyncio.wait([many[2]])
+    failure = many[2].exception()
+    assert isinstance(failure, ProviderFailure)
+    assert failure.kind == "embedding_busy"
+    assert slow.gate.inside == 3, "the other tenant waits in its place"
+    for task in (other, *many[:2]):
+        task.cancel()
+    await asyncio.wait([other, *many[:2]])
+    await slow.aclose()
+
+
 def test_models_whose_vectors_differ_have_different_names() -> None:
     openai = config("https://api.openai.com/v1")
     names = {

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from ai_bridge.fair_gate import FairGate, UserFull
-from ai_bridge.gate import GateFull
+from ai_bridge.fair_gate import FairGate, GateFull, UserFull
 
 
 class Visitors:

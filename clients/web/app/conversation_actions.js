@@ -2,7 +2,7 @@
 
 import { ConvKind } from "../sdk/client.js";
 import { Dialog } from "./overlay.js";
-import { html, useSignal } from "./ui.js";
+import { html, useId, useSignal } from "./ui.js";
 
 const HOUR = 3_600_000;
 /** How long one can mute, in ms; 0 stands for "until I say otherwise". */
@@ -121,22 +121,25 @@ export async function changeRemark(app, view) {
 
 function RemarkForm({ say, text, close }) {
   const typed = useSignal(text);
+  const id = useId();
   const done = (event) => {
     event.preventDefault();
     close(typed.peek().trim());
   };
   return html`
     <form class="form" onSubmit=${done}>
-      <label class="field">
-        <span class="label">${say("conversation.remark_label")}</span>
+      <div class="field">
+        <label class="label" for=${id}>${say("conversation.remark_label")}</label>
         <input
           class="input"
+          id=${id}
+          aria-describedby=${`${id}-hint`}
           maxlength=${REMARK_MAX}
           value=${typed.value}
           onInput=${(event) => (typed.value = event.target.value)}
         />
-        <span class="hint">${say("conversation.remark_hint")}</span>
-      </label>
+        <span class="hint" id=${`${id}-hint`}>${say("conversation.remark_hint")}</span>
+      </div>
       <div class="dialog-actions">
         <button type="button" class="button" onClick=${() => close()}>${say("action.cancel")}</button>
         <button type="submit" class="button primary">${say("action.save")}</button>

@@ -1,6 +1,6 @@
 // One conversation in the list: what it is called, what was said last, and what is new.
 
-import { MsgKind } from "../sdk/client.js";
+import { ConvKind, MsgKind } from "../sdk/client.js";
 import { ConversationAvatar } from "./chat_header.js";
 import { useApp } from "./context.js";
 import { conversationItems, isMuted, restore } from "./conversation_actions.js";
@@ -106,7 +106,7 @@ function LastLine({ view, isCurrent }) {
   const waiting = model.waiting(conv).at(-1);
   if (waiting) return line(plainLine(waiting.unsent.text), "waiting", say("conversation.sending"));
   const last = lastShown(view);
-  return line(last ? lineOf(model, view, last, say) : "");
+  return line(last ? lineOf(model, view, last, say) : view.lastSeq === 0 ? say("conversation.no_messages") : "");
 }
 
 /** The newest message that is not an answer put aside for another. */
@@ -122,8 +122,7 @@ function lineOf(model, view, { sender, kind, text, x }, say) {
   if (x?.recalled) return say("chat.recalled");
   const said = kind === MsgKind.IMAGE ? say("chat.image") : plainLine(text);
   if (sender === model.me) return say("conversation.you", { text: said });
-  const isRoom = view.present().length > 2 || (view.row.personas?.length ?? 0) > 0;
-  const name = isRoom && sender ? model.nameOf(sender, view) : "";
+  const name = view.row.kind === ConvKind.GROUP && sender ? model.nameOf(sender, view) : "";
   return name ? say("conversation.said", { name, text: said }) : said;
 }
 

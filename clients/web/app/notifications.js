@@ -3,7 +3,7 @@
 import { useApp } from "./context.js";
 import { isMuted } from "./conversation_actions.js";
 import { plainLine } from "./plain_line.js";
-import { html, signal, useEffect } from "./ui.js";
+import { html, signal, useEffect, useId } from "./ui.js";
 
 const STORED_AS = "parlance.notifications";
 /** What is older is no news: it came by catching up. */
@@ -108,6 +108,7 @@ export function NotificationSetting() {
   const { say } = useApp();
   const state = notifications.state.value;
   const isOn = state === "on";
+  const id = useId();
   const change = () => (isOn ? notifications.off() : notifications.ask());
   return html`
     <div class="field">
@@ -115,12 +116,13 @@ export function NotificationSetting() {
         <input
           type="checkbox"
           checked=${isOn}
+          aria-describedby=${id}
           disabled=${state === "denied" || state === "unsupported"}
           onChange=${change}
         />
         <span class="label">${say("notifications.label")}</span>
       </label>
-      <span class="hint">${say(`notifications.${state}`)}</span>
+      <span class="hint" id=${id}>${say(`notifications.${state}`)}</span>
     </div>
   `;
 }

@@ -2,7 +2,7 @@
 
 import { useApp } from "./context.js";
 import { tryTo } from "./conversation_actions.js";
-import { html, useEffect, useSignal } from "./ui.js";
+import { html, useEffect, useId, useSignal } from "./ui.js";
 
 /**
  * `value`: what is stored; `save(text)`: store it. What others store meanwhile shows at once,
@@ -15,6 +15,7 @@ export function SavedField({ label, hint = "", value, save, rows = 0, canEdit = 
   const typed = useSignal(value);
   const stored = useSignal(value);
   const isBusy = useSignal(false);
+  const id = useId();
   useEffect(() => {
     if (typed.peek() === stored.peek()) typed.value = value;
     stored.value = value;
@@ -31,17 +32,19 @@ export function SavedField({ label, hint = "", value, save, rows = 0, canEdit = 
   };
   const props = {
     class: "input",
+    id,
+    "aria-describedby": hint ? `${id}-hint` : undefined,
     ...more,
     value: typed.value,
     onInput: (event) => (typed.value = event.target.value),
   };
   return html`
     <form class="form saved" onSubmit=${submit}>
-      <label class="field">
-        <span class="label">${label}</span>
+      <div class="field">
+        <label class="label" for=${id}>${label}</label>
         ${rows > 0 ? html`<textarea ...${props} rows=${rows}></textarea>` : html`<input ...${props} />`}
-        ${hint && html`<span class="hint">${hint}</span>`}
-      </label>
+        ${hint && html`<span class="hint" id=${`${id}-hint`}>${hint}</span>`}
+      </div>
       ${isChanged &&
       html`
         <div class="dialog-actions">

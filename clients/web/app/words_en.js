@@ -327,6 +327,7 @@ export const en = {
   "settings.api": "API for programs",
   "settings.bio": "About you",
   "settings.dark": "Dark",
+  "settings.device_out": "Sign out {name}",
   "settings.device_out_text":
     "It has to sign in again. If it was lost, change your password as well.",
   "settings.device_out_title": "Sign out {name}?",

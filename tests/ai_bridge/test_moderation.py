@@ -288,6 +288,16 @@ async def test_a_checker_that_keeps_failing_is_left_alone_for_a_while() -> None:
     assert moderation.stats.failed == {"connect": 3, "paused": 2}
 
 
+async def test_tenants_take_turns_at_the_checker() -> None:
+    judge = Judge(ALLOWED)
+    moderation = Moderation([judge], at_once=1)
+    await asyncio.gather(
+        *(moderation.check(Stage.INPUT, text, Subject(tenant=1)) for text in ("a", "b", "c")),
+        moderation.check(Stage.INPUT, "other", Subject(tenant=2)),
+    )
+    assert judge.seen == ["a", "b", "other", "c"]
+
+
 async def test_checks_are_bounded_and_late_ones_count_as_failed() -> None:
     judge = Judge(ALLOWED)
     judge.held = asyncio.Event()

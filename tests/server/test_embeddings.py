@@ -254,6 +254,19 @@ class Store:
 ANN = Payer(TENANT, 5, PERSONA)
 
 
+async def test_a_tenant_with_many_texts_leaves_places_to_others(
+    provider: ScriptedProvider,
+) -> None:
+    desk = Desk(provider, "silent")
+    ours = [asyncio.ensure_future(desk.embedder.embed_for(ANN, ["x"])) for _ in range(68)]
+    await eventually(lambda: len(asked(provider)) == 4)  # the others fill the queue
+    theirs = asyncio.ensure_future(desk.embedder.embed_for(Payer(TENANT + 1, 6, PERSONA), ["x"]))
+    await asyncio.wait([ours[-1]], timeout=5)
+    assert [task.done() for task in (ours[0], ours[-1], theirs)] == [False, True, False]
+    await desk.embedder.aclose()
+    await asyncio.gather(*ours, theirs, return_exceptions=True)
+
+
 async def test_who_stops_waiting_has_paid_and_few_such_calls_run_on(
     provider: ScriptedProvider,
 ) -> None:

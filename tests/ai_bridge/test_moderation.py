@@ -290,11 +290,14 @@ async def test_a_checker_that_keeps_failing_is_left_alone_for_a_while() -> None:
 
 async def test_tenants_take_turns_at_the_checker() -> None:
     judge = Judge(ALLOWED)
+    judge.held = asyncio.Event()
     moderation = Moderation([judge], at_once=1)
-    await asyncio.gather(
-        *(moderation.check(Stage.INPUT, text, Subject(tenant=1)) for text in ("a", "b", "c")),
-        moderation.check(Stage.INPUT, "other", Subject(tenant=2)),
-    )
+    texts = (("a", 1), ("b", 1), ("c", 1), ("other", 2))
+    checks = [moderation.check(Stage.INPUT, text, Subject(tenant=of)) for text, of in texts]
+    checking = asyncio.gather(*checks)
+    await judge.arrived.wait()
+    judge.held.set()
+    await checking
     assert judge.seen == ["a", "b", "other", "c"]
 
 

@@ -181,7 +181,16 @@ def test_services_are_added_listed_and_removed_and_never_show_their_key(shell: S
     assert "Sealed 0 keys" in shell.run("provider", "rekey")
 
 
+def test_a_service_can_be_asked_whether_it_answers(shell: Shell) -> None:
+    shell.run("provider", "add", "here", "--kind", "demo")
+    assert "here answers" in shell.run("provider", "test", "here")
+    shell.run("provider", "add", "gone", "--base-url", "http://127.0.0.1:1/v1")
+    assert "Check its address" in shell.run("provider", "test", "gone", code=1)
+    shell.run("provider", "test", "nobody", code=1)
+
+
 def test_a_service_that_cannot_work_is_refused_at_once(shell: Shell) -> None:
+    assert "name a host" in shell.run("provider", "add", "x", "--base-url", "http://", code=1)
     assert "--base-url is missing" in shell.run("provider", "add", "x", code=1)
     assert "kind" in shell.run("provider", "add", "x", "--kind", "nope", code=1)
 

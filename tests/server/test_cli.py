@@ -186,6 +186,9 @@ def test_tenants_are_separate(shell: Shell) -> None:
     assert "Anna" in shell.run("user", "list", "--tenant", "acme")
     assert "no tenant 'other'" in shell.run("user", "list", "--tenant", "other", code=1)
     assert "slug" in shell.run("tenant", "add", "Not OK", code=1)
+    assert "is called 新名" in shell.run("tenant", "rename", "acme", "新名")
+    assert "新名" in shell.run("tenant", "list")
+    assert "no tenant 'other'" in shell.run("tenant", "rename", "other", "x", code=1)
 
 
 def test_api_keys_are_shown_once_and_revoked(shell: Shell) -> None:

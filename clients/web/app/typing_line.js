@@ -12,13 +12,11 @@ export function TypingLine({ conv }) {
   const app = useApp();
   const { model } = app;
   const view = model.view(conv);
-  const said = [
-    ...model.streams(conv).map((stream) => streamWords(app, view, stream)),
-    typingWords(app, view, model.typing(conv)),
-  ].filter(Boolean);
+  const writing = typingWords(app, view, model.typing(conv));
+  const said = [...model.streams(conv).map((stream) => streamWords(app, view, stream)), writing].filter(Boolean);
   return html`
     <div class="typing-line" role="status">
-      ${said.length > 0 && html`<span class="typing-dots" aria-hidden="true"><i></i><i></i><i></i></span>`}
+      ${writing !== "" && html`<span class="typing-dots" aria-hidden="true"><i></i><i></i><i></i></span>`}
       <span class="ellipsis">${said.join(" · ")}</span>
     </div>
   `;
@@ -28,8 +26,8 @@ export function TypingLine({ conv }) {
 function streamWords({ model, say }, view, stream) {
   const name = model.nameOf(stream.persona, view);
   if (name === "" || stream.text() !== "") return "";
-  if (stream.state === StreamState.QUEUED) {
-    if (stream.place === 0) return say("typing.waits", { name });
+  // Without a place it has hardly begun: most answers do not wait.
+  if (stream.state === StreamState.QUEUED && stream.place > 0) {
     return say("typing.place", { name, place: stream.place });
   }
   const uses = stream.text(StreamPart.TOOLS).trimEnd().split("\n").at(-1).startsWith("running ");
@@ -50,10 +48,18 @@ function typingWords({ model, say }, view, users) {
  */
 export function useTypingSignal(conv, view) {
   const { client } = useApp();
-  const told = useRef(0);
+  const told = useRef({ at: 0, isTold: false, timer: null });
   const stop = () => {
-    if (told.current !== 0) client.typing(conv, TypingState.STOP);
-    told.current = 0;
+    if (told.current.isTold) client.typing(conv, TypingState.STOP);
+    forget();
+  };
+  const forget = () => {
+    clearTimeout(told.current.timer);
+    told.current = { at: told.current.at, isTold: false, timer: null };
+  };
+  const tell = () => {
+    told.current = { at: Date.now(), isTold: true, timer: null };
+    client.typing(conv, TypingState.TEXT);
   };
   useEffect(() => stop, [conv]);
   const isHeard = view?.row.kind !== ConvKind.AI || view.present().length > 1;
@@ -62,14 +68,14 @@ export function useTypingSignal(conv, view) {
       if (!isHeard) return;
       if (text.trim() === "") {
         stop();
-      } else if (Date.now() - told.current >= AGAIN_MS) {
-        told.current = Date.now();
-        client.typing(conv, TypingState.TEXT);
+        return;
       }
+      if (told.current.timer !== null) return;
+      const wait = told.current.at + AGAIN_MS - Date.now();
+      if (wait <= 0) tell();
+      else told.current.timer = setTimeout(tell, wait);
     },
     // The message itself says that the writing is over.
-    sent() {
-      told.current = 0;
-    },
+    sent: forget,
   };
 }

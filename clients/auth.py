@@ -111,6 +111,19 @@ class Account:
         """Make a fresh account without a password; raises as `register`."""
         return await self._sign_in("guest", {"nick": nick} if nick else {})
 
+    async def change_password(self, old: str, new: str) -> Tokens:
+        """Set a new password. Every other sign-in of the account ends; connections close, so that
+        clients of this account have to be made anew.
+
+        Raises:
+            SignInFailed: the old password is not right, or the new one too weak.
+            OSError: as `register`.
+        """
+        bearer = await self.token()
+        async with self._lock:
+            self._attempt = ""
+            return await self._sign_in("password", {"old": old, "new": new}, bearer)
+
     async def logout(self) -> None:
         """Forget the tokens and have the server refuse the refresh token from now on.
 
@@ -149,8 +162,8 @@ class Account:
             self._attempt = ""
             return fresh.access_token
 
-    async def _sign_in(self, door: str, body: dict[str, str]) -> Tokens:
-        answer = await self._ask(door, body)
+    async def _sign_in(self, door: str, body: dict[str, str], bearer: str = "") -> Tokens:
+        answer = await self._ask(door, body, bearer)
         try:
             done = msgspec.json.decode(answer, type=_SignedIn)
         except msgspec.DecodeError:
@@ -167,9 +180,9 @@ class Account:
             self._changed(tokens)
         return tokens
 
-    async def _ask(self, door: str, body: dict[str, str]) -> bytes:
+    async def _ask(self, door: str, body: dict[str, str], bearer: str = "") -> bytes:
         path = f"/api/v1/auth/{door}"
-        status, answer = await post_json(self._address, path, body, tls=self._tls)
+        status, answer = await post_json(self._address, path, body, bearer, tls=self._tls)
         if status >= 400:
             raise _refusal(status, answer)
         return answer
@@ -185,11 +198,12 @@ def _refusal(status: int, answer: bytes) -> Exception:
         return ConnectionError(said or f"the account service is busy (status {status})")
     if status == 404:
         return SignInFailed(said or "this server has no such sign-in", int(Code.NOT_FOUND))
-    return SignInFailed(said or f"refused (status {status})", error.code or Code.BAD_CREDENTIALS)
+    code = error.code or Code.BAD_CREDENTIALS
+    return SignInFailed(said or f"refused (status {status})", code, error.reason)
 
 
 async def post_json(
-    address: Address, path: str, body: Any, *, tls: ssl.SSLContext | None = None
+    address: Address, path: str, body: Any, bearer: str = "", *, tls: ssl.SSLContext | None = None
 ) -> tuple[int, bytes]:
     """POST a JSON body on a connection of its own; return the status and the answer's body.
 
@@ -204,6 +218,7 @@ async def post_json(
         ("Content-Length", str(len(content))),
         ("Accept", "application/json"),
         ("Connection", "close"),
+        *([("Authorization", f"Bearer {bearer}")] if bearer else []),
     )
     context = (tls or ssl.create_default_context()) if address.tls else None
     try:

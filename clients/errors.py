@@ -53,12 +53,17 @@ class Stopped(ClientError):
 
 
 class SignInFailed(ClientError):
-    """The account service refused: wrong password, taken name, expired refresh token."""
+    """The account service refused: wrong password, taken name, expired refresh token.
 
-    def __init__(self, reason: str, code: int = int(Code.BAD_CREDENTIALS)) -> None:
+    Attributes:
+        tag: the service's word for why, such as "name taken"; `reason` says it to people.
+    """
+
+    def __init__(self, reason: str, code: int = int(Code.BAD_CREDENTIALS), tag: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code
+        self.tag = tag
 
 
 class OutboxFull(ClientError):

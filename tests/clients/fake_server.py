@@ -88,6 +88,7 @@ class FakePeer(asyncio.Protocol):
         if request.method == "POST":
             wanted = int(request.fields.values("content-length")[0])
             if len(self._head.rest) >= wanted:
+                self.server.http_bearers += request.fields.values("authorization")
                 self._answer_http(request.path, self._head.rest)
             return b""
         upgrade = accept_upgrade(
@@ -162,6 +163,7 @@ class FakeServer:
         self.tokens: set[str] = {"token"}
         self.http_answers: dict[str, tuple[int, Any]] = {}
         self.http_requests: list[tuple[str, Any]] = []
+        self.http_bearers: list[str] = []
         self._server: asyncio.Server | None = None
         self._sid = 1000
 

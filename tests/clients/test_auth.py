@@ -47,7 +47,7 @@ async def test_refusal_carries_the_servers_advice(server: FakeServer) -> None:
     server.http_answers["/api/v1/auth/login"] = (401, {"error": error})
     with pytest.raises(SignInFailed, match="Name or password is wrong") as caught:
         await Account(server.url).login("ann", "wrong")
-    assert caught.value.code == 200
+    assert (caught.value.code, caught.value.tag) == (200, "bad credentials")
 
 
 async def test_token_is_refreshed_shortly_before_it_expires(server: FakeServer) -> None:
@@ -78,6 +78,18 @@ async def test_repeat_of_a_lost_refresh_is_the_same_attempt(server: FakeServer) 
     await account.token()
     await account.token()
     assert len({body["attempt"] for _, body in server.http_requests}) == 2
+
+
+async def test_a_changed_password_signs_in_anew(server: FakeServer) -> None:
+    server.http_answers["/api/v1/auth/password"] = (200, answer("new"))
+    account = Account(server.url, tokens=Tokens(User(id=1), 1, "old", 10**15, "refresh-old"))
+    await account.change_password("an old password", "a new password")
+    assert server.http_requests == [
+        ("/api/v1/auth/password", {"old": "an old password", "new": "a new password"}),
+    ]
+    assert server.http_bearers == ["Bearer old"]
+    assert account.tokens is not None
+    assert account.tokens.refresh_token == "refresh-new"
 
 
 async def test_who_signs_out_is_out_at_once_and_the_server_hears_of_it() -> None:

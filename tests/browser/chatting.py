@@ -44,9 +44,14 @@ async def somebody(live: Process, nick: str = "Ada") -> AsyncIterator[tuple[Acco
 
 
 async def talk_with(client: Client, model: str, name: str = "Echo") -> int:
-    """Begin a conversation with a persona of its own, whose model's name says what it answers."""
+    """Begin a conversation with a persona of its own.
+
+    Args:
+        model: its name says what is answered; "" for the server's default.
+    """
+    opt = GenOpt(model=model) if model else None
     persona = await client.save_persona(
-        Persona(name=name, prompt="You answer.", scope=Scope.PRIVATE, opt=GenOpt(model=model))
+        Persona(name=name, prompt="You answer.", scope=Scope.PRIVATE, opt=opt)
     )
     info = await client.create_conversation(ConvKind.AI, persona=persona.p.id)
     return info.row.id or 0

@@ -1,0 +1,143 @@
+"""The page asks whether a tool may run, and only a yes lets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from bench.provider.reply import Said
+from bench.provider.server import ScriptedProvider
+from tests.browser.harness import window
+from tests.browser.test_composer import person, show, talk
+from tests.e2e.harness import ROOT, Process, answers, ask, free_port
+from tests.support.eventually import eventually
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MORE = """
+tools = ["peer"]
+
+[[ai.mcp]]
+name = "peer"
+url = "http://127.0.0.1:{mcp}/mcp"
+allow_private = true
+read_tools = ["greet"]
+"""
+HOSTILE = '{"name": "<img src=x onerror=alert(1)>"}'
+HOSTILE_SUM = '{"left": 40, "right": 2, "note": "<img src=x onerror=alert(1)>"}'
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[int]:
+    """A tool server of the official package; the port it listens on."""
+    pytest.importorskip("mcp")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ai_bridge.mcp_peer", "json"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    yield int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def handy(tmp_path_factory: pytest.TempPathFactory, tools: int) -> Iterator[Process]:
+    """A server whose models have tools."""
+    process = Process(tmp_path_factory.mktemp("handy"), free_port(), MORE.format(mcp=tools))
+    process.start()
+    yield process
+    assert process.stop() == 0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def service(handy: Process) -> AsyncIterator[ScriptedProvider]:
+    """The AI service of that server, once it is told of the tools."""
+    provider = ScriptedProvider()
+    await provider.start(handy.provider_port)
+    async with handy.online() as client:
+        conv = await talk(client, "tokens=1")
+
+        async def are_offered() -> bool:
+            before = len(answers(client, conv))
+            await ask(client, conv, "tokens=1")
+            await eventually(lambda: len(answers(client, conv)) > before)
+            return bool(provider.requests[-1].body.get("tools"))
+
+        for _ in range(50):
+            if await are_offered():
+                break
+        else:
+            pytest.fail("no tools")
+    yield provider
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(("button", "told"), [("Yes, this once", "42"), ("No", "nobody confirmed")])
+async def test_a_tool_runs_only_after_a_yes(
+    browser: Browser, handy: Process, service: ScriptedProvider, button: str, told: str
+) -> None:
+    service.replies.extend(
+        [
+            Said(calls=(("peer_greet", HOSTILE),)),
+            Said(calls=(("peer_add", '{"left": 40, "right": 2}'),)),
+            Said(text="So it is."),
+        ]
+    )
+    async with window(browser, handy) as visitor, person(visitor, handy) as ada:
+        conv = await talk(ada, "tokens=1")
+        field = await show(visitor, conv)
+        page = visitor.page
+        await field.fill("add them")
+        await field.press("Enter")
+        question = page.locator(".tool-question")
+        await question.get_by_role("alert").get_by_text("Nova wants to use the tool").wait_for()
+        said = await question.inner_text()
+        assert "peer_add" in said
+        assert '{"left": 40, "right": 2}' in said
+        assert "seconds left" in said
+        await question.get_by_role("button", name=button, exact=True).click()
+        await question.wait_for(state="detached")
+        await eventually(lambda: answers(ada, conv))
+        assert answers(ada, conv)[-1].text == "So it is."
+        assert told in service.requests[-1].body["messages"][-1]["content"]
+
+
+async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
+    browser: Browser, handy: Process, service: ScriptedProvider
+) -> None:
+    service.replies.extend(
+        [
+            Said(calls=(("peer_greet", "{}"),)),
+            Said(calls=(("peer_add", HOSTILE_SUM),)),
+            Said(text="As you wish."),
+        ]
+    )
+    async with window(browser, handy) as visitor, person(visitor, handy) as ada:
+        asked, elsewhere = await talk(ada, "tokens=1"), await talk(ada, "tokens=1")
+        field = await show(visitor, asked)
+        await field.fill("go")
+        await field.press("Enter")
+        page = visitor.page
+        question = page.locator(".tool-question")
+        await question.wait_for()
+        await show(visitor, elsewhere)
+        await question.wait_for()
+        assert "<img src=x onerror=alert(1)>" in await question.inner_text()
+        assert await page.locator("img[src='x']").count() == 0
+        await question.get_by_role("button", name="Show the conversation").click()
+        await page.wait_for_url(f"{visitor.url}/#/c/{asked}")
+        await question.get_by_role("button", name="No", exact=True).click()
+        await eventually(lambda: answers(ada, asked))

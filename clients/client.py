@@ -326,6 +326,8 @@ class Client(Calls, Reconnecting):
         """Signed in; `synced` follows."""
         super().on_welcome(f)
         self._sync_at = self._next_sync()
+        if self._watch is not self._watch_told:  # changed after the hello had left
+            self._write(WatchRequest(self._pending.expect(lambda _: None), self._watch))
 
     def on_disconnected(self) -> None:
         """Nothing is in flight any more."""

@@ -68,7 +68,7 @@ class Reconnecting(Dispatch):
         self._confirms = confirms
         self._rng = rng
         self._backoff = Backoff(timing, rng)
-        self._watch = Watch([], [])
+        self._watch = self._watch_told = Watch([], [])
         self._conn: Connection | None = None
         self._pulse: Heartbeat | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -152,6 +152,7 @@ class Reconnecting(Dispatch):
         self.feeds.abandon_sync()
         self.streams.reconnected()
         sync = self.feeds.begin_sync(self.streams.positions(), HELLO_HEADS_BYTES)
+        self._watch_told = self._watch
         connection.send(
             Hello(
                 ver=0,

@@ -29,7 +29,7 @@ from protocol.codec import JSON, MSGPACK
 from protocol.codes import EndReason
 from protocol.errors import ProtocolError
 from protocol.rows import SendX
-from tests.clients.fake_server import FakeServer
+from tests.clients.fake_server import FakePeer, FakeServer
 
 QUICK = Timing(
     connect_s=2.0,
@@ -372,6 +372,25 @@ async def test_watch_set_is_restored_on_every_connection(server: FakeServer) -> 
         await until(lambda: client.connects == 2)
         assert server.hellos[1].watch is not None
         assert server.hellos[1].watch.convs == [conv.id]
+
+
+async def test_what_is_watched_between_the_hello_and_the_welcome_is_told_after_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_hello = server._hello
+
+    def watch_first(peer: FakePeer, hello: e.Hello) -> None:
+        with pytest.raises(StopIteration):
+            client.watch([5]).send(None)
+        answer_hello(peer, hello)
+
+    monkeypatch.setattr(server, "_hello", watch_first)
+    client = Client(server.url, token, timing=QUICK, rng=random.Random(1))
+    async with client:
+        await until(lambda: any(isinstance(frame, e.WatchRequest) for frame in server.frames))
+    asked = [frame for frame in server.frames if isinstance(frame, e.WatchRequest)]
+    assert server.hellos[0].watch is None
+    assert [frame.w.convs for frame in asked] == [[5]]
 
 
 async def test_lost_push_is_fetched_when_its_gap_stays(server: FakeServer) -> None:

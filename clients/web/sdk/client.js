@@ -111,6 +111,7 @@ export class Client extends Calls {
     this._pending = new Pending();
     this._emitter = new Emitter();
     this._watch = { convs: [], users: [] };
+    this._watchTold = this._watch;
     this._asks = [];
     this._flying = 0;
     this._conn = null;
@@ -452,6 +453,7 @@ export class Client extends Calls {
     this.feeds.abandonSync();
     this.streams.reconnected();
     const sync = this.feeds.beginSync(this.streams.positions(), HELLO_BYTES);
+    this._watchTold = this._watch;
     const watches = this._watch.convs.length > 0 || this._watch.users.length > 0;
     this._conn.send({
       t: 'hello',
@@ -563,6 +565,7 @@ export class Client extends Calls {
     this._pulse = new Heartbeat(interval, this._timing.pong, now, this._random());
     this._syncAt = this._nextSync(now);
     this._signedIn = true;
+    if (this._watch !== this._watchTold) this._writeWatch();
     this._setLink(Link.CATCHING_UP);
   }
 
@@ -732,6 +735,11 @@ export class Client extends Calls {
       if (!(outcome instanceof Disconnected)) this._syncAnswered(outcome);
     });
     this._write({ t: 'sync', rid, q });
+  }
+
+  /** What is watched was changed after the hello had left. */
+  _writeWatch() {
+    this._write({ t: 'watch', rid: this._pending.expect(() => {}), w: this._watch });
   }
 
   _writeMarks() {

@@ -187,6 +187,17 @@ test('an older row never replaces a newer one', () => {
   assert.equal(event.type, 'messageChanged');
 });
 
+test('what is watched between the hello and the welcome is told after it', async () => {
+  const rig = new Rig();
+  await rig.client.start();
+  await settle();
+  assert.deepEqual(rig.take('hello').map((hello) => hello.watch ?? null), [null]);
+  assert.equal(await rig.client.watch([5]), null);
+  await rig.online();
+  assert.deepEqual(rig.take('watch').map(({ w }) => w.convs), [[5]]);
+  await rig.client.close();
+});
+
 test('a request goes again over the next connection and resolves once', async () => {
   const rig = await new Rig().started();
   const usage = rig.client.usage();

@@ -59,7 +59,10 @@ def _check_url(rule: AlertConfig) -> str:
 
 
 class AlertView(Struct, frozen=True):
-    """A rule as it is now. `since`: Unix milliseconds of its last change of state."""
+    """A rule as it is now. `since`: Unix milliseconds of its last change of state.
+
+    `webhook`: whether one is told; `untold`: notices that it never took.
+    """
 
     name: str
     figure: str
@@ -69,6 +72,8 @@ class AlertView(Struct, frozen=True):
     state: str
     value: float
     since: int
+    webhook: bool
+    untold: int
 
 
 class Notice(Struct, frozen=True):
@@ -248,19 +253,7 @@ class Alerts:
 
     def views(self) -> list[AlertView]:
         """Return all rules and how they stand, in the order of the settings."""
-        return [
-            AlertView(
-                name=alert.rule.name,
-                figure=alert.rule.figure,
-                above=alert.rule.above,
-                below=alert.rule.below,
-                seconds=alert.rule.seconds,
-                state=alert.state,
-                value=round(alert.value, 3),
-                since=alert.since_ms,
-            )
-            for alert in self._alerts
-        ]
+        return [self._view(alert) for alert in self._alerts]
 
     def figures(self) -> Iterator[Figure]:
         """Yield what the metrics page shows of this."""
@@ -282,6 +275,21 @@ class Alerts:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+
+    def _view(self, alert: Alert) -> AlertView:
+        hook = self._hooks.get(alert.rule.name)
+        return AlertView(
+            name=alert.rule.name,
+            figure=alert.rule.figure,
+            above=alert.rule.above,
+            below=alert.rule.below,
+            seconds=alert.rule.seconds,
+            state=alert.state,
+            value=round(alert.value, 3),
+            since=alert.since_ms,
+            webhook=hook is not None,
+            untold=hook.failed + hook.dropped if hook is not None else 0,
+        )
 
     def _changed(self, alert: Alert) -> None:
         rule, now_ms = alert.rule, self._now_ms()

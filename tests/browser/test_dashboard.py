@@ -36,6 +36,8 @@ name = "slow"
 figure = "p95_ms"
 above = 60000
 seconds = 60
+webhook = "http://127.0.0.1:9/"
+allow_private = true
 """
 LONG = "tokens=2000,rate=40"
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -248,6 +250,7 @@ async def test_a_running_answer_is_listed_and_stopped(
             assert (await ended(events, sent.sid)).reason is EndReason.CANCELLED
     await page.get_by_text("The answer was stopped.").wait_for()
     await row.wait_for(state="detached")
+    assert await page.evaluate("document.activeElement.id") == "running"
     last = page.locator("#recent tbody tr").first
     await last.get_by_text("Stopped").wait_for()
     assert "阿锐 the long-winded" in await last.inner_text()
@@ -281,6 +284,8 @@ async def test_an_alert_shows_when_it_fires_and_when_it_is_over(
     rule = page.get_by_role("table", name="Alerts").locator("tr", has_text="crowd")
     await rule.get_by_text("All right").wait_for()
     assert "sessions above 0" in await rule.inner_text()
+    hooks = page.locator("#alerts td.webhook")
+    assert await hooks.all_inner_texts() == ["–", "Set"]
     async with watched.online():
         await rule.get_by_text("Firing").wait_for()
         await page.locator("#alerts-told", has_text="The alert crowd is firing.").wait_for(
@@ -380,7 +385,7 @@ async def test_whatever_a_frame_says_is_text(viewer: Window, key: str) -> None:
     answer = dict.fromkeys(("status", "persona", "provider", "model"), MARKUP)
     numbers = ("sid", "tenant", "at", "code", "duration_ms", "ttft_ms", "tokens_in", "tokens_out")
     realtime["recent_requests"] = [answer | dict.fromkeys(numbers, 7)]
-    realtime["alerts"][0] |= {"name": MARKUP, "figure": MARKUP}
+    realtime["alerts"][0] |= {"name": MARKUP, "figure": MARKUP, "webhook": True, "untold": 3}
     feed = Feed(page)
 
     async def tell(socket: WebSocketRoute) -> None:
@@ -389,7 +394,8 @@ async def test_whatever_a_frame_says_is_text(viewer: Window, key: str) -> None:
 
     await feed.begin(tell)
     await look(viewer, key)
-    assert MARKUP in await page.locator("#alerts").inner_text()
+    assert (await page.locator("#alerts").inner_text()).count(MARKUP) == 2
+    assert await page.get_by_text("3 notices not taken").is_visible()
     assert (await page.locator("#recent").inner_text()).count(MARKUP) == 4
     assert await page.locator(NEVER_MARKUP).count() == 0
 

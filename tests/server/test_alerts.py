@@ -169,6 +169,7 @@ async def test_a_receiver_that_does_not_want_it_is_left_alone(
     world.pass_s(500)
     await eventually(lambda: world.told()["failed"])
     assert (receiver.requests, receiver.got, world.pauses) == (1, [], [])
+    assert world.alerts.views()[0].untold == 1
     await world.alerts.aclose()
 
 
@@ -189,6 +190,8 @@ async def test_notices_that_wait_are_bounded_and_the_newest_stay(receiver: Recei
     assert receiver.got[-1]["at"] == int(world.at * 1000)
     await world.alerts.aclose()
     assert world.told() == {"sent": WAITING, "failed": 0, "dropped": 20 - WAITING}
+    (seen,) = world.alerts.views()
+    assert (seen.webhook, seen.untold) == (True, 20 - WAITING)
 
 
 async def test_a_name_that_stands_for_a_private_address_is_not_connected_to(

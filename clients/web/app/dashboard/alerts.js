@@ -15,7 +15,7 @@ export class Alerts {
     this.#words = words;
     this.#units = units;
     this.#told = told;
-    const columns = ["name", "state", "rule", "value", "since"];
+    const columns = ["name", "state", "rule", "value", "since", "webhook"];
     this.#table = new Table(
       root,
       words.say("alerts.title"),
@@ -40,6 +40,7 @@ export class Alerts {
           this.#rule(alert),
           this.#units.write(alert.value, unitOf(alert.figure)),
           this.#words.time(new Date(alert.since)),
+          this.#webhook(alert),
         ],
       })),
     );
@@ -54,6 +55,12 @@ export class Alerts {
     });
     if (seconds === 0) return beyond;
     return this.#words.say("alerts.for", { beyond, time: this.#units.duration(seconds * 1000) });
+  }
+
+  #webhook({ webhook, untold }) {
+    if (!webhook) return "–";
+    if (untold === 0) return this.#words.say("alerts.set");
+    return this.#words.say("alerts.untold", { count: untold });
   }
 
   #announce(firing) {

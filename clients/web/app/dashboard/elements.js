@@ -26,6 +26,7 @@ export class Table {
   #body = make("tbody", { role: "rowgroup" });
   #columns;
   #none;
+  #root;
 
   constructor(root, label, columns, none) {
     this.#columns = columns;
@@ -37,6 +38,8 @@ export class Table {
     // roles give it back.
     const head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...titles));
     this.table = make("table", { role: "table", "aria-label": label }, head, this.#body);
+    this.#root = root;
+    root.tabIndex = -1;
     root.replaceChildren(this.table, this.#none);
     this.show([]);
   }
@@ -47,8 +50,10 @@ export class Table {
    */
   show(items) {
     const wanted = new Set(items.map(({ id }) => id));
+    let lost = false;
     for (const [id, row] of this.#rows) {
       if (wanted.has(id)) continue;
+      lost ||= row.contains(document.activeElement);
       row.remove();
       this.#rows.delete(id);
     }
@@ -62,6 +67,8 @@ export class Table {
     }
     this.table.hidden = items.length === 0;
     this.#none.hidden = items.length > 0;
+    // Who was on a row that has gone goes on from here, not from the top of the page.
+    if (lost) this.#root.focus();
   }
 
   #row(id) {

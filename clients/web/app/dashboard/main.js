@@ -17,12 +17,20 @@ const KEPT_AS = "parlance.dashboard.key";
 const { parlanceTheme } = globalThis; // ../theme.js, a plain script in the head
 const byId = (id) => document.getElementById(id);
 
-/** The key of this tab, which forgets it when it is closed. */
+/** The key of this tab, which forgets it when it is closed; a browser may keep nothing at all. */
 const kept = {
-  get: () => sessionStorage.getItem(KEPT_AS) ?? "",
-  set: (key) => sessionStorage.setItem(KEPT_AS, key),
-  forget: () => sessionStorage.removeItem(KEPT_AS),
+  get: () => attempt(() => sessionStorage.getItem(KEPT_AS)) ?? "",
+  set: (key) => attempt(() => sessionStorage.setItem(KEPT_AS, key)),
+  forget: () => attempt(() => sessionStorage.removeItem(KEPT_AS)),
 };
+
+function attempt(use) {
+  try {
+    return use();
+  } catch {
+    return null;
+  }
+}
 
 class Page {
   #words = new Words({ tables: { en, zh } });

@@ -1,7 +1,7 @@
 // The AI answers: those that run, with a way to stop each, and the last that ended.
 
 import { Failed } from "./api.js";
-import { make, Table } from "./elements.js";
+import { make, Table, write } from "./elements.js";
 
 const PAUSE_MS = 2_000;
 const SHOWN = 50;
@@ -56,8 +56,9 @@ export class Turns {
       const page = await this.#api.turns();
       this.#note(page.recent);
       this.#running.show(page.running.map((turn) => this.#runningRow(turn)));
-      const seen = page.operator ? "turns.seen_all" : "turns.seen_own";
-      this.#parts.seen.textContent = this.#words.say(seen);
+      const seen = [page.operator ? "turns.seen_all" : "turns.seen_own"];
+      if (page.cursor > 0) seen.push("turns.seen_first");
+      write(this.#parts.seen, seen.map((key) => this.#words.say(key)).join(" "));
     } catch (error) {
       if (!(error instanceof Failed)) throw error;
       this.#busy = true; // the connection's own notice says what is wrong; ask again with the next

@@ -10,36 +10,41 @@ from server.accounts import DEFAULT_SLUG, SignIn
 from server.auth import Claims
 from server.http.context import address_of, bearer_of
 from server.http.typed import Api, Call
+from server.passwords import MAX_PASSWORD, MIN_PASSWORD
 
 Text = Annotated[str, Meta(max_length=1024)]
+Bytes16 = Annotated[Bin16, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9+/]{21}[AQgw]==$"})]
+NewPassword = Annotated[
+    Text, Meta(extra_json_schema={"minLength": MIN_PASSWORD, "maxLength": MAX_PASSWORD})
+]
 
 
 class RegisterBody(Struct):
     """`device`: 16 bytes in base64 that name the device; tokens are then good for it only."""
 
     name: Text
-    password: Text
+    password: NewPassword
     nick: Text = ""
-    device: Bin16 | None = None
+    device: Bytes16 | None = None
 
 
 class LoginBody(Struct):
     name: Text
     password: Text
     tenant: Annotated[str, Meta(max_length=64)] = DEFAULT_SLUG
-    device: Bin16 | None = None
+    device: Bytes16 | None = None
 
 
 class GuestBody(Struct):
     nick: Text = ""
-    device: Bin16 | None = None
+    device: Bytes16 | None = None
 
 
 class RefreshBody(Struct):
     """`attempt`: 16 random bytes, kept until there is an answer (see `Accounts.refresh`)."""
 
     refresh_token: Text
-    attempt: Bin16 | None = None
+    attempt: Bytes16 | None = None
 
 
 class LogoutBody(Struct):
@@ -49,13 +54,13 @@ class LogoutBody(Struct):
 class ExchangeBody(Struct):
     user: Text
     nick: Text = ""
-    device: Bin16 | None = None
+    device: Bytes16 | None = None
 
 
 class PasswordBody(Struct):
     old: Text
-    new: Text
-    device: Bin16 | None = None
+    new: NewPassword
+    device: Bytes16 | None = None
 
 
 api = Api("auth")

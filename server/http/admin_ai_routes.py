@@ -18,7 +18,7 @@ from server.errors import invalid, not_found
 from server.http.admin_routes import PATH, Slug, TenantQuery, note, require_operator, tenant_of
 from server.http.context import note_wait
 from server.http.typed import Api, Call
-from server.http.usage_routes import EPOCH, read_range
+from server.http.usage_routes import EPOCH, Day, read_range
 from server.money_admin import MAX_DOLLARS, BudgetAdmin, PriceAdmin
 from server.provider_admin import (
     MAX_MODELS,
@@ -33,7 +33,6 @@ from storage.usage import BudgetRow, UsageRow
 api = Api("admin")
 
 Dollars = Annotated[float, Meta(ge=0, le=MAX_DOLLARS)]
-Day = Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 MICRO: Final = 1_000_000
 
 

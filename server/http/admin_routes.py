@@ -13,7 +13,9 @@ from msgspec import Meta, Struct
 
 from protocol.codes import Code
 from protocol.types import S64, S128, Limit
+from server.api_keys import SCOPES
 from server.errors import ServiceError, not_found
+from server.http.accounts_routes import NewPassword
 from server.http.me_routes import Erasing
 from server.http.typed import Api, Call
 from server.tenant_admin import TenantAdmin
@@ -24,8 +26,8 @@ log = logging.getLogger("parlance.admin")
 
 PATH: Final = "/api/v1/admin"
 Slug = Annotated[str, Meta(max_length=64)]
-Password = Annotated[str, Meta(max_length=1024)]
 Number = Annotated[str, Meta(max_length=16, pattern="^[0-9]*$")]
+ScopeName = Annotated[S64, Meta(extra_json_schema={"enum": list(SCOPES)})]
 _SLUG: Final = "{slug:[a-z0-9][a-z0-9-]{0,63}}"
 
 
@@ -182,7 +184,7 @@ class KeyPage(Struct):
 
 class NewKey(Struct):
     name: Annotated[str, Meta(min_length=1, max_length=64)]
-    scopes: Annotated[list[S64], Meta(min_length=1, max_length=16)]
+    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=16)]
 
 
 @api.route("GET", PATH + "/keys", "List API keys, also revoked ones", scope="admin", errors=(404,))
@@ -241,7 +243,7 @@ class NewUser(Struct):
 
     name: S128
     nick: S128 = ""
-    password: Password | None = None
+    password: NewPassword | None = None
 
 
 class UserBody(Struct):
@@ -251,7 +253,7 @@ class UserBody(Struct):
 
 
 class PasswordBody(Struct):
-    password: Password
+    password: NewPassword
 
 
 _USER: Final = PATH + r"/users/{id:\d{1,16}}"

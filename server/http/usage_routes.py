@@ -6,10 +6,10 @@ one answer; `cursor` of the answer, given back, goes on where it ended. An API k
 """
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from protocol.rows import Use
 from server.errors import invalid
@@ -58,12 +58,15 @@ class DaysBody(Struct):
     cursor: str
 
 
+Day = Annotated[str, Meta(extra_json_schema={"format": "date"}, max_length=10)]
+
+
 class UsageQuery(Struct):
     """Dates, both included; without `since`, today and this month."""
 
-    since: str | None = None
-    until: str | None = None
-    cursor: str = ""
+    since: Day | None = None
+    until: Day | None = None
+    cursor: Day | Literal[""] = ""
 
 
 api = Api("usage")

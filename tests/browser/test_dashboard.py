@@ -158,6 +158,7 @@ async def test_the_key_stays_in_its_tab_and_out_of_addresses(viewer: Window, key
     assert key not in await page.evaluate("JSON.stringify({...localStorage}) + document.cookie")
     await page.get_by_role("button", name="Forget the key").click()
     assert await page.locator("#board").is_hidden()
+    assert await page.locator("#board tbody tr").count() == 0  # the next key may see less
     assert await page.evaluate("sessionStorage.length") == 0
     await page.reload()
     await page.get_by_label("API key").wait_for()

@@ -95,6 +95,7 @@ class Page {
     this.#api.key = "";
     this.#feed.close();
     this.#frame = null;
+    this.#draw(); // anew and empty: the next key may be one that sees less
     this.#become({ name: "out", reason });
     byId("key").value = "";
     byId("key").focus();

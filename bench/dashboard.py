@@ -1,12 +1,13 @@
 """Do people who watch slow down those who talk? Message times with open dashboards and without.
 
-    python -m bench.dashboard [--viewers 50] [--rounds 8] [--seconds 4]
+    python -m bench.dashboard [--viewers 50] [--rounds 5] [--seconds 12]
 
 One server, one run. Phases without and with viewers alternate in the order A B B A, so that both
 see the same machine and what drifts; in each, pairs of clients send at the same fixed rate, and
 times count from when a message was due. Compared are the medians of the phases' p99; the spread is
 what neighbouring phases say of each other. The viewers read in a thread of this program, on the
-core of the load generator: what they cost there counts against them.
+core of the load generator: what they cost there counts against them. A phase is longer than the
+ten seconds after which the server looks at the keys of viewers again.
 """
 
 import asyncio
@@ -272,8 +273,10 @@ def verdict(changes: Mapping[str, Change]) -> None:
 if __name__ == "__main__":
     words = parser(__doc__)
     words.add_argument("--viewers", type=int, default=50, help="open dashboards (default 50)")
-    words.add_argument("--rounds", type=int, default=8, help="of four phases (default 8)")
-    words.add_argument("--seconds", type=float, default=4.0, help="measured of each phase")
+    words.add_argument("--rounds", type=int, default=5, help="of four phases (default 5)")
+    words.add_argument(
+        "--seconds", type=float, default=12.0, help="measured of each phase (default 12)"
+    )
     words.add_argument("--clients", type=int, default=200, help="in pairs (default 200)")
     words.add_argument("--rate", type=float, default=2000.0, help="messages per second")
     found: dict[str, Change] = {}

@@ -155,7 +155,7 @@ function Rows({ views, more, readsAll }) {
               stop=${views[place].conv === stopAt}
               place=${place + 1}
               total=${more ? -1 : views.length}
-              style=${{ transform: `translateY(${place * ROW_PX}px)` }}
+              top=${place * ROW_PX}
             />
           `,
         )}

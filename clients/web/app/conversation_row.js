@@ -12,8 +12,11 @@ import { html } from "./ui.js";
 const COUNT_MAX = 99;
 const DAY = 86_400_000;
 
-/** Props: `conv`; `isCurrent`; `stop`: whether Tab stops here; `place`, `total`: of the list. */
-export function ConversationRow({ conv, isCurrent, stop, place, total, style }) {
+/**
+ * Props: `conv`; `isCurrent`; `stop`: whether Tab stops here; `place`, `total`: of the list;
+ * `top`: in pixels. Plain values all: a row whose conversation is as before is not drawn again.
+ */
+export function ConversationRow({ conv, isCurrent, stop, place, total, top }) {
   const app = useApp();
   const { model, route, words, say } = app;
   const view = model.view(conv);
@@ -25,7 +28,12 @@ export function ConversationRow({ conv, isCurrent, stop, place, total, style }) 
     route.chat(conv);
   };
   return html`
-    <li class=${isCurrent ? "conv-row current" : "conv-row"} style=${style} aria-setsize=${total} aria-posinset=${place}>
+    <li
+      class=${isCurrent ? "conv-row current" : "conv-row"}
+      style=${{ transform: `translateY(${top}px)` }}
+      aria-setsize=${total}
+      aria-posinset=${place}
+    >
       <a
         class="conv-link"
         href=${`#/c/${conv}`}
@@ -75,7 +83,7 @@ function News({ view }) {
   const { model, words, say } = useApp();
   const count = view.unread;
   if (count === 0) return null;
-  const shown = count > COUNT_MAX ? `${COUNT_MAX}+` : new Intl.NumberFormat(words.locale).format(count);
+  const shown = count > COUNT_MAX ? `${COUNT_MAX}+` : words.number(count);
   return html`
     ${model.isCalled(view) &&
     html`<span class="conv-called"><span aria-hidden="true">@</span><span class="only-read">${say("conversation.called")}</span></span>`}

@@ -27,6 +27,7 @@ export class Words extends EventTarget {
   #language;
   #storage;
   #plurals;
+  #numbers;
   #own;
 
   constructor({
@@ -74,6 +75,11 @@ export class Words extends EventTarget {
     );
   }
 
+  /** A number with the digits grouped as the language does it. */
+  number(value) {
+    return this.#numbers.format(value);
+  }
+
   /** When something was, as short as it can be told today. */
   time(date, now = new Date()) {
     const sameDay = date.toDateString() === now.toDateString();
@@ -86,6 +92,7 @@ export class Words extends EventTarget {
   #use(language) {
     this.#language = language;
     this.#plurals = new Intl.PluralRules(this.locale);
+    this.#numbers = new Intl.NumberFormat(this.locale);
   }
 
   #plural(forms, count) {
@@ -93,7 +100,7 @@ export class Words extends EventTarget {
   }
 
   #written(value) {
-    return typeof value === "number" ? new Intl.NumberFormat(this.locale).format(value) : `${value}`;
+    return typeof value === "number" ? this.number(value) : `${value}`;
   }
 
   #read() {

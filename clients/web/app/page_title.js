@@ -22,7 +22,7 @@ export function PageTitle() {
   const view = conv ? model.view(conv) : undefined;
   const where = view ? model.titleOf(view) : "";
   useEffect(() => {
-    const lead = count > 0 ? `(${new Intl.NumberFormat(words.locale).format(count)}) ` : "";
+    const lead = count > 0 ? `(${words.number(count)}) ` : "";
     document.title = lead + (where ? `${where} · ${NAME}` : NAME);
     const link = document.querySelector('link[rel="icon"]');
     const icon = count > 0 ? ICON_NEWS : ICON;

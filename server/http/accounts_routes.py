@@ -15,7 +15,7 @@ from server.passwords import MAX_PASSWORD, MIN_PASSWORD
 Text = Annotated[str, Meta(max_length=1024)]
 Bytes16 = Annotated[Bin16, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9+/]{21}[AQgw]==$"})]
 NewPassword = Annotated[
-    Text, Meta(extra_json_schema={"minLength": MIN_PASSWORD, "maxLength": MAX_PASSWORD})
+    str, Meta(max_length=MAX_PASSWORD, extra_json_schema={"minLength": MIN_PASSWORD})
 ]
 
 

@@ -33,6 +33,7 @@ from storage.usage import BudgetRow, UsageRow
 api = Api("admin")
 
 Dollars = Annotated[float, Meta(ge=0, le=MAX_DOLLARS)]
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 MICRO: Final = 1_000_000
 
 
@@ -201,12 +202,12 @@ class PriceQuery(Struct):
 
 
 class PriceBody(Struct):
-    """Dollars for a million tokens; `minute`: for a minute of a recording. `cached` as `input`."""
+    """Rate for a million tokens; `minute`: for a minute of a recording. `cached` as `input`."""
 
-    input: Dollars = 0.0
-    output: Dollars = 0.0
-    cached: Dollars | None = None
-    minute: Dollars = 0.0
+    input: Rate = 0.0
+    output: Rate = 0.0
+    cached: Rate | None = None
+    minute: Rate = 0.0
 
 
 class Imported(Struct):

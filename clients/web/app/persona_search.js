@@ -47,7 +47,10 @@ function groupOf(persona, me) {
 export function suggested(all, me, language, count) {
   const own = (persona) => /\p{Script=Han}/u.test(`${persona.name}${persona.greeting ?? ""}`);
   const isChinese = language === "zh";
-  const usable = grouped(all, me).flatMap(({ personas }) => personas);
+  // Those that others share come last: nobody has looked them over.
+  const usable = grouped(all, me)
+    .sort((a, b) => Number(a.id === "team") - Number(b.id === "team"))
+    .flatMap(({ personas }) => personas);
   return usable
     .map((persona, index) => ({ persona, index, rank: Number(own(persona) !== isChinese) }))
     .sort((a, b) => a.rank - b.rank || a.index - b.index)

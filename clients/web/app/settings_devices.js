@@ -57,7 +57,17 @@ function Device({ device, again }) {
           ${isThis ? say("settings.device_this") : device.online ? say("presence.online") : say("settings.device_seen", { when })}
         </p>
       </div>
-      ${!isThis && html`<button type="button" class="button small" onClick=${leave}>${say("account.sign_out")}</button>`}
+      ${!isThis &&
+      html`
+        <button
+          type="button"
+          class="button small"
+          aria-label=${say("settings.device_out", { name })}
+          onClick=${leave}
+        >
+          ${say("account.sign_out")}
+        </button>
+      `}
     </li>
   `;
 }

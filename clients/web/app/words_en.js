@@ -393,7 +393,6 @@ export const en = {
   "welcome.title_plain": "Welcome",
   "write.deleted": "This conversation was deleted. Its owner can restore it.",
   "write.editing": "Changing a message",
-  "write.editing_how": "Enter saves, Escape leaves it as it was",
   "write.left": "You are not in this conversation any more.",
   "write.muted": "You are muted here until {time}.",
   "write.no_edit": "Leave the message as it was",

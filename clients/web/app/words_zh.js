@@ -380,7 +380,6 @@ export const zh = {
   "welcome.title_plain": "欢迎",
   "write.deleted": "此会话已被删除，创建者可以恢复。",
   "write.editing": "正在编辑消息",
-  "write.editing_how": "按 Enter 保存，按 Esc 取消",
   "write.left": "您已不在此会话中。",
   "write.muted": "您已被禁言，至 {time}。",
   "write.no_edit": "取消编辑",

@@ -1,0 +1,229 @@
+"""One's own settings: what is chosen stays, what is erased is gone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.browser.harness import PHONE, Window, overflows, shot, window
+from tests.e2e.harness import PASSWORD, Process
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, FilePayload, Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NEW_PASSWORD: Final = "another right long password"
+REFUSED: Final = "the server responded with a status of"
+PNG: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+async def show(page: Page) -> None:
+    """Go to the settings and wait until they are read."""
+    await page.evaluate("location.hash = '#/settings'")
+    await page.get_by_text("Parlance 0.").wait_for()
+    await page.get_by_text("Loading", exact=True).first.wait_for(state="detached")
+
+
+async def sign_in(page: Page, name: str, password: str = PASSWORD) -> None:
+    await page.get_by_label("Name", exact=True).fill(name)
+    await page.get_by_label("Password", exact=True).fill(password)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+async def stored(visitor: Window, path: str, **options: Any) -> Any:
+    """Ask the server as who is signed in."""
+    tokens = json.loads(await visitor.page.evaluate("localStorage.getItem('parlance.tokens')"))
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    answer = await visitor.context.request.fetch(f"{visitor.url}{path}", headers=headers, **options)
+    assert answer.ok, await answer.text()
+    return await answer.json()
+
+
+def forgive_refusals(visitor: Window) -> None:
+    """What the browser logs of answers with a status from 400 on is no trouble."""
+    visitor.trouble[:] = [line for line in visitor.trouble if REFUSED not in line]
+
+
+async def test_a_profile_is_saved_and_shown_everywhere(visitor: Window) -> None:
+    page = await visitor.guest()
+    await show(page)
+    file: FilePayload = {"name": "me.png", "mimeType": "image/png", "buffer": PNG}
+    await page.locator(".avatar-picker input[type=file]").set_input_files(file)
+    await page.locator(".settings .avatar img").wait_for()
+    await page.get_by_label("Display name").fill("安娜 <b>")
+    await page.get_by_label("About you").fill("Hello")
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await page.get_by_text("Saved", exact=True).wait_for()
+    await page.locator(".side .side-name", has_text="安娜 <b>").wait_for()
+    await page.reload()
+    await page.locator(".side img").wait_for()
+    me = await stored(visitor, "/api/v1/me")
+    assert (me["nick"], me["bio"], me["avatar"] > 0) == ("安娜 <b>", "Hello", True)
+
+
+async def test_another_language_redraws_everything_and_stays(visitor: Window) -> None:
+    page = await visitor.guest()
+    await show(page)
+    await page.get_by_role("radio", name="中文").check(force=True)
+    await page.get_by_role("heading", name="设置").wait_for()
+    assert not re.search(
+        r"\b(Profile|Conversations?|Memories|Sign out)\b", await page.inner_text("body")
+    )
+    assert await page.evaluate("document.documentElement.lang") == "zh-CN"
+    await page.reload()
+    await page.get_by_role("heading", name="设置").wait_for()
+
+
+async def test_the_appearance_is_chosen_and_stays(visitor: Window) -> None:
+    page = await visitor.guest()
+    await show(page)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(ground)
+    await page.get_by_role("radio", name="Dark").check(force=True)
+    dark = await page.evaluate(ground)
+    assert dark != light
+    await page.reload()
+    await page.locator(".side").wait_for()
+    assert await page.evaluate(ground) == dark
+
+
+async def test_a_device_is_signed_out_from_another(
+    visitor: Window, browser: Browser, live: Process
+) -> None:
+    page = await visitor.sign_up("two-devices")
+    async with window(browser, live) as other:
+        there = await other.open()
+        await sign_in(there, "two-devices")
+        await there.locator(".side").wait_for()
+        await show(page)
+        devices = page.get_by_role("region", name="Where you are signed in")
+        assert await devices.get_by_role("listitem").count() == 2
+        await devices.get_by_role("button", name="Sign out").click()
+        await page.get_by_role("alertdialog").get_by_role("button", name="Sign out").click()
+        await there.get_by_text("You were signed out here").wait_for()
+        assert await there.evaluate("localStorage.getItem('parlance.tokens')") is None
+        forgive_refusals(other)
+    await devices.get_by_role("listitem").nth(1).wait_for(state="detached")
+    forgive_refusals(visitor)
+
+
+async def test_a_new_password_keeps_this_browser_in_and_ends_the_others(
+    visitor: Window, browser: Browser, live: Process
+) -> None:
+    page = await visitor.sign_up("new-password")
+    second = await visitor.tab()
+    await second.locator(".side").wait_for()
+    async with window(browser, live) as other:
+        there = await other.open()
+        await sign_in(there, "new-password")
+        await there.locator(".side").wait_for()
+        await show(page)
+        await page.get_by_label("Present password").fill("wrong password")
+        await page.get_by_label("New password").fill(NEW_PASSWORD)
+        await page.get_by_role("button", name="Change the password").click()
+        await page.get_by_text("The password is not right.").wait_for()
+        await page.get_by_label("Present password").fill(PASSWORD)
+        await page.get_by_role("button", name="Change the password").click()
+        await page.get_by_text("The password is changed.").wait_for()
+        await there.get_by_text("You were signed out here").wait_for()
+        await sign_in(there, "new-password", NEW_PASSWORD)
+        await there.locator(".side").wait_for()
+        forgive_refusals(other)
+    for tab in (page, second):
+        await tab.reload()
+        await tab.locator(".side").wait_for()
+    forgive_refusals(visitor)
+
+
+async def test_memories_are_corrected_pinned_erased_and_switched_off(visitor: Window) -> None:
+    page = await visitor.guest()
+    persona = (await stored(visitor, "/api/v1/personas?scope=2"))["personas"][0]["id"]
+    for text in ("住在上海", "<img src=x onerror='window.hit=1'>", "likes tea"):
+        body = {"persona": persona, "text": text}
+        await stored(visitor, "/api/v1/memories", method="POST", data=body)
+    await show(page)
+    memories = page.get_by_role("region", name="Memories")
+    rows = memories.get_by_role("listitem")
+    assert await rows.count() == 3
+    assert await page.evaluate("window.hit") is None
+    first = rows.filter(has_text="住在上海")
+    await first.get_by_role("button", name="More about this memory").click()
+    await page.get_by_role("menuitem", name="Edit").click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("What is remembered").fill("住在北京")
+    await form.get_by_role("button", name="Save").click()
+    changed = rows.filter(has_text="住在北京")
+    await changed.get_by_role("button", name="More about this memory").click()
+    await page.get_by_role("menuitem", name="Always keep in mind").click()
+    await changed.get_by_text("always kept in mind").wait_for()
+    await rows.filter(has_text="tea").get_by_role("button", name="More about this memory").click()
+    await page.get_by_role("menuitem", name="Erase").click()
+    await rows.nth(2).wait_for(state="detached")
+    kept = (await stored(visitor, "/api/v1/memories"))["memories"]
+    assert [row["text"] for row in kept if row.get("pinned")] == ["住在北京"]
+    await memories.get_by_role("button", name="Erase all").click()
+    await page.get_by_role("alertdialog").get_by_role("button", name="Erase all").click()
+    await memories.get_by_text("Nothing is remembered about you.").wait_for()
+    assert (await stored(visitor, "/api/v1/memories"))["memories"] == []
+    await memories.get_by_label("Personas may remember things about me").uncheck()
+    await page.reload()
+    await show(page)
+    assert not await memories.get_by_label("Personas may remember things about me").is_checked()
+    assert (await stored(visitor, "/api/v1/memories/settings")) == {"off": True}
+
+
+async def test_an_erased_account_leaves_nothing_in_the_browser(visitor: Window) -> None:
+    page = await visitor.sign_up("to-be-erased")
+    user = await visitor.user_id()
+    second = await visitor.tab()
+    await second.locator(".side").wait_for()
+    await show(page)
+    await page.get_by_role("button", name="Erase the account").click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("Type to-be-erased to confirm").fill("to-be")
+    await form.get_by_label("Password", exact=True).fill("wrong password")
+    assert await form.get_by_role("button", name="Erase for good").is_disabled()
+    await form.get_by_label("Type to-be-erased to confirm").fill("to-be-erased")
+    await form.get_by_role("button", name="Erase for good").click()
+    await form.get_by_text("The password is not right.").wait_for()
+    await form.get_by_label("Password", exact=True).fill(PASSWORD)
+    await form.get_by_role("button", name="Erase for good").click()
+    await page.get_by_text("Your account is being erased.").wait_for()
+    await second.get_by_label("Password", exact=True).wait_for()
+    await second.close()
+    keys = await page.evaluate("[...Object.keys(localStorage), ...Object.keys(sessionStorage)]")
+    assert [key for key in keys if str(user) in key or "tokens" in key] == []
+    await sign_in(page, "to-be-erased")
+    await page.get_by_text("The name or the password is not right.").wait_for()
+    forgive_refusals(visitor)
+
+
+async def test_a_guest_is_warned_that_everything_is_lost(visitor: Window) -> None:
+    page = await visitor.guest()
+    await show(page)
+    assert await page.get_by_label("Present password").count() == 0
+    await page.get_by_role("button", name="Sign out", exact=True).click()
+    await page.get_by_text("nobody can sign in to these conversations again").wait_for()
+    await page.get_by_role("alertdialog").get_by_role("button", name="Cancel").click()
+    assert await visitor.user_id() > 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_the_settings_fit_a_desktop_and_a_phone(
+    browser: Browser, live: Process, tmp_path: Path, theme: str
+) -> None:
+    for size in ((1280, 800), PHONE, (360, 640)):
+        async with window(browser, live, size, color_scheme=theme) as visitor:
+            page = await visitor.guest()
+            await show(page)
+            await shot(page, tmp_path, f"settings-{theme}-{size[0]}")
+            assert not await overflows(page)

@@ -490,13 +490,19 @@ export class Model {
     await Promise.all(asks);
   }
 
-  /** Read all personas one may use, once. */
+  /** Read all personas one may use; those that others took away meanwhile count as removed. */
   async loadPersonas() {
+    const before = [...this.personas.peek().values()];
+    const seen = new Set();
     for (const scope of [Scope.PRIVATE, Scope.TENANT, Scope.PUBLIC]) {
       const found = [];
       for await (const persona of this.#client.personas(scope)) found.push(persona);
+      for (const { id } of found) seen.add(id);
       this.meetPersonas(found);
     }
+    const now = this.personas.peek();
+    const gone = before.filter((row) => !seen.has(row.id) && !row.deleted && now.get(row.id) === row);
+    this.meetPersonas(gone.map((row) => ({ ...row, deleted: true })));
   }
 
   /** One's own role. The row of the member is newer: a change of it is no news of the own view. */

@@ -81,7 +81,12 @@ export function Personas() {
       </button>
       <h1 class="grow">${say("persona.list")}</h1>
       <${SearchField} query=${query} body=${body} />
-      <button type="button" class="button primary" onClick=${() => openPersona(app)}>
+      <button
+        type="button"
+        class="button primary"
+        aria-label=${say("persona.add")}
+        onClick=${() => openPersona(app)}
+      >
         <${Icon} name="add" /><span class="personas-add">${say("persona.add")}</span>
       </button>
     </header>

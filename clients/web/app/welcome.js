@@ -30,9 +30,9 @@ export function Welcome({ compact = false }) {
   return html`
     <section class=${compact ? "welcome compact" : "welcome pane-body"} aria-labelledby=${compact ? "first-steps" : "welcome"}>
       <div class="welcome-box">
-        <h2 id=${compact ? "first-steps" : "welcome"}>
+        <${compact ? "h2" : "h1"} class="welcome-title" id=${compact ? "first-steps" : "welcome"}>
           ${shown ? say("welcome.title", { name: shown }) : say("welcome.title_plain")}
-        </h2>
+        <//>
         <p class="quiet">${say(isNewcomer ? "welcome.first" : "welcome.again")}</p>
         <ul class="persona-cards">
           ${personas.value.map((persona) => html`<${PersonaCard} key=${persona.id} persona=${persona} compact />`)}

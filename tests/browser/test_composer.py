@@ -16,7 +16,7 @@ from clients.client import Client
 from clients.events import TypingSeen
 from protocol.codes import ConvKind, EndReason, Role, Scope, TypingState
 from protocol.rows import ConvSet, GenOpt, Msg, Persona
-from tests.browser.harness import PHONE, SLOW, Window, window
+from tests.browser.harness import PHONE, SLOW, Window, overflows, window
 from tests.e2e.harness import Process, answers, first, group, rows
 from tests.support.eventually import eventually
 
@@ -61,10 +61,10 @@ async def room(client: Client, *others: int) -> int:
     return conv
 
 
-async def show(visitor: Window, conv: int) -> Locator:
+async def show(visitor: Window, conv: int, label: str = "Write a message") -> Locator:
     """Open a conversation; return the field."""
     page = await visitor.open(f"/c/{conv}")
-    field = page.get_by_label("Write a message")
+    field = page.get_by_label(label)
     await field.wait_for()
     return field
 
@@ -359,6 +359,24 @@ async def test_a_name_that_was_rubbed_out_is_not_mentioned(visitor: Window, live
         assert row.x is None or not row.x.mentions
 
 
+async def test_on_a_touch_screen_a_name_is_chosen_with_a_finger(
+    browser: Browser, live: Process, service: ScriptedProvider
+) -> None:
+    async with (
+        window(browser, live, PHONE, language="zh-CN", has_touch=True, is_mobile=True) as phone,
+        person(phone, live) as ada,
+        live.online(await live.newcomer("王小明")) as ming,
+    ):
+        conv = await room(ada, ming.user)
+        field = await show(phone, conv, "输入消息")
+        await field.tap()
+        await field.press_sequentially("你好@明")
+        await phone.page.get_by_role("listbox").get_by_role("option", name="王小明").tap()
+        assert await field.input_value() == "你好@王小明 "
+        assert await field.evaluate("(field) => field === document.activeElement")
+        assert not await overflows(phone.page)
+
+
 async def test_names_are_inert_in_the_list_of_those_who_may_be_meant(
     visitor: Window, live: Process
 ) -> None:
@@ -430,6 +448,12 @@ async def test_a_refused_message_stays_and_is_tried_again(visitor: Window, live:
         await refused.get_by_role("button", name="Try again").click()
         await message(page, "too many marks").get_by_role("button", name="Try again").wait_for()
         assert rows(boss, conv) == []
+        await refused.get_by_role("button", name="Edit", exact=True).click()
+        await page.locator("article.failed").wait_for(state="detached")
+        assert (await field.input_value()).startswith("too many marks")
+        await field.fill("fewer marks")
+        await field.press("Enter")
+        await stored(boss, conv, "fewer marks")
 
 
 async def test_who_is_muted_is_told_until_when_and_keeps_the_draft(

@@ -1,4 +1,4 @@
-"""The page asks whether a tool may run, and only a yes lets it."""
+"""What people are asked and told while an answer is made: tools, and the place in the queue."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def tools() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def handy(tmp_path_factory: pytest.TempPathFactory, tools: int) -> Iterator[Process]:
-    """A server whose models have tools."""
+    """A server whose models have tools, where one answer of a user runs at a time."""
     process = Process(tmp_path_factory.mktemp("handy"), free_port(), MORE.format(mcp=tools))
+    process.template = process.template.replace("user_running = 100", "user_running = 1")
     process.start()
     yield process
     assert process.stop() == 0
@@ -141,3 +142,21 @@ async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
         await page.wait_for_url(f"{visitor.url}/#/c/{asked}")
         await question.get_by_role("button", name="No", exact=True).click()
         await eventually(lambda: answers(ada, asked))
+
+
+async def test_who_waits_is_told_the_place_in_the_queue(
+    browser: Browser, handy: Process, service: ScriptedProvider
+) -> None:
+    async with window(browser, handy) as visitor, person(visitor, handy) as ada:
+        conv = await talk(ada, "tokens=10000,rate=20")
+        field = await show(visitor, conv)
+        page = visitor.page
+        for text in ("one", "two", "three"):
+            await field.fill(text)
+            await field.press("Enter")
+        line = page.locator(".typing-line")
+        await line.get_by_text("Nova has place 2 in the queue").wait_for()
+        await page.locator(".composer").get_by_role("button", name="Stop", exact=True).click()
+        await line.get_by_text("in the queue").wait_for(state="detached")
+        await eventually(lambda: len(answers(ada, conv)) == 1)
+        await page.locator(".composer").get_by_role("button", name="Send").wait_for()

@@ -101,7 +101,7 @@ function Field({ conv }) {
   };
   return html`
     ${draft.quote !== 0 && html`<${QuoteBar} conv=${conv} seq=${draft.quote} />`}
-    ${draft.edit !== 0 && html`<${EditBar} conv=${conv} />`}
+    ${draft.edit !== 0 && html`<${EditBar} conv=${conv} seq=${draft.edit} />`}
     <div class="composer-row">
       ${mentions.box}
       <textarea

@@ -3,6 +3,7 @@
 import { ClientError } from "../sdk/client.js";
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
+import { plainLine } from "./plain_line.js";
 import { html, useEffect } from "./ui.js";
 
 const SHOWN_CHARACTERS = 200;
@@ -22,17 +23,18 @@ export function QuoteBar({ conv, seq }) {
   const text = msg?.x?.recalled ? say("chat.recalled") : (msg?.text ?? "");
   return html`
     <${Bar} conv=${conv} icon="quote" title=${name} cancel=${say("write.no_quote")}>
-      ${text.slice(0, SHOWN_CHARACTERS)}
+      ${plainLine(text.slice(0, SHOWN_CHARACTERS))}
     <//>
   `;
 }
 
-/** Says that the field holds a message that was sent before. */
-export function EditBar({ conv }) {
-  const { say } = useApp();
+/** Says that the field holds a message that was sent before, and how that one is. */
+export function EditBar({ conv, seq }) {
+  const { model, say } = useApp();
+  const text = model.view(conv)?.messages.get(seq)?.text ?? "";
   return html`
     <${Bar} conv=${conv} icon="edit" title=${say("write.editing")} cancel=${say("write.no_edit")}>
-      ${say("write.editing_how")}
+      ${plainLine(text.slice(0, SHOWN_CHARACTERS))}
     <//>
   `;
 }

@@ -3,6 +3,7 @@
 import { ConvKind } from "../sdk/client.js";
 import { Avatar } from "./avatar_view.js";
 import { useApp } from "./context.js";
+import { Icon } from "./icons.js";
 import { EVERYONE, matching, mentionedIn, notePick, queryAt, withMention } from "./mentions.js";
 import { html, useEffect, useId, useRef, useSignal } from "./ui.js";
 
@@ -119,7 +120,9 @@ function MentionBox({ id, found, current, choose }) {
             onPointerDown=${(event) => event.preventDefault()}
             onClick=${() => choose(candidate)}
           >
-            <${Avatar} id=${candidate.id} name=${candidate.name} avatar=${candidate.avatar} size="small" />
+            ${candidate.kind === "everyone"
+              ? html`<${Icon} name="group" />`
+              : html`<${Avatar} id=${candidate.id} name=${candidate.name} avatar=${candidate.avatar} size="small" />`}
             <span class="ellipsis">${candidate.name}</span>
             ${candidate.kind === "persona" && html`<span class="quiet">${say("mention.persona")}</span>`}
           </li>

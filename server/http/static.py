@@ -17,13 +17,14 @@ import msgspec
 from aiohttp import web
 
 from server.http.errors import HttpRefusal
+from server.http.preloads import with_preloads
 
 WEB_ROOT: Final = Path(__file__).resolve().parents[2] / "clients" / "web"
 """Beside the package `server`, in a checkout and where it is installed."""
 
 MAX_FILES: Final = 1_000
 MAX_TOTAL_BYTES: Final = 16 << 20
-"""Of all files together, the compressed copies included."""
+"""Of all files together, as they lie on the disk."""
 MAX_PLAIN_BYTES: Final = 256 << 10
 """Larger files are kept compressed only: who takes no gzip, hardly anybody, waits for a thread."""
 
@@ -55,7 +56,7 @@ _is_plain_host: Final = re.compile(
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "font-src 'self'; media-src 'self' blob:; manifest-src 'self'; worker-src 'self'; "
+    "font-src 'self'; media-src 'self' blob:; manifest-src 'self'; worker-src 'none'; "
     "connect-src 'self'{socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
@@ -88,21 +89,28 @@ def read_site(root: Path) -> dict[str, StaticFile]:
     Raises:
         SiteTooLarge: more than MAX_FILES files or MAX_TOTAL_BYTES bytes.
     """
-    site: dict[str, StaticFile] = {}
+    bodies = _bodies(root)
+    for name, body in bodies.items():
+        if name.endswith(".html"):
+            bodies[name] = with_preloads(body, bodies)
+    return {name: _load(body, name) for name, body in bodies.items()}
+
+
+def _bodies(root: Path) -> dict[str, bytes]:
+    bodies: dict[str, bytes] = {}
     total = 0
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
         if not _is_served(root, name):
             continue
-        if total + path.stat().st_size > MAX_TOTAL_BYTES or len(site) >= MAX_FILES:
+        total += path.stat().st_size
+        if total > MAX_TOTAL_BYTES or len(bodies) >= MAX_FILES:
             raise SiteTooLarge(
                 f"{root} holds more than {MAX_FILES} files or {MAX_TOTAL_BYTES} bytes: "
                 "take out of it what does not belong to the web app"
             )
-        file = _load(path.read_bytes(), name.as_posix())
-        total += len(file.body or b"") + len(file.packed or b"")
-        site[name.as_posix()] = file
-    return site
+        bodies[name.as_posix()] = path.read_bytes()
+    return bodies
 
 
 def _is_served(root: Path, name: Path) -> bool:
@@ -173,8 +181,9 @@ def _headers(request: web.Request, file: StaticFile) -> dict[str, str]:
         "Vary": "Accept-Encoding",
         "Cross-Origin-Resource-Policy": "same-origin",
     }
-    if file.content_type.startswith(("text/html", "text/javascript")):
-        # A worker runs under the policy that its script came with.
+    if file.content_type.startswith("text/html"):
+        # Scripts need none of these: they run under the policy of their page, and workers, which
+        # would run under their own, are not allowed. There are eighty of them at a first load.
         headers["Content-Security-Policy"] = page_policy(request)
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=()"

@@ -28,11 +28,8 @@ const ROWS = {
   newer: ({ list }) => html`<${More} side="newer" list=${list} />`,
   day: Day,
   new: NewLine,
-  message: ({ row, list }) =>
-    row.msg.kind === MsgKind.SYSTEM
-      ? html`<p class="system-line" data-place=${row.place} data-seq=${row.msg.seq}>${row.msg.text}</p>`
-      : html`<${Message} row=${row} list=${list} />`,
-  stream: Message,
+  message: Written,
+  stream: Written,
   waiting: Waiting,
   failed: Failed,
   ended: Ended,
@@ -69,7 +66,14 @@ function More({ side, list }) {
   `;
 }
 
-/** A stored message, or an answer on its way: the same elements, so that one becomes the other. */
+/** One component for both, so that an answer on its way becomes a message in the same elements. */
+function Written({ row, list }) {
+  const { place, msg } = row;
+  if (msg?.kind !== MsgKind.SYSTEM) return html`<${Message} row=${row} list=${list} />`;
+  return html`<p class="system-line" data-place=${place} data-seq=${msg.seq}>${msg.text}</p>`;
+}
+
+/** A stored message, or an answer on its way. */
 function Message({ row, list }) {
   const { model } = useApp();
   const { msg, stream, first, own = false, branch } = row;

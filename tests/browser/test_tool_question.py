@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest_asyncio
 
 from bench.provider.reply import Said
 from bench.provider.server import ScriptedProvider
-from tests.browser.harness import window
+from tests.browser.harness import DESKTOP, PHONE, overflows, shot, window
 from tests.browser.test_composer import person, show, talk
 from tests.e2e.harness import ROOT, Process, answers, ask, free_port
 from tests.support.eventually import eventually
@@ -117,7 +118,7 @@ async def test_a_tool_runs_only_after_a_yes(
 
 
 async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
-    browser: Browser, handy: Process, service: ScriptedProvider
+    browser: Browser, handy: Process, service: ScriptedProvider, tmp_path: Path
 ) -> None:
     service.replies.extend(
         [
@@ -138,6 +139,10 @@ async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
         await question.wait_for()
         assert "<img src=x onerror=alert(1)>" in await question.inner_text()
         assert await page.locator("img[src='x']").count() == 0
+        for size in (DESKTOP, PHONE):
+            await page.set_viewport_size({"width": size[0], "height": size[1]})
+            await shot(page, tmp_path, f"tool-question-{size[0]}")
+            assert not await overflows(page)
         await question.get_by_role("button", name="Show the conversation").click()
         await page.wait_for_url(f"{visitor.url}/#/c/{asked}")
         await question.get_by_role("button", name="No", exact=True).click()

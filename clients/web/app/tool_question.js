@@ -47,14 +47,14 @@ function Question({ question, conv }) {
         <${Countdown} until=${question.until} />
         ${question.conv !== conv &&
         html`
-          <button type="button" class="button small" onClick=${() => route.chat(question.conv)}>
+          <button type="button" class="button" onClick=${() => route.chat(question.conv)}>
             ${say("tool.show")}
           </button>
         `}
         <button type="button" class="button" disabled=${busy.value} onClick=${() => answer(false)}>
           ${say("tool.no")}
         </button>
-        <button type="button" class="button primary" disabled=${busy.value} onClick=${() => answer(true)}>
+        <button type="button" class="button" disabled=${busy.value} onClick=${() => answer(true)}>
           ${say("tool.yes")}
         </button>
       </div>

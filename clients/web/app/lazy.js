@@ -3,7 +3,10 @@
 import { useApp } from "./context.js";
 import { html, signal } from "./ui.js";
 
-/** A component that draws next to nothing until `load` has brought the real one. */
+/**
+ * A component that draws next to nothing until `load` has brought the real one; its `ahead()` begins
+ * to load before it is drawn.
+ */
 export function lazy(load) {
   const state = signal({ name: "new", view: null });
   const begin = () => {
@@ -13,11 +16,14 @@ export function lazy(load) {
       () => (state.value = { name: "failed", view: null }),
     );
   };
-  return function Later(props) {
+  const ahead = () => {
+    if (state.peek().name === "new") begin();
+  };
+  const Later = (props) => {
     const { say } = useApp();
     const { name, view } = state.value;
     if (name === "here") return html`<${view} ...${props} />`;
-    if (name === "new") queueMicrotask(() => state.peek().name === "new" && begin());
+    if (name === "new") queueMicrotask(ahead);
     if (name !== "failed") return html`<p class="loading late quiet" role="status">${say("state.loading")}</p>`;
     // In some browsers an import that failed stays so until the page is loaded anew.
     return html`
@@ -27,4 +33,5 @@ export function lazy(load) {
       </div>
     `;
   };
+  return Object.assign(Later, { ahead });
 }

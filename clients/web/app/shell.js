@@ -1,6 +1,5 @@
 // The frame of the page: who is signed in, which view is shown, and whether we are connected.
 
-import { Chat } from "./chat.js";
 import { AppProvider } from "./context.js";
 import { lazy } from "./lazy.js";
 import { LinkBanner } from "./link_banner.js";
@@ -47,11 +46,14 @@ const VIEWS = {
   settings: () => html`<${Settings} />`,
 };
 
+// The largest part; signing in and choosing whom to talk to need none of it.
+const Chat = lazy(() => import("./chat.js").then((module) => module.Chat));
 const RoomPanel = lazy(() => import("./room_panel.js").then((module) => module.RoomPanel));
 
 /** On a narrow screen, the side bar, the view and its panel take turns: the class says which. */
 function Signed({ app }) {
   const at = app.route.at.value;
+  useEffect(() => Chat.ahead(), []);
   return html`
     <div class=${`app view-${at.view}${at.info ? " with-panel" : ""}`}>
       <${LinkBanner} />

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from ai_bridge.prices import MAX_FILE_BYTES, Price, PriceEntry, PriceFile
 from ai_bridge.secrets import Secret
@@ -365,6 +365,9 @@ async def _save_provider(call: Call[ApiKey, None, ProviderBody]) -> ProviderView
     saved = await _provider_admin(call).save(wanted, key)
     await call.parts.refresh()
     note(call, "provider.save", name)
+    if call.core.bridge.provider(name) is None:
+        text = "It is stored, but cannot be used: see provider.unusable in the server's log."
+        return structs.replace(saved, complaint=text)
     return saved
 
 

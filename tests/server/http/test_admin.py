@@ -380,6 +380,17 @@ async def test_a_stored_key_is_never_sent_to_another_address(
     assert (test.json["ok"], "address" in test.json["complaint"]) == (False, True)
 
 
+async def test_a_service_that_the_server_cannot_take_over_is_complained_of(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(config: object) -> None:
+        raise ValueError("not usable")
+
+    monkeypatch.setattr(desk.site.core.bridge, "reload", fail)
+    saved = await desk.ask("PUT", "/providers/x", {"kind": "demo"}, desk.operator)
+    assert (saved.status, "cannot be used" in saved.json["complaint"]) == (200, True)
+
+
 @pytest.mark.parametrize(
     "body",
     [

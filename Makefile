@@ -5,6 +5,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files are shared out to this many processes, each with database servers of its own.
+JOBS ?= 2
 RUNTIME := $(VENV)/.stamp-runtime
 TEST := $(VENV)/.stamp-test
 DEV := $(VENV)/.stamp-dev
@@ -29,7 +31,7 @@ chat: $(RUNTIME) ## Talk with a persona in a terminal instead, as a fresh demo u
 
 test: $(TEST) ## Run the tests, with private MySQL, MariaDB and Redis servers
 	@$(BIN)/python -m tests.support.servers fetch
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(DEV) ## What must be green before a commit: lint and test
 	@$(MAKE) --no-print-directory lint test
@@ -47,7 +49,7 @@ format: $(DEV) ## Format the code and mend what can be mended by itself
 fuzz: $(TEST) ## The property tests with 20,000 inputs each (minutes)
 	@PARLANCE_HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz --timeout=3600 $(PYTEST_ARGS)
 
-bench-smoke: $(RUNTIME) ## 400 clients for a minute: every view must equal the store
+bench-smoke: $(RUNTIME) ## 450 clients for a minute: every view must equal the store
 	@$(BIN)/python -m bench.smoke $(ARGS)
 
 clean: ## Remove caches

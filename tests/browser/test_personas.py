@@ -95,7 +95,7 @@ async def test_a_persona_with_a_picture_outlives_a_reload_and_a_restart(
     async with window(browser, server) as visitor:
         page = await gallery(visitor)
         await add(page, "小测试", picture=PNG, Greeting="你好!", Tags="测试，coding")
-        card = page.locator(".persona-card", has_text="小测试")
+        card = page.locator("main .persona-card", has_text="小测试")
         assert await card.locator(".persona-tags").inner_text() == "测试 · coding"
         await page.reload()
         await card.wait_for()

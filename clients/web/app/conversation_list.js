@@ -7,7 +7,7 @@ import { ConversationRow } from "./conversation_row.js";
 import { Icon } from "./icons.js";
 import { RowDetails } from "./row_details.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useSignal } from "./ui.js";
-import { Welcome } from "./welcome.js";
+import { FirstSteps } from "./welcome.js";
 
 /** Height of a row, as side.css has it. */
 const ROW_PX = 68;
@@ -94,7 +94,7 @@ function Nothing({ isArchive, wanted, more }) {
   const key = wanted ? "none_found" : isArchive ? "none_archived" : "none";
   return html`
     <p class=${`conv-nothing quiet ${key === "none" ? "only-wide" : ""}`}>${say(`conversation.${key}`)}</p>
-    ${key === "none" && html`<div class="only-narrow conv-first"><${Welcome} compact /></div>`}
+    ${key === "none" && html`<${FirstSteps} />`}
   `;
 }
 

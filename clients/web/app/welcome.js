@@ -5,14 +5,23 @@ import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
 import { suggested } from "./persona_search.js";
 import { openPersona, PersonaCard } from "./personas.js";
-import { html, useComputed, useEffect } from "./ui.js";
+import { html, useComputed, useEffect, useSignal } from "./ui.js";
 
 const SUGGESTIONS = 4;
+/** Where the side bar and the view take turns, as app.css has it. */
+const narrow = matchMedia("(max-width: 760px)");
 
-/**
- * `compact`: for the side bar, which on a phone is all there is to see; for somebody who has no
- * conversation yet.
- */
+/** The same in the side bar of somebody who has no conversation yet: on a phone it is all there is. */
+export function FirstSteps() {
+  const isNarrow = useSignal(narrow.matches);
+  useEffect(() => {
+    const follow = () => (isNarrow.value = narrow.matches);
+    narrow.addEventListener("change", follow);
+    return () => narrow.removeEventListener("change", follow);
+  }, []);
+  return isNarrow.value && html`<div class="conv-first"><${Welcome} compact /></div>`;
+}
+
 export function Welcome({ compact = false }) {
   const app = useApp();
   const { model, route, say, words } = app;

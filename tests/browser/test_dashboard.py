@@ -203,15 +203,16 @@ async def test_charts_are_drawn_of_the_range_that_is_chosen(viewer: Window, key:
     await page.locator("#charts canvas").nth(8).wait_for()
     assert await page.locator("#charts figure").count() == 9
     async with page.expect_response("**/history?bucket=1s") as asking:
-        await page.get_by_text("10 minutes").click()
+        await page.get_by_role("radio", name="30 seconds").press("ArrowRight")
+    assert await page.get_by_role("radio", name="10 minutes").is_checked()
     history = await (await asking.value).json()
     newest = dict(zip(history["fields"], history["points"][-1], strict=True))
     memory = page.locator("[data-chart=memory] data")
     await memory.and_(page.locator("[value]")).wait_for()
     assert float(await memory.get_attribute("value") or 0) >= newest["rss_bytes"] * 0.5
-    await page.get_by_text("30 days").click()
+    await page.get_by_role("radio", name="30 days").click()
     assert await page.get_by_text("There are no points of this time yet.").count() == 9
-    await page.get_by_text("30 seconds").click()
+    await page.get_by_role("radio", name="30 seconds").click()
     await page.locator("#charts canvas").nth(8).wait_for()
 
 
@@ -230,6 +231,17 @@ async def test_a_chart_is_read_by_keyboard_and_tells_what_it_shows(
     assert "p99" in first
     await page.keyboard.press("ArrowRight")
     assert await told.inner_text() != first
+
+
+async def test_everything_one_can_use_has_a_name(viewer: Window, key: str) -> None:
+    page = await look(viewer, key)
+    await page.locator("#charts canvas").nth(8).wait_for()
+    nameless = await page.locator("button, input, select, table, [role=img]").evaluate_all(
+        """all => all.filter((each) => each.checkVisibility()).filter((each) =>
+          !each.ariaLabel && !each.textContent.trim() && !each.labels?.[0]?.textContent.trim())
+          .map((each) => each.outerHTML)"""
+    )
+    assert nameless == []
 
 
 # the answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from clients.client import Client
 from protocol.codes import ConvKind, Scope
 from protocol.rows import GenOpt, Persona
 from tests.browser.harness import Window
-from tests.e2e.harness import Process
+from tests.e2e.harness import WAIT_S, Process
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
@@ -67,3 +68,11 @@ async def write(page: Page, text: str) -> None:
     field = page.get_by_label("Write a message")
     await field.fill(text)
     await field.press("Enter")
+
+
+async def types_until(client: Client, conv: int, shown: Locator) -> None:
+    """Write until it shows: a sign of it is lost on who does not follow the conversation yet."""
+    async with asyncio.timeout(WAIT_S):
+        while not await shown.is_visible():
+            client.typing(conv)
+            await asyncio.sleep(0.3)

@@ -13,7 +13,7 @@ import pytest
 from clients.client import Client
 from protocol.codes import ConvKind
 from protocol.rows import MySet, SendX
-from tests.browser.chatting import enter, go, somebody
+from tests.browser.chatting import enter, go, somebody, types_until
 from tests.browser.harness import PHONE, Window, overflows, shot, window
 from tests.e2e.harness import Process, group
 
@@ -215,9 +215,8 @@ async def test_a_draft_and_somebody_who_writes_show_in_the_list(
         await row(page, "Other").locator("a").click()
         await shows(row(page, "Room").locator(".conv-last"), "Draft: not yet")
         await ada.watch([conv, other])
-        await page.wait_for_timeout(300)
-        ada.typing(conv)
-        await shows(row(page, "Room").locator(".conv-last"), "Ada is typing")
+        typing = row(page, "Room").locator(".conv-last").filter(has_text="Ada is typing")
+        await types_until(ada, conv, typing)
 
 
 async def test_payloads_in_titles_names_and_remarks_are_text(

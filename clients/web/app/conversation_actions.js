@@ -133,6 +133,7 @@ function RemarkForm({ say, text, close }) {
         <input
           class="input"
           id=${id}
+          autofocus
           aria-describedby=${`${id}-hint`}
           maxlength=${REMARK_MAX}
           value=${typed.value}

@@ -44,6 +44,7 @@ export class Model {
   /** What is in view, by the part of the page that shows it. */
   #shown = new Map([["pane", { convs: [], users: [] }]]);
   #followed = "";
+  #following = null;
 
   /** `me`: who is signed in. */
   constructor(client, { me }) {
@@ -198,6 +199,15 @@ export class Model {
    */
   async follow(by, convs, users = []) {
     this.#shown.set(by, { convs: [...convs], users: [...users] });
+    // Parts that change at the same time are told of once.
+    this.#following ??= Promise.resolve().then(() => {
+      this.#following = null;
+      return this.#tellFollowed();
+    });
+    await this.#following;
+  }
+
+  async #tellFollowed() {
     const all = [...this.#shown.values()];
     const of = (what, most) => [...new Set(all.flatMap((one) => one[what]))].slice(0, most);
     const others = of("users", WATCHED_USERS + 1).filter((user) => user !== this.#me);

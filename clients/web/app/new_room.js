@@ -18,7 +18,7 @@ export async function writeToPerson(app) {
   const person = await overlay.open(
     (close) => html`
       <${Dialog} title=${say("room.new_person")} close=${close}>
-        <${PeoplePicker} onPick=${close} />
+        <${PeoplePicker} onPick=${close} isFirst />
       <//>
     `,
   );
@@ -68,6 +68,7 @@ function GroupForm({ close }) {
         <input
           class="input"
           required
+          autofocus
           maxlength=${TITLE_MAX}
           value=${title.value}
           onInput=${(event) => (title.value = event.target.value)}
@@ -108,7 +109,7 @@ function AddForm({ without, close }) {
   const count = chosen.value.length;
   return html`
     <form class="form" onSubmit=${add}>
-      <${PeoplePicker} chosen=${chosen} without=${without} />
+      <${PeoplePicker} chosen=${chosen} without=${without} isFirst />
       <div class="dialog-actions">
         <button type="button" class="button" onClick=${() => close()}>${say("action.cancel")}</button>
         <button type="submit" class="button primary" disabled=${count === 0 || count > ADDED_MAX}>${say("action.add")}</button>

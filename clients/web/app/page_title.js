@@ -24,10 +24,19 @@ export function PageTitle() {
   useEffect(() => {
     const lead = count > 0 ? `(${words.number(count)}) ` : "";
     document.title = lead + (where ? `${where} · ${NAME}` : NAME);
-    const link = document.querySelector('link[rel="icon"]');
-    const icon = count > 0 ? ICON_NEWS : ICON;
-    if (link.getAttribute("href") !== icon) link.setAttribute("href", icon);
+    showIcon(count > 0 ? ICON_NEWS : ICON);
   }, [count, where, words.locale]);
-  useEffect(() => () => void (document.title = NAME), []);
+  useEffect(
+    () => () => {
+      document.title = NAME;
+      showIcon(ICON);
+    },
+    [],
+  );
   return null;
+}
+
+function showIcon(icon) {
+  const link = document.querySelector('link[rel="icon"]');
+  if (link.getAttribute("href") !== icon) link.setAttribute("href", icon);
 }

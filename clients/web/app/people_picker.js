@@ -15,8 +15,9 @@ const FOUND_MAX = 20;
  * chosen   signal of the people chosen so far, shown as chips; null where one click is the choice
  * onPick   called with a person in that case
  * without  ids that are not offered; oneself never is
+ * isFirst  the field has the focus when the dialog around it opens
  */
-export function PeoplePicker({ chosen = null, onPick = null, without = [] }) {
+export function PeoplePicker({ chosen = null, onPick = null, without = [], isFirst = false }) {
   const { say } = useApp();
   const query = useSignal("");
   const { people, isBusy } = useFound(query.value, without);
@@ -35,6 +36,7 @@ export function PeoplePicker({ chosen = null, onPick = null, without = [] }) {
           type="search"
           class="input"
           autocomplete="off"
+          autofocus=${isFirst}
           placeholder=${say("room.find_people_hint")}
           value=${query.value}
           onInput=${(event) => (query.value = event.target.value)}

@@ -137,6 +137,38 @@ async def test_a_reload_in_mid_answer_ends_with_the_whole_answer_once(
         assert await page.locator("article.message").count() == 2
 
 
+async def test_a_server_killed_in_mid_answer_leaves_a_question_or_part_of_an_answer_once(
+    browser: Browser, live: Process, service: ScriptedProvider, tmp_path: Path
+) -> None:
+    server = Process(tmp_path, provider_port=live.provider_port)
+    server.start()
+    try:
+        async with window(browser, server) as visitor:
+            async with somebody(server) as (account, client):
+                conv = await talk_with(client, SLOW)
+            page = await enter(visitor, account, f"/c/{conv}")
+            await write(page, "tell me")
+            await running(page).locator(".message-text").get_by_text("word9").wait_for()
+            server.kill()
+            await page.get_by_text("Offline. What you send waits here").wait_for()
+            await shot(page, tmp_path, "chat-offline")
+            await write(page, "are you still there?")
+            waiting = page.locator("article.waiting")
+            await waiting.wait_for()
+            server.start()
+            await waiting.wait_for(state="detached", timeout=20_000)
+            done = page.locator("article.message[data-seq]:not(.streaming):not(.own)")
+            await done.nth(1).wait_for(timeout=20_000)
+            await running(page).wait_for(state="detached")
+            texts = await done.locator(".message-text").all_inner_texts()
+            assert len(texts) == 2
+            assert all(SLOW_TEXT.startswith(text) for text in texts)
+            assert texts[1] == SLOW_TEXT
+            assert await page.locator("article.own").count() == 2
+    finally:
+        server.kill()
+
+
 async def test_an_answer_is_made_again_in_its_place_and_branches_are_switched(
     visitor: Window, live: Process, service: ScriptedProvider, tmp_path: Path
 ) -> None:
@@ -348,6 +380,21 @@ async def test_payloads_in_names_and_texts_are_inert(
         assert await page.evaluate("globalThis.ran") is None
         inside = page.locator("article.message :is(img, script, iframe, [onerror])")
         assert await inside.count() == 0
+
+
+async def test_another_language_is_shown_at_once_in_what_is_there(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
+        conv = await group(client, other.user)
+        await other.send(conv, "something rash")
+        await other.recall(conv, 1)
+        page = await enter(visitor, account, f"/c/{conv}")
+        await message(page, 1).get_by_text("This message was taken back.").wait_for()
+        await go(page, "/settings")
+        await page.get_by_label("中文").check()
+        await go(page, f"/c/{conv}")
+        await message(page, 1).get_by_text("这条消息已撤回。").wait_for()
 
 
 async def test_a_conversation_that_is_not_there_says_so(visitor: Window, live: Process) -> None:

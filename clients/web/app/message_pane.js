@@ -25,6 +25,7 @@ const STREAMS_MAX = 64;
 const GET_MAX = 100;
 const TARGET_MS = 2_500;
 const SEE_MS = 120;
+const PATIENCE_MS = 400;
 /** A message of which so much is in view counts as seen, in pixels. */
 const SEEN_PX = 40;
 
@@ -51,6 +52,8 @@ export class MessagePane {
   #timers = { see: 0, target: 0 };
   #stops = [];
   #closed = false;
+  #recovers = false;
+  #follows = false;
   #jumps = 0;
 
   constructor(app, conv) {
@@ -149,12 +152,20 @@ export class MessagePane {
       else await this.#hold(seq);
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
-      if (!this.#closed) this.phase.value = isUnknown(error) ? "missing" : "failed";
-      return;
+      if (this.#closed) return;
+      // Offline, what is held is shown all the same.
+      const held = this.#view;
+      if (isUnknown(error) || !held?.seqs.length) {
+        this.phase.value = isUnknown(error) ? "missing" : "failed";
+        return;
+      }
+      this.#span = newestSpan(held.seqs, held.lastSeq);
     }
     if (this.#closed) return;
     this.#heard = client.feeds.convs.get(this.#conv)?.lastSeq ?? 0;
-    this.#stops.push(effect(() => this.#follow()));
+    if (this.#follows) this.#draw();
+    else this.#stops.push(effect(() => this.#follow()));
+    this.#follows = true;
     if (seq !== 0) this.#bring(seq);
     else this.#goToLine();
   }
@@ -167,8 +178,11 @@ export class MessagePane {
     if (this.#line !== 0 && unread > PAGE / 2) await this.#hold(read);
     if (this.#span !== null || lastSeq === 0) return;
     this.#span = newestSpan(view.seqs, lastSeq, SPAN_MAX);
-    if (this.#span !== null && (this.#size >= AROUND_MIN || this.#span.from <= this.#floor)) return;
-    await this.#read(0, true);
+    if (this.#size >= AROUND_MIN || this.#span?.from <= this.#floor) return;
+    const reading = this.#read(0, true);
+    // A few are held: more of them at once look better, but are not worth a long wait.
+    if (this.#span === null) await reading;
+    else await Promise.race([reading.catch(ignoreFailure), pause(PATIENCE_MS)]);
     this.#span = newestSpan(view.seqs, view.lastSeq) ?? this.#span;
   }
 
@@ -280,7 +294,8 @@ export class MessagePane {
     if (!isLive) this.#list.follows = false;
     this.#show(rows);
     this.#list.follows = isLive;
-    this.phase.value = rows.length === 0 ? "empty" : "ready";
+    const isKnown = view.lastSeq === 0 || this.#span !== null;
+    this.phase.value = rows.length > 0 ? "ready" : isKnown ? "empty" : "loading";
     this.#letGo(view);
     this.#fetch(wanted);
     this.#seeSoon();
@@ -296,7 +311,22 @@ export class MessagePane {
     }
     // What was shown is gone, as after a long absence: the newest is there, or is read now.
     this.#span = newestSpan(view.seqs, view.lastSeq);
-    if (this.#span === null && view.lastSeq > 0) this.#read(0, true).catch(ignoreFailure);
+    if (this.#span === null && view.lastSeq > 0 && !this.#recovers) this.#recover();
+  }
+
+  async #recover() {
+    this.#recovers = true;
+    try {
+      await this.#read(0, true);
+    } catch (error) {
+      if (!(error instanceof ClientError)) throw error;
+      this.phase.value = "failed";
+      return;
+    } finally {
+      this.#recovers = false;
+    }
+    this.#draw();
+    this.#list.scrollToEnd();
   }
 
   #noteStreams() {
@@ -515,6 +545,8 @@ function keep(map, key, value, most) {
   map.set(key, value);
   if (map.size > most) map.delete(map.keys().next().value);
 }
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function ignoreFailure(error) {
   if (!(error instanceof ClientError)) throw error;

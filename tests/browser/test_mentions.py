@@ -131,3 +131,24 @@ async def test_a_choice_takes_the_place_of_what_was_written(
 ) -> None:
     query = await call(ground, "queryAt", text, caret)
     assert await call(ground, "withMention", text, query, "Nova") == {"text": after, "caret": at}
+
+
+async def test_names_of_more_people_than_one_request_takes_are_learnt(ground: Ground) -> None:
+    seen = await ground.page.evaluate("""async () => {
+      const { Model } = await import("/app/model.js");
+      const asked = [];
+      const client = Object.assign(new EventTarget(), {
+        link: "offline", unsent: [], feeds: { profile: null, convs: new Map() },
+        async getUsers(users) {
+          asked.push([...users].length);
+          if ([...users].length > 100) throw new Error("too many");
+          return [...users].map((id) => ({ id, name: `p${id}` }));
+        },
+      });
+      const model = new Model(client, { me: 1 });
+      for (let id = 2; id < 252; id++) model.person(id);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      model.close();
+      return [asked, model.people.value.size];
+    }""")
+    assert seen == [[100, 100, 50], 250]

@@ -18,6 +18,8 @@ const NAMES_MAX = 5_000;
 /** Pages of the list of conversations that are read at once at most. */
 const LIST_PAGE = 50;
 const WATCHED_CONVS = 16;
+/** People that one request may ask for. */
+const USERS_AT_ONCE = 100;
 const WATCHED_USERS = 256;
 
 /** State of one signed-in person, kept true by the SDK's `client`, until `close`. */
@@ -493,9 +495,9 @@ export class Model {
         .then(({ p }) => this.meetPersonas([p]))
         .catch(askAgain("personas", [id])),
     );
-    if (users.size > 0) {
-      const found = this.#client.getUsers(users).then((people) => this.meetPeople(people));
-      asks.push(found.catch(askAgain("users", users)));
+    for (const some of portions([...users], USERS_AT_ONCE)) {
+      const found = this.#client.getUsers(some).then((people) => this.meetPeople(people));
+      asks.push(found.catch(askAgain("users", some)));
     }
     await Promise.all(asks);
   }
@@ -546,6 +548,11 @@ export class Model {
 function entry(map, key, make) {
   if (!map.has(key)) map.set(key, make());
   return map.get(key);
+}
+
+function portions(all, most) {
+  const count = Math.ceil(all.length / most);
+  return Array.from({ length: count }, (_, at) => all.slice(at * most, (at + 1) * most));
 }
 
 function joined(known, rows) {

@@ -89,4 +89,5 @@ async def hears(client: Client, conv: int, user: int, *texts: str) -> None:
     """Return once somebody has written exactly this."""
     with contextlib.suppress(AssertionError):
         await eventually(lambda: len(said_by(client, conv, user)) >= len(texts), WAIT_S)
-    assert said_by(client, conv, user) == list(texts)
+    heard = said_by(client, conv, user)
+    assert heard == list(texts), heard

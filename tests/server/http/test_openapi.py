@@ -105,7 +105,7 @@ async def test_every_list_comes_in_pages(site: Site) -> None:
             if method == "get" and arrays:
                 lists.add(path)
                 asked = {one["name"] for one in operation.get("parameters", ())}
-                assert bool(asked & {"cursor", "after"}) is (path not in NOT_PAGED), path
+                assert bool(asked & {"cursor", "after", "before"}) is (path not in NOT_PAGED), path
     assert set(NOT_PAGED) <= lists
     assert len(lists) > 15
 

@@ -125,3 +125,19 @@ async def overflows(page: Page) -> bool:
         "document.documentElement.scrollWidth > document.documentElement.clientWidth"
     )
     return found
+
+
+async def nameless(page: Page) -> list[str]:
+    """Return what can be clicked or filled in and has no name for a screen reader."""
+    found: list[str] = await page.evaluate("""() => {
+      const named = (element) =>
+        element.ariaLabel ||
+        element.innerText?.trim() ||
+        [...(element.labels ?? [])].some((label) => label.innerText.trim()) ||
+        element.getAttribute("aria-labelledby");
+      const all = document.querySelectorAll("a, button, input, select, textarea, [role=menuitem]");
+      return [...all]
+        .filter((element) => element.checkVisibility() && !named(element))
+        .map((element) => element.outerHTML);
+    }""")
+    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.browser.harness import PHONE, Window, overflows, shot, window
+from tests.browser.harness import PHONE, Window, nameless, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process, free_port
 
 if TYPE_CHECKING:
@@ -225,6 +225,23 @@ async def test_a_file_that_is_no_picture_is_refused_at_once(visitor: Window, kin
     await form.locator(".avatar-picker input[type=file]").set_input_files(file)
     await form.get_by_text("This file is no picture that can be shown.").wait_for()
     assert await form.locator(".avatar img").count() == 0
+
+
+async def test_a_stored_picture_that_cannot_be_drawn_is_the_name_instead(visitor: Window) -> None:
+    page = await gallery(visitor)
+    avatar = await page.evaluate(
+        """async ([token, body]) => {
+          const headers = { Authorization: `Bearer ${token}`, "Content-Type": "image/png" };
+          const options = { method: "PUT", headers, body: Uint8Array.from(body) };
+          return (await (await fetch("/api/v1/avatars", options)).json()).id;
+        }""",
+        [await token(visitor), list(PNG[:8] + SCRIPT.encode())],
+    )
+    data = {"name": "无图", "avatar": avatar}
+    await stored(visitor, "/api/v1/personas", method="POST", data=data)
+    face = page.locator("main .persona-card", has_text="无图").locator(".avatar")
+    await face.get_by_text("无图").wait_for()
+    assert await page.evaluate("window.hit") is None
 
 
 async def test_a_large_picture_is_made_square_and_small_here(visitor: Window) -> None:
@@ -444,3 +461,4 @@ async def test_the_personas_fit_a_desktop_and_a_phone(
             await page.get_by_role("dialog").locator("form").wait_for()
             await shot(page, tmp_path, f"persona-form-{theme}-{size[0]}")
             assert not await overflows(page)
+            assert await nameless(page) == []

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.browser.harness import PHONE, Window, overflows, shot, window
+from tests.browser.harness import PHONE, Window, nameless, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, FilePayload, Page
+    from playwright.async_api import Browser, FilePayload, Page, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -181,6 +181,24 @@ async def test_memories_are_corrected_pinned_erased_and_switched_off(visitor: Wi
     assert (await stored(visitor, "/api/v1/memories/settings")) == {"off": True}
 
 
+async def test_a_request_whose_token_is_refused_comes_again_with_a_new_one(visitor: Window) -> None:
+    page = await visitor.guest()
+    used: list[str] = []
+
+    async def refuse_the_first(route: Route) -> None:
+        used.append(route.request.headers["authorization"])
+        if len(used) == 1:
+            await route.fulfill(status=401, json={"error": {"code": 201, "reason": "expired"}})
+        else:
+            await route.continue_()
+
+    await page.route("**/api/v1/memories/settings", refuse_the_first)
+    await show(page)
+    await page.get_by_text("Nothing is remembered about you.").wait_for()
+    assert len(set(used)) == len(used) == 2
+    forgive_refusals(visitor)
+
+
 async def test_an_erased_account_leaves_nothing_in_the_browser(visitor: Window) -> None:
     page = await visitor.sign_up("to-be-erased")
     user = await visitor.user_id()
@@ -227,3 +245,4 @@ async def test_the_settings_fit_a_desktop_and_a_phone(
             await show(page)
             await shot(page, tmp_path, f"settings-{theme}-{size[0]}")
             assert not await overflows(page)
+            assert await nameless(page) == []

@@ -4,6 +4,9 @@ import { Icon } from "./icons.js";
 import { useApp } from "./context.js";
 import { html, useId, useSignal } from "./ui.js";
 
+/** Where a field may have the focus unasked: on a phone it would bring up the keyboard. */
+export const HAS_KEYS = matchMedia("(pointer: fine)").matches;
+
 /** How near to its bound a field begins to count, as a part of it. */
 const COUNT_FROM = 0.8;
 

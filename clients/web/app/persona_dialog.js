@@ -3,7 +3,7 @@
 import { ClientError, Code, makeCid, Scope } from "../sdk/client.js";
 import { AvatarPicker, sendPicture, storedPicture } from "./avatar_picker.js";
 import { useApp } from "./context.js";
-import { lengthOf, Segments, TextField } from "./field.js";
+import { HAS_KEYS, lengthOf, Segments, TextField } from "./field.js";
 import { Icon } from "./icons.js";
 import { Dialog } from "./overlay.js";
 import { removePersona } from "./personas.js";
@@ -128,7 +128,7 @@ function Fields({ id, form, problems, change }) {
         value=${form.value.picture}
         onChange=${(picture) => change({ picture })}
       />
-      ${text("name", { label: say("persona.name"), max: NAME_MAX, autocomplete: "off" })}
+      ${text("name", { label: say("persona.name"), max: NAME_MAX, autocomplete: "off", autofocus: HAS_KEYS })}
     </div>
     ${text("prompt", {
       label: say("persona.description"),

@@ -3,7 +3,7 @@
 import { ClientError, Code } from "../sdk/client.js";
 import { UserKind } from "../sdk/messages.js";
 import { useApp } from "./context.js";
-import { PasswordField, TextField } from "./field.js";
+import { HAS_KEYS, PasswordField, TextField } from "./field.js";
 import { Icon } from "./icons.js";
 import { Dialog } from "./overlay.js";
 import { explain } from "./problem.js";
@@ -79,6 +79,7 @@ function EraseDialog({ close }) {
           onInput=${put("name")}
           autocomplete="off"
           autocapitalize="off"
+          autofocus=${HAS_KEYS}
           spellcheck=${false}
         />
         ${!isGuest &&

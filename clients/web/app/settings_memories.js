@@ -3,7 +3,7 @@
 import { ClientError } from "../sdk/client.js";
 import { saveFile } from "./api.js";
 import { useApp } from "./context.js";
-import { lengthOf, TextField } from "./field.js";
+import { HAS_KEYS, lengthOf, TextField } from "./field.js";
 import { MenuButton, Dialog } from "./overlay.js";
 import { explain } from "./problem.js";
 import { Section, useReading, Waiting } from "./settings_section.js";
@@ -161,6 +161,7 @@ function MemoryDialog({ memory, replace, close }) {
           max=${TEXT_MAX}
           rows=${3}
           problem=${problem.value}
+          autofocus=${HAS_KEYS}
           onInput=${(value) => {
             text.value = value;
             problem.value = "";

@@ -3,7 +3,7 @@
 import { ClientError } from "../sdk/client.js";
 import { LanguageChoice, ThemeChoice } from "./appearance.js";
 import { useApp } from "./context.js";
-import { lengthOf, PasswordField, TextField } from "./field.js";
+import { HAS_KEYS, lengthOf, PasswordField, TextField } from "./field.js";
 import { explain } from "./problem.js";
 import { html, useEffect, useRef, useSignal } from "./ui.js";
 
@@ -24,8 +24,7 @@ export function SignIn() {
   const state = session.state.value;
   const card = useRef(null);
   useEffect(() => {
-    // On a phone this would bring up the keyboard over half of the page.
-    if (matchMedia("(pointer: fine)").matches) card.current.querySelector("input")?.focus();
+    if (HAS_KEYS) card.current.querySelector("input")?.focus();
   }, []);
   return html`
     <main class="sign-in">

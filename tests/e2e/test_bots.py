@@ -12,9 +12,10 @@ from typing import Final
 
 import pytest
 
+from clients.auth import Account
 from protocol.codes import ConvKind
 from tests.e2e.bot_process import BotProcess, direct, find, hears, running, said_by
-from tests.e2e.harness import ROOT, WAIT_S, Process, group
+from tests.e2e.harness import PASSWORD, ROOT, WAIT_S, Process, group
 from tests.support.eventually import eventually
 
 NODE: Final = shutil.which("node")
@@ -37,7 +38,8 @@ async def answer(message: Message) -> str | None:
 
 
 timing = Timing(first_retry_s=0.05, backoff_s=0.1, backoff_max_s=0.3, mark_s=0.05)
-Bot(sys.argv[1], sys.argv[2], timing=timing).run(answer)
+password = os.environ.get("PASSWORD", "")
+Bot(sys.argv[1], sys.argv[2], password=password, timing=timing).run(answer)
 """
 
 JAVASCRIPT_BOT: Final = """
@@ -53,7 +55,8 @@ async function answer(message) {
 }
 
 const timing = { firstRetry: 50, backoff: 100, backoffMax: 300, mark: 50 };
-await new Bot(process.argv[2], process.argv[3], { timing }).run(answer);
+const password = process.env.PASSWORD ?? "";
+await new Bot(process.argv[2], process.argv[3], { password, timing }).run(answer);
 """
 
 Start = Callable[..., AbstractAsyncContextManager[BotProcess]]
@@ -230,6 +233,30 @@ async def test_the_same_bot_cannot_run_twice(server: Process, start: Start, name
             assert "is used by another running client" in again.said
             assert "Traceback" not in again.said
         assert bot.process.returncode is None
+
+
+async def test_a_bot_with_a_password_is_the_account_of_that_name(
+    server: Process, start: Start, name: str
+) -> None:
+    account = name.replace(" ", "-") + "-account"
+    made = await Account(server.url()).register(account, PASSWORD)
+    async with server.online() as ada, start(account, PASSWORD=PASSWORD) as bot:
+        await bot.says("is online")
+        user = await find(ada, account)
+        assert user == made.user.id
+        conv = await direct(ada, user)
+        await ada.send(conv, "hello")
+        await hears(ada, conv, user, "heard hello")
+
+
+async def test_a_bot_that_is_not_let_in_says_why_and_ends(start: Start, name: str) -> None:
+    account = name.replace(" ", "-") + "-nobody"
+    async with start(account, PASSWORD="not the right one") as bot:
+        assert await asyncio.wait_for(bot.process.wait(), WAIT_S) == 1
+        assert bot.said.startswith(f"{account}: ")
+        assert "password" in bot.said
+        assert "Traceback" not in bot.said
+        assert "    at " not in bot.said
 
 
 def spoil_tokens(folder: Path) -> None:

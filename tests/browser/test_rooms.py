@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PAYLOAD: Final = "<img src=x onerror=alert(1)>"
 ANSWER: Final = "tokens=12"
+PNG: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJg"
+    "gg=="
+)
 
 
 async def persona_of(client: Client, name: str = "Echo") -> int:
@@ -202,6 +207,20 @@ async def test_title_notice_and_the_way_personas_talk_reach_everybody(
         await page.get_by_role("heading", name="Book club").wait_for()
         await page.locator(".notice").wait_for(state="detached")
         assert await panel(page).get_by_label("Title").input_value() == "Book club"
+
+
+async def test_a_group_has_a_picture_that_all_see(visitor: Window, live: Process) -> None:
+    async with somebody(live, "Owner") as (account, owner), somebody(live, "Bo") as (_, other):
+        conv = await room(owner, other.user)
+        page = await enter(visitor, account, f"/c/{conv}/info")
+        field = panel(page).locator(".avatar-picker input[type=file]")
+        await field.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": PNG})
+        await page.locator(".conv-row img").wait_for()
+        await page.locator(".chat-head img").wait_for()
+        await until(other, lambda: bool(other.feeds.convs[conv].row.avatar))
+        await panel(page).get_by_role("button", name="Remove").click()
+        await page.locator(".conv-row img").wait_for(state="detached")
+        await until(other, lambda: not other.feeds.convs[conv].row.avatar)
 
 
 async def test_a_talk_with_a_persona_has_instructions_and_a_model_of_its_own(

@@ -6,6 +6,7 @@ import { useApp } from "./context.js";
 import { changeRemark, isMuted, muteForMe, remove, tryTo } from "./conversation_actions.js";
 import { Icon } from "./icons.js";
 import { MemberList } from "./member_list.js";
+import { RoomPicture } from "./room_picture.js";
 import { RoomPersonas, RoomRules, RoomTexts, TalkSettings } from "./room_settings.js";
 import { html, useEffect, useRef } from "./ui.js";
 
@@ -50,7 +51,9 @@ function Parts({ view }) {
   const title = model.titleOf(view);
   return html`
     <div class="panel-top">
-      <${ConversationAvatar} view=${view} size="large" />
+      ${isGroup && model.isManager(view)
+        ? html`<${RoomPicture} view=${view} />`
+        : html`<${ConversationAvatar} view=${view} size="large" />`}
       <p class="panel-title">${title}</p>
       ${kind === ConvKind.AI && persona && html`<p class="quiet">${say("room.with", { name: model.nameOf(persona, view) })}</p>`}
       ${kind === ConvKind.DIRECT && html`<${AboutPerson} view=${view} />`}

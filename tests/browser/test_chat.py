@@ -312,6 +312,26 @@ async def test_a_reader_at_the_end_follows_and_one_above_is_not_moved(
         assert await at_end(page)
 
 
+async def test_a_growing_answer_is_followed_until_one_scrolls_up(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live) as (account, client):
+        conv = await talk_with(client, "tokens=400,rate=120")
+        page = await enter(visitor, account, f"/c/{conv}")
+        await write(page, "a long one, please")
+        await running(page).locator(".message-text").get_by_text("word200").wait_for()
+        await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
+        assert await at_end(page)
+        await write(page, "and another")
+        await running(page).locator(".message-text").get_by_text("word40").wait_for()
+        assert await at_end(page)
+        top = await page.locator(".messages-scroller").evaluate(
+            "(one) => { one.scrollTop -= 150; return one.scrollTop; }"
+        )
+        await message(page, 4).and_(page.locator(":not(.streaming)")).wait_for()
+        assert await page.locator(".messages-scroller").evaluate("(one) => one.scrollTop") == top
+
+
 async def test_changes_recalls_and_quotes_are_shown(
     visitor: Window, live: Process, tmp_path: Path
 ) -> None:

@@ -89,7 +89,7 @@ export class MessagePane {
 
   /** Changes with the text of a running answer, at most once a frame. */
   tick(sid) {
-    if (!this.#ticks.has(sid)) this.#ticks.set(sid, signal(0));
+    if (!this.#ticks.has(sid)) keep(this.#ticks, sid, signal(0), 2 * STREAMS_MAX);
     return this.#ticks.get(sid);
   }
 
@@ -212,7 +212,7 @@ export class MessagePane {
 
   /** Whether the newest message is among those shown. */
   get #isLive() {
-    return this.#span === null || this.#span.to >= this.#view.lastSeq;
+    return this.#span === null || this.#span.to >= (this.#view?.lastSeq ?? 0);
   }
 
   #find = (seq) => this.#view.messages.get(seq) ?? this.#extras.get(seq);
@@ -434,6 +434,7 @@ export class MessagePane {
   /** Bring message `seq` into view and mark it for a moment. */
   async jump(seq) {
     const jump = ++this.#jumps;
+    if (this.#view === undefined) return;
     try {
       await this.#hold(seq);
     } catch (error) {
@@ -466,9 +467,10 @@ export class MessagePane {
   /** Show the newest message; from then on the end is followed. */
   async toEnd() {
     this.#jumps += 1;
-    if (!this.#isLive) {
+    if (this.#view !== undefined && !this.#isLive) {
       const view = this.#view;
-      if (newestSpan(view.seqs, view.lastSeq) === null) await this.#read(0, true).catch(ignoreFailure);
+      const isHeld = newestSpan(view.seqs, view.lastSeq) !== null;
+      if (!isHeld) await this.#read(0, true).catch(ignoreFailure);
       if (this.#closed) return;
       this.#span = newestSpan(view.seqs, view.lastSeq) ?? this.#span;
       this.#draw();

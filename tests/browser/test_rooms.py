@@ -209,6 +209,26 @@ async def test_title_notice_and_the_way_personas_talk_reach_everybody(
         assert await panel(page).get_by_label("Title").input_value() == "Book club"
 
 
+async def test_escape_closes_the_panel_and_gives_the_focus_back(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live, "Owner") as (account, owner):
+        conv = await room(owner, title="Club")
+        page = await enter(visitor, account, f"/c/{conv}")
+        info = page.get_by_role("button", name="About this conversation")
+        await info.focus()
+        await page.keyboard.press("Enter")
+        await panel(page).get_by_label("Notice").fill("half of a thought")
+        await page.keyboard.press("Escape")
+        assert await panel(page).get_by_label("Notice").input_value() == "half of a thought"
+        await panel(page).get_by_role("button", name="Back to the chat").focus()
+        await page.keyboard.press("Escape")
+        await panel(page).wait_for(state="detached")
+        await page.wait_for_function(
+            "document.activeElement.getAttribute('aria-label') === 'About this conversation'"
+        )
+
+
 async def test_a_group_has_a_picture_that_all_see(visitor: Window, live: Process) -> None:
     async with somebody(live, "Owner") as (account, owner), somebody(live, "Bo") as (_, other):
         conv = await room(owner, other.user)

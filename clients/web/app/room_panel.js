@@ -20,7 +20,9 @@ export function RoomPanel({ conv }) {
   const element = useRef(null);
   useEffect(() => {
     model.load(conv).catch(() => {});
+    const before = document.activeElement;
     element.current.querySelector("button").focus({ preventScroll: true });
+    return () => before?.focus?.({ preventScroll: true });
   }, [conv]);
   useEffect(() => {
     model.follow("panel", [conv], others).catch(() => {});
@@ -28,8 +30,9 @@ export function RoomPanel({ conv }) {
   }, [conv, others.join()]);
   const close = () => route.back(`/c/${conv}`);
   const pressed = (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented) return;
-    close();
+    // What is being written in a field is not thrown away.
+    const isWriting = event.target.matches("input:not([type=checkbox], [type=radio]), textarea");
+    if (event.key === "Escape" && !event.defaultPrevented && !isWriting) close();
   };
   return html`
     <aside class="panel" ref=${element} aria-label=${say("conversation.info")} onKeyDown=${pressed}>

@@ -59,6 +59,11 @@ REQUESTS_MAX: Final = 1000
 """Requests that wait for a connection, a free place or their answer; one more is refused."""
 
 
+CHARACTER_BYTES: Final = 4
+REST_BYTES: Final = 16 * 1024
+"""All of a message but its text, unless it has much `meta`."""
+
+
 class Client(Calls, Reconnecting):
     """A user's connection that mends itself. Made, started and closed on one event loop.
 
@@ -434,7 +439,20 @@ class Client(Calls, Reconnecting):
         def settle(outcome: Any) -> None:
             self._send_answered(entry, outcome)
 
-        self._write(_frame_of(self._pending.expect(settle), entry.unsent))
+        frame = _frame_of(self._pending.expect(settle), entry.unsent)
+        if self._is_too_large(frame):
+            self._pending.forget(frame.rid)
+            advice = "Send it in several parts."
+            settle(ServerError(Code.SIZE_LIMIT, "too large for this server", -1, advice))
+        else:
+            self._write(frame)
+
+    def _is_too_large(self, frame: Send) -> bool:
+        """The server would end the connection, this time and each time after."""
+        most = self.limits.frame
+        if not most or len(frame.text) * CHARACTER_BYTES + REST_BYTES <= most:
+            return False
+        return len(self._codec.encode(frame)) - HEADER_BYTES > most
 
     def _send_answered(self, entry: Outgoing, outcome: Any) -> None:
         if isinstance(outcome, Sent):

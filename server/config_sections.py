@@ -93,8 +93,13 @@ class LimitsConfig(Section, frozen=True):
     """How much one client, one address and everybody together may ask for."""
 
     frame_bytes: Annotated[
-        int, Meta(ge=32 * _KIB, le=2**24 - 1, description="Largest frame from a client.")
-    ] = 64 * _KIB
+        int,
+        Meta(
+            ge=32 * _KIB,
+            le=2**24 - 1,
+            description="Largest frame from a client; messages need up to 130 KiB.",
+        ),
+    ] = 160 * _KIB
     inflight: Annotated[
         int, Meta(ge=1, le=1024, description="Unanswered requests of one connection.")
     ] = 32

@@ -26,7 +26,7 @@ from clients.state import FileState, MemoryState
 from clients.timing import Timing
 from protocol import envelopes as e
 from protocol.codec import JSON, MSGPACK
-from protocol.codes import EndReason
+from protocol.codes import Code, EndReason
 from protocol.errors import ProtocolError
 from protocol.rows import SendX
 from tests.clients.fake_server import FakePeer, FakeServer
@@ -391,6 +391,22 @@ async def test_what_is_watched_between_the_hello_and_the_welcome_is_told_after_i
     asked = [frame for frame in server.frames if isinstance(frame, e.WatchRequest)]
     assert server.hellos[0].watch is None
     assert [frame.w.convs for frame in asked] == [[5]]
+
+
+async def test_a_message_larger_than_the_frames_of_this_server_is_refused_and_the_next_one_goes(
+    server: FakeServer,
+) -> None:
+    conv = server.create()
+    async with connected(server) as client:
+        client.limits.frame = 40_000
+        await client.send(conv.id, "汉" * 13_000)
+        with pytest.raises(ServerError, match="too large") as refused:
+            await client.send(conv.id, "汉" * 13_400)
+        assert refused.value.code == Code.SIZE_LIMIT
+        assert refused.value.detail == "Send it in several parts."
+        await client.send(conv.id, "hi")
+        assert [len(text) for text in texts(client, conv.id)] == [13_000, 2]
+        assert client.connects == 1
 
 
 async def test_lost_push_is_fetched_when_its_gap_stays(server: FakeServer) -> None:

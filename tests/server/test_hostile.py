@@ -524,7 +524,7 @@ async def test_fragments_that_add_up_are_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         ann = await server.person("ann")
         peer = await server.connect(ann, "ws")
-        piece = bytes(30_000)
+        piece = bytes(server.core.policy.frame_bytes // 2)
         peer.write(encode_frame(BINARY, piece, mask=MASK, fin=False))
         for _ in range(20):
             peer.write(encode_frame(0, piece, mask=MASK, fin=False))
@@ -578,7 +578,8 @@ async def test_a_json_message_that_is_too_large_is_not_served(tmp_path: Path) ->
         ann = await server.person("ann")
         peer = await server.connect(ann, "json")
         conv = await room(server, peer)
-        peer.write(peer.wrap(peer.codec.encode(Send(5, conv, cid(), 0, "x")) + b" " * (64 << 10)))
+        padding = b" " * server.core.policy.frame_bytes
+        peer.write(peer.wrap(peer.codec.encode(Send(5, conv, cid(), 0, "x")) + padding))
         frames = await peer.end()
         assert codes_of(frames) == [Code.TOO_LARGE]
         again = await server.connect(ann, "json")

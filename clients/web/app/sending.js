@@ -8,7 +8,7 @@ const INVISIBLE = /[\x00-\x08\x0b-\x1f]/g;
 /** What is not the text of a message, in bytes: far more than quote and mentions take. */
 const FRAME_REST = 1024;
 /** What servers take unless they say otherwise; nobody has said anything before the first sign-in. */
-const FRAME_BYTES = 64 * 1024;
+const FRAME_BYTES = 160 * 1024;
 /** The part of a bound from which on people are told how much room there is. */
 const NEAR = 0.9;
 
@@ -26,7 +26,8 @@ export function readyText(text) {
 
 /**
  * How many characters more a text may have, below 0 when it is too long; null while there is plenty
- * of room. A message has a bound in characters and one in bytes, which Chinese text meets first.
+ * of room. A message has a bound in characters; where the server takes small frames only,
+ * Chinese text meets another one first, in bytes.
  */
 export function roomLeft({ limits }, text) {
   const characters = Math.min(TEXT_MAX, limits.text || TEXT_MAX);

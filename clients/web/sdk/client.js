@@ -16,6 +16,7 @@
  */
 
 import { Calls, Pending } from './calls.js';
+import { encode } from './codec.js';
 import { openConnection, parseAddress } from './connection.js';
 import {
   AddressError,
@@ -30,7 +31,7 @@ import {
   Stopped,
 } from './events.js';
 import { Feeds } from './feeds.js';
-import { ProtocolError } from './frames.js';
+import { HEADER_BYTES, ProtocolError } from './frames.js';
 import { AuthMethod, Caps, Code, MsgKind, NoticeKind, TypingState } from './messages.js';
 import { cleanText, makeCid, Outbox, Outgoing } from './outbox.js';
 import { MemoryState } from './storage.js';
@@ -66,6 +67,9 @@ const CAPS = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS;
 const HELLO_BYTES = 512 * 1024;
 const MAX_FRAME = 1024 * 1024;
 const RETRY_MIN_MS = 100;
+/** A UTF-16 unit in UTF-8 at most, and all of a message but its text, unless it has much `meta`. */
+const UNIT_BYTES = 3;
+const REST_BYTES = 16 * 1024;
 const LEAVE_AGAIN_MS = 100;
 
 /**
@@ -763,13 +767,23 @@ export class Client extends Calls {
   _writeUnsent(entry) {
     const { conv, cid, kind, text, x } = entry.unsent;
     const rid = this._pending.expect((outcome) => this._sendAnswered(entry, outcome));
+    const frame = { t: 'send', rid, conv, cid, kind, text, x };
     try {
-      this._write({ t: 'send', rid, conv, cid, kind, text, x });
+      if (this._isTooLarge(frame)) throw new ProtocolError(Code.TOO_LARGE, 'too large for this server');
+      this._write(frame);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this._pending.forget(rid);
-      this._refused(entry, new ServerError(Code.INVALID, error.reason));
+      const code = error.code === Code.TOO_LARGE ? Code.SIZE_LIMIT : Code.INVALID;
+      this._refused(entry, new ServerError(code, error.reason, -1, 'Send it in several parts.'));
     }
+  }
+
+  /** The server would end the connection, this time and each time after. */
+  _isTooLarge(frame) {
+    const most = this.limits.frame || Infinity;
+    if (frame.text.length * UNIT_BYTES + REST_BYTES <= most) return false;
+    return encode(frame.t, frame).length - HEADER_BYTES > most;
   }
 
   _sendAnswered(entry, outcome) {

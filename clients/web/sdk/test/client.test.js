@@ -352,6 +352,21 @@ test('a message that no frame can hold is refused and does not block the next', 
   await rig.client.close();
 });
 
+test('a message larger than the frames of this server is refused, the next one goes', async () => {
+  const rig = new Rig();
+  await rig.client.start();
+  await settle();
+  rig.arrive({ ...WELCOME, limits: { frame: 40_000 } }, SYNCED);
+  const fits = rig.client.post(1, '汉'.repeat(13_000));
+  const bad = rig.client.send(2, '汉'.repeat(13_400));
+  const next = rig.client.post(2, 'hi');
+  await assert.rejects(bad, (error) => error.code === 403 && error.detail.includes('parts'));
+  rig.clock.advance(0);
+  const sent = rig.take('send').map(({ cid }) => cid);
+  assert.deepEqual(sent, [fits.unsent.cid, next.unsent.cid]);
+  await rig.client.close();
+});
+
 test('read marks are collected, and repeated when a sync shows a lower one', async () => {
   const rig = await new Rig().started();
   rig.client.mark(1, 4);

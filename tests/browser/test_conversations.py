@@ -223,7 +223,7 @@ async def test_payloads_in_titles_names_and_remarks_are_text(
     visitor: Window, live: Process
 ) -> None:
     async with scene(visitor, live) as (page, device, _):
-        async with somebody(live, PAYLOAD[:60]) as (_, mallory):
+        async with somebody(live, f"Eve {PAYLOAD}"[:64]) as (_, mallory):
             conv = await room(mallory, device, PAYLOAD, PAYLOAD)
             await mallory.create_conversation(ConvKind.DIRECT, members=[device.user])
             await row(page, PAYLOAD).wait_for()

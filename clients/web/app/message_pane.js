@@ -1,11 +1,14 @@
 // Keeps the list of a conversation's messages true: which of them are held and shown, what is
 // fetched when one scrolls or jumps, what counts as read. Draws through `VirtualList`.
 
-import { ClientError, Code, MsgKind, ServerError } from "../sdk/client.js";
+import { ClientError, Code, ServerError } from "../sdk/client.js";
 import { AppProvider } from "./context.js";
 import { VirtualList } from "./list.js";
 import { Row } from "./message.js";
 import { plainLine } from "./plain_line.js";
+import { ReadMarks } from "./read_marks.js";
+import { Referred } from "./referred.js";
+import { RunningAnswers } from "./running_answers.js";
 import { grown, nearest, newestSpan, spanAround, SPAN_MAX } from "./span.js";
 import { sameRow, timeline } from "./timeline.js";
 import { batch, effect, html, render, signal, untracked } from "./ui.js";
@@ -19,15 +22,9 @@ const SLACK = 120;
 const LEFT_KEPT = 100;
 /** Around a place that is jumped to, at least so many messages are wanted. */
 const AROUND_MIN = 20;
-/** Messages that are read because others refer to them, and ended answers whose parts are kept. */
-const EXTRAS_MAX = 300;
-const STREAMS_MAX = 64;
-const GET_MAX = 100;
 const TARGET_MS = 2_500;
 const SEE_MS = 120;
 const PATIENCE_MS = 400;
-/** A message of which so much is in view counts as seen, in pixels. */
-const SEEN_PX = 40;
 
 /** The list of one conversation from `attach` to `close`; the views read its signals. */
 export class MessagePane {
@@ -39,16 +36,11 @@ export class MessagePane {
   #span = null;
   #floor = 1;
   #line = 0;
-  #seen = 0;
+  #marks;
   #heard = Infinity;
   #cut = "";
-  #extras = new Map();
-  #asked = new Set();
-  #streams = new Map();
-  #again = new Map();
-  #ticks = new Map();
-  #moved = new Set();
-  #frame = 0;
+  #referred;
+  #running;
   #timers = { see: 0, target: 0 };
   #stops = [];
   #closed = false;
@@ -62,8 +54,11 @@ export class MessagePane {
     this.app = signal(app);
     /** "loading", "ready", "empty", "missing" (no such conversation) or "failed". */
     this.phase = signal("loading");
+    this.#running = new RunningAnswers(conv);
+    this.#referred = new Referred(app.client, conv, () => this.#draw());
+    this.#marks = new ReadMarks(app.client, conv);
     /** {shown, count}: whether the end is out of view, and how much is new there. */
-    this.below = signal({ shown: false, count: 0 });
+    this.below = this.#marks.below;
     /** The message that was jumped to, for a moment. */
     this.target = signal(0);
     /** What has come, for those who hear the page. */
@@ -84,19 +79,18 @@ export class MessagePane {
 
   /** The answer that is or was running, undefined when it was not seen here. */
   stream(sid) {
-    return this.#streams.get(sid);
+    return this.#running.stream(sid);
   }
 
   /** Changes with the text of a running answer, at most once a frame. */
   tick(sid) {
-    if (!this.#ticks.has(sid)) keep(this.#ticks, sid, signal(0), 2 * STREAMS_MAX);
-    return this.#ticks.get(sid);
+    return this.#running.tick(sid);
   }
 
   /** Ask once more for an answer that came to nothing. */
   async askAgain({ sid, ask, persona }) {
     const { client, model, overlay } = this.#app;
-    const isBeside = this.#again.has(sid);
+    const isBeside = this.#running.again.has(sid);
     model.forgetEnded(this.#conv, sid);
     try {
       if (isBeside) await client.regenerate(this.#conv, ask, { persona });
@@ -113,6 +107,7 @@ export class MessagePane {
   attach(scroller, seq) {
     const { client } = this.#app;
     this.#scroller = scroller;
+    this.#marks.watch(scroller);
     this.#list = new VirtualList(scroller, {
       keyOf: (row) => row.key,
       render: (row) => this.#create(row),
@@ -124,7 +119,7 @@ export class MessagePane {
       target.addEventListener(type, listener, options);
       this.#stops.push(() => target.removeEventListener(type, listener, options));
     };
-    listen(client, "streamText", (event) => this.#grew(event));
+    listen(client, "streamText", (event) => this.#running.take(event));
     listen(client, "messageAdded", (event) => this.#came(event));
     listen(client, "sendQueued", (event) => event.conv === this.#conv && this.#sends());
     listen(scroller, "scroll", () => this.#seeSoon(), { passive: true });
@@ -135,7 +130,7 @@ export class MessagePane {
   close() {
     this.#closed = true;
     for (const stop of this.#stops.splice(0)) stop();
-    cancelAnimationFrame(this.#frame);
+    this.#running.close();
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     this.#list?.destroy();
     this.#app.client.feeds.trim(this.#conv, LEFT_KEPT);
@@ -190,7 +185,7 @@ export class MessagePane {
     const list = this.#list;
     if (this.#line === 0 || !list.scrollToKey("new", { margin: this.#scroller.clientHeight / 4 })) {
       list.scrollToEnd();
-    } else if (this.#isLive && this.#room() <= 1) {
+    } else if (this.#isLive && this.#marks.room <= 1) {
       list.scrollToEnd();
     }
     this.#seeSoon();
@@ -215,7 +210,7 @@ export class MessagePane {
     return this.#span === null || this.#span.to >= (this.#view?.lastSeq ?? 0);
   }
 
-  #find = (seq) => this.#view.messages.get(seq) ?? this.#extras.get(seq);
+  #find = (seq) => this.#view.messages.get(seq) ?? this.#referred.get(seq);
 
   /** Read a page before or after `anchor`; there is nothing below what the last one begins with. */
   async #read(anchor, back) {
@@ -275,8 +270,9 @@ export class MessagePane {
     const view = this.#view;
     if (view === undefined || this.#closed) return;
     this.#regrow(view);
-    this.#noteStreams();
     const { model } = this.#app;
+    const streams = model.streams(this.#conv);
+    this.#running.note(streams, this.#find, (sid) => model.isContinued(sid));
     const { rows, wanted } = timeline({
       find: this.#find,
       span: this.#span,
@@ -284,11 +280,11 @@ export class MessagePane {
       lastSeq: view.lastSeq,
       me: model.me,
       line: this.#line,
-      streams: model.streams(this.#conv),
+      streams,
       waiting: model.waiting(this.#conv),
       failed: model.failed(this.#conv),
       ended: model.ended(this.#conv),
-      again: this.#again,
+      again: this.#running.again,
     });
     const isLive = this.#isLive;
     if (!isLive) this.#list.follows = false;
@@ -297,7 +293,7 @@ export class MessagePane {
     const isKnown = view.lastSeq === 0 || this.#span !== null;
     this.phase.value = rows.length > 0 ? "ready" : isKnown ? "empty" : "loading";
     this.#letGo(view);
-    this.#fetch(wanted);
+    this.#referred.want(wanted);
     this.#seeSoon();
   }
 
@@ -327,18 +323,6 @@ export class MessagePane {
     }
     this.#draw();
     this.#list.scrollToEnd();
-  }
-
-  #noteStreams() {
-    const { model } = this.#app;
-    for (const stream of model.streams(this.#conv)) {
-      keep(this.#streams, stream.sid, stream, STREAMS_MAX);
-      const asked = stream.ask ? this.#find(stream.ask) : undefined;
-      // Only the answer to an answer of its own is another one beside it.
-      const isBeside = asked?.kind === MsgKind.AI_REPLY && asked.sender === stream.persona;
-      if (!isBeside || model.isContinued(stream.sid)) this.#again.delete(stream.sid);
-      else keep(this.#again, stream.sid, stream.ask, STREAMS_MAX);
-    }
   }
 
   #show(rows) {
@@ -371,35 +355,7 @@ export class MessagePane {
     this.#app.client.feeds.retain(this.#conv, from, to, NEWEST_KEPT);
   }
 
-  /** Read messages that others refer to; what there is not is remembered as well. */
-  async #fetch(wanted) {
-    const seqs = wanted.filter((seq) => !this.#asked.has(seq)).slice(0, GET_MAX);
-    if (seqs.length === 0) return;
-    for (const seq of seqs) this.#asked.add(seq);
-    try {
-      const { msgs } = await this.#app.client.getMessages(this.#conv, seqs);
-      const found = new Map(msgs.map((msg) => [msg.seq, msg]));
-      for (const seq of seqs) keep(this.#extras, seq, found.get(seq) ?? null, EXTRAS_MAX);
-    } catch (error) {
-      if (!(error instanceof ClientError)) throw error;
-      return;
-    } finally {
-      for (const seq of seqs) this.#asked.delete(seq);
-    }
-    this.#draw();
-  }
-
   // what happens
-
-  #grew({ conv, sid }) {
-    if (conv !== this.#conv) return;
-    this.#moved.add(sid);
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      for (const moved of this.#moved) this.tick(moved).value += 1;
-      this.#moved.clear();
-    });
-  }
 
   /** Tell those who hear the page of a new message, in a few words. */
   #came({ conv, msg }) {
@@ -488,40 +444,11 @@ export class MessagePane {
     }, SEE_MS);
   }
 
-  /** Count as read what is in view, if somebody can see it, and tell what is below. */
   #see() {
     const view = this.#view;
     if (view === undefined || this.#span === null) return;
-    const atEnd = this.#isLive && (this.#list.atEnd || this.#room() <= SEEN_PX);
-    this.#seen = Math.max(this.#seen, view.read);
-    if (!document.hidden && this.phase.peek() === "ready") {
-      const known = this.#span.from <= this.#seen + 1;
-      const seen = atEnd ? view.lastSeq : known ? this.#lowestInView() : 0;
-      if (seen > this.#seen) {
-        this.#seen = seen;
-        this.#app.client.mark(this.#conv, seen);
-      }
-    }
-    const count = Math.max(0, view.lastSeq - this.#seen);
-    const { shown, count: before } = this.below.peek();
-    if (shown === atEnd || count !== before) this.below.value = { shown: !atEnd, count };
-  }
-
-  /** What is left below the view, in pixels. */
-  #room() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    return scrollHeight - scrollTop - clientHeight;
-  }
-
-  #lowestInView() {
-    const bottom = this.#scroller.getBoundingClientRect().bottom;
-    let lowest = 0;
-    for (const article of this.#scroller.querySelectorAll("[data-place]")) {
-      const box = article.getBoundingClientRect();
-      const isSeen = box.bottom <= bottom + 1 || box.top < bottom - box.height / 2;
-      if (isSeen) lowest = Math.max(lowest, Number(article.dataset.place));
-    }
-    return lowest;
+    const isRead = this.phase.peek() === "ready";
+    this.#marks.look(view, { from: this.#span.from, isLive: this.#isLive, isRead });
   }
 }
 
@@ -540,12 +467,6 @@ function showsMessage({ place, msg, branch }, seq) {
 
 function isUnknown(error) {
   return error instanceof ServerError && (error.code === Code.NOT_FOUND || error.code === Code.NOT_PERMITTED);
-}
-
-/** Put into a map that holds at most `most`: the oldest goes. */
-function keep(map, key, value, most) {
-  map.set(key, value);
-  if (map.size > most) map.delete(map.keys().next().value);
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

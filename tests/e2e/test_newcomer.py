@@ -177,6 +177,7 @@ async def test_a_guest_talks_with_a_persona_and_then_with_a_bot_of_the_readme(
 ) -> None:
     page = await visitor.guest()
     await page.get_by_role("button", name=re.compile("Nova")).first.click()
+    await page.get_by_role("heading", name="Nova").wait_for()
     await write(page, "what is 12 * 12?")
     await page.get_by_role("article").filter(has_text="144").wait_for()
     bot = f"exec {command_with(README, 'dice_bot')}"
@@ -186,5 +187,6 @@ async def test_a_guest_talks_with_a_persona_and_then_with_a_bot_of_the_readme(
         await page.get_by_text("Write to a person").click()
         await page.get_by_placeholder("How the name begins").fill("Dice")
         await page.get_by_role("dialog").get_by_text("Dice").click()
+        await page.get_by_role("heading", name="Dice").wait_for()
         await write(page, "3d1")
         await page.get_by_role("article").filter(has_text="3d1: 1 + 1 + 1 = 3").wait_for()

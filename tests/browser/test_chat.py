@@ -435,6 +435,37 @@ async def test_an_empty_conversation_invites_to_write(visitor: Window, live: Pro
         assert rows(client, info.row.id or 0)[0].text == "hello"
 
 
+async def test_on_a_phone_what_one_may_do_with_a_message_is_a_tap_away(
+    browser: Browser, live: Process, tmp_path: Path
+) -> None:
+    async with (
+        somebody(live) as (account, client),
+        somebody(live, "Bob") as (_, other),
+        window(browser, live, PHONE, has_touch=True, is_mobile=True) as phone,
+    ):
+        conv = await group(client, other.user)
+        await fill(client, conv, 5)
+        await other.send(conv, "the last one")
+        page = await enter(phone, account, f"/c/{conv}")
+        for seq in (5, 6):
+            more = message(page, seq).get_by_role("button", name="What to do with the message")
+            box = await more.bounding_box()
+            assert box is not None
+            assert min(box["width"], box["height"]) >= 40
+            await more.tap()
+            menu = await page.get_by_role("menu").bounding_box()
+            assert menu is not None
+            assert menu["x"] >= 0
+            assert menu["y"] >= 0
+            assert menu["x"] + menu["width"] <= PHONE[0]
+            assert menu["y"] + menu["height"] <= PHONE[1]
+            await shot(page, tmp_path, f"chat-phone-menu-{seq}")
+            await page.keyboard.press("Escape")
+            assert await page.get_by_role("menu").count() == 0
+            assert await more.evaluate("(one) => one === document.activeElement")
+        assert not await overflows(page)
+
+
 @pytest.mark.parametrize(
     ("size", "language", "theme"),
     [

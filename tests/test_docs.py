@@ -36,10 +36,11 @@ DECISIONS = ROOT / "docs" / "decisions"
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "examples" / "README.md",
     ROOT / "protocol" / "vectors" / "README.md",
 ]
 PACKAGES = ("server", "protocol", "storage", "ai_bridge", "clients", "bench", "tests")
-FOLDERS = (*PACKAGES, "docs", ".ci")
+FOLDERS = (*PACKAGES, "examples", "docs", ".ci")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

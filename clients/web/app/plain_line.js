@@ -11,6 +11,7 @@ export function plainLine(text) {
     .replace(/!?\[([^\]]*)\]\([^)]*\)/g, "$1")
     .replace(/^\s*(?:#{1,6}\s+|>\s?|[-*+]\s+|\d+[.)]\s+|```\S*)/gm, "")
     .replace(/(\*\*|__|~~|`)/g, "")
+    .replace(/(?<![\p{L}\p{N}])[*_](?=\S)|(?<=\S)[*_](?![\p{L}\p{N}])/gu, "")
     .replace(/\s+/g, " ")
     .trim();
   return [...line].slice(0, SHOWN).join("");

@@ -137,38 +137,6 @@ async def test_a_reload_in_mid_answer_ends_with_the_whole_answer_once(
         assert await page.locator("article.message").count() == 2
 
 
-async def test_a_server_killed_in_mid_answer_leaves_a_question_or_part_of_an_answer_once(
-    browser: Browser, live: Process, service: ScriptedProvider, tmp_path: Path
-) -> None:
-    server = Process(tmp_path, provider_port=live.provider_port)
-    server.start()
-    try:
-        async with window(browser, server) as visitor:
-            async with somebody(server) as (account, client):
-                conv = await talk_with(client, SLOW)
-            page = await enter(visitor, account, f"/c/{conv}")
-            await write(page, "tell me")
-            await running(page).locator(".message-text").get_by_text("word9").wait_for()
-            server.kill()
-            await page.get_by_text("Offline. What you send waits here").wait_for()
-            await shot(page, tmp_path, "chat-offline")
-            await write(page, "are you still there?")
-            waiting = page.locator("article.waiting")
-            await waiting.wait_for()
-            server.start()
-            await waiting.wait_for(state="detached", timeout=20_000)
-            done = page.locator("article.message[data-seq]:not(.streaming):not(.own)")
-            await done.nth(1).wait_for(timeout=20_000)
-            await running(page).wait_for(state="detached")
-            texts = await done.locator(".message-text").all_inner_texts()
-            assert len(texts) == 2
-            assert all(SLOW_TEXT.startswith(text) for text in texts)
-            assert texts[1] == SLOW_TEXT
-            assert await page.locator("article.own").count() == 2
-    finally:
-        server.kill()
-
-
 async def test_an_answer_is_made_again_in_its_place_and_branches_are_switched(
     visitor: Window, live: Process, service: ScriptedProvider, tmp_path: Path
 ) -> None:
@@ -330,6 +298,37 @@ async def test_a_growing_answer_is_followed_until_one_scrolls_up(
         )
         await message(page, 4).and_(page.locator(":not(.streaming)")).wait_for()
         assert await page.locator(".messages-scroller").evaluate("(one) => one.scrollTop") == top
+
+
+async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_above(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
+        conv = await group(client, other.user)
+        await fill(client, conv, 30)
+        page = await enter(visitor, account, f"/c/{conv}")
+        await message(page, 30).wait_for()
+        network = await visitor.context.new_cdp_session(page)
+        gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        await network.send("Network.enable")
+        await network.send("Network.emulateNetworkConditions", gone)
+        await page.evaluate("window.dispatchEvent(new Event('offline'))")
+        # More than a device is brought at once.
+        for number in range(40):
+            await other.send(conv, f"{number} " + "while you were away " * 500)
+        back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        await network.send("Network.emulateNetworkConditions", back)
+        await page.evaluate("window.dispatchEvent(new Event('online'))")
+        await message(page, 70).wait_for()
+        assert await at_end(page)
+        for _ in range(40):
+            await page.locator(".messages-scroller").evaluate("(one) => { one.scrollTop = 0; }")
+            if await message(page, 1).count():
+                break
+            await asyncio.sleep(0.1)
+        await message(page, 1).wait_for()
+        await page.get_by_role("button", name="To the newest message").click()
+        await message(page, 70).wait_for()
 
 
 async def test_changes_recalls_and_quotes_are_shown(

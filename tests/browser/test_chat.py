@@ -300,6 +300,33 @@ async def test_a_growing_answer_is_followed_until_one_scrolls_up(
         assert await page.locator(".messages-scroller").evaluate("(one) => one.scrollTop") == top
 
 
+# Counts how often all that is held of a conversation is dropped, as too much was missed.
+COUNT_RESETS: Final = """async () => {
+  const { ConvView } = await import("/sdk/feeds.js");
+  const forget = ConvView.prototype.forgetMessages;
+  globalThis.resets = 0;
+  ConvView.prototype.forgetMessages = function () {
+    globalThis.resets += 1;
+    return forget.call(this);
+  };
+}"""
+
+
+async def absent(visitor: Window, page: Page, other: Client, conv: int) -> None:
+    """Be without network while more is written than a device is brought at once."""
+    await page.evaluate(COUNT_RESETS)
+    network = await visitor.context.new_cdp_session(page)
+    gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    await network.send("Network.enable")
+    await network.send("Network.emulateNetworkConditions", gone)
+    await page.evaluate("window.dispatchEvent(new Event('offline'))")
+    for number in range(40):
+        await other.send(conv, f"{number} " + "while you were away " * 500)
+    back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    await network.send("Network.emulateNetworkConditions", back)
+    await page.evaluate("window.dispatchEvent(new Event('online'))")
+
+
 async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_above(
     visitor: Window, live: Process
 ) -> None:
@@ -308,18 +335,9 @@ async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_a
         await fill(client, conv, 30)
         page = await enter(visitor, account, f"/c/{conv}")
         await message(page, 30).wait_for()
-        network = await visitor.context.new_cdp_session(page)
-        gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        await network.send("Network.enable")
-        await network.send("Network.emulateNetworkConditions", gone)
-        await page.evaluate("window.dispatchEvent(new Event('offline'))")
-        # More than a device is brought at once.
-        for number in range(40):
-            await other.send(conv, f"{number} " + "while you were away " * 500)
-        back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
-        await network.send("Network.emulateNetworkConditions", back)
-        await page.evaluate("window.dispatchEvent(new Event('online'))")
+        await absent(visitor, page, other, conv)
         await message(page, 70).wait_for()
+        assert await page.evaluate("globalThis.resets") == 1
         assert await at_end(page)
         for _ in range(40):
             await page.locator(".messages-scroller").evaluate("(one) => { one.scrollTop = 0; }")
@@ -329,6 +347,26 @@ async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_a
         await message(page, 1).wait_for()
         await page.get_by_role("button", name="To the newest message").click()
         await message(page, 70).wait_for()
+
+
+async def test_after_a_long_absence_one_is_where_one_was_reading(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
+        conv = await group(client, other.user)
+        await fill(client, conv, 30)
+        page = await enter(visitor, account, f"/c/{conv}/at/12")
+        target = message(page, 12)
+        await target.wait_for()
+        before = await target.bounding_box()
+        await absent(visitor, page, other, conv)
+        await page.get_by_role("button", name="40 new messages").wait_for()
+        await target.wait_for()
+        assert await page.evaluate("globalThis.resets") == 1
+        assert before is not None
+        after = await target.bounding_box()
+        assert after is not None
+        assert abs(after["y"] - before["y"]) <= 2
 
 
 async def test_changes_recalls_and_quotes_are_shown(

@@ -305,15 +305,29 @@ export class MessagePane {
       this.#span = grown(span, has, this.#cut || (this.#list.atEnd ? "start" : "end"));
       return;
     }
-    // What was shown is gone, as after a long absence: the newest is there, or is read now.
-    this.#span = newestSpan(view.seqs, view.lastSeq);
-    if (this.#span === null && view.lastSeq > 0 && !this.#recovers) this.#recover();
+    // What was shown is gone, as after a long absence.
+    if (this.#recovers) return;
+    const place = span === null || this.#list.atEnd ? null : this.#placeInView();
+    this.#span = place === null ? newestSpan(view.seqs, view.lastSeq) : null;
+    if (this.#span === null && view.lastSeq > 0) this.#recover(place);
   }
 
-  async #recover() {
+  /** The message at the top of the view: {seq, top}, null when none is in view. */
+  #placeInView() {
+    const begin = this.#scroller.getBoundingClientRect().top;
+    for (const article of this.#scroller.querySelectorAll("[data-place]")) {
+      const { top, bottom } = article.getBoundingClientRect();
+      if (bottom > begin) return { seq: Number(article.dataset.place), top: top - begin };
+    }
+    return null;
+  }
+
+  /** Read what is to be shown: around a place where somebody reads, or the newest. */
+  async #recover(place) {
     this.#recovers = true;
     try {
-      await this.#read(0, true);
+      if (place === null) await this.#read(0, true);
+      else await this.#hold(place.seq);
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
       this.phase.value = "failed";
@@ -322,7 +336,9 @@ export class MessagePane {
       this.#recovers = false;
     }
     this.#draw();
-    this.#list.scrollToEnd();
+    const key = this.#list.items.find((row) => row.place === place?.seq)?.key;
+    if (key === undefined) this.#list.scrollToEnd();
+    else this.#list.scrollToKey(key, { margin: place.top });
   }
 
   #show(rows) {

@@ -8,6 +8,9 @@ import { signal } from "./ui.js";
 const AGENT = "Parlance/web";
 const NAME = "parlance";
 
+/** How often it is looked whether another tab has a new sign-in, before this one is given up. */
+const RENEWAL_LOOKS = 5;
+
 /** Why one was signed out, by the server's code, as keys of words. */
 const ENDED = {
   [Code.BAD_CREDENTIALS]: "account.out_expired",
@@ -36,6 +39,7 @@ export class Session {
   #tokens = new WebTokens(NAME);
   #starting = null;
   #changing = false;
+  #erased = 0;
   #words;
 
   constructor(words, { origin = location.origin, makeClient = null, page = globalThis } = {}) {
@@ -47,6 +51,8 @@ export class Session {
     this.state = signal({ name: "out", reason: "" });
     page.addEventListener("storage", (event) => {
       if (event.key === `${NAME}.tokens`) this.#tokensMoved(event.oldValue === null);
+      // Other tabs of an erased account may save something while they close.
+      if (this.#erased && event.newValue !== null) this.#forget(page.localStorage);
     });
   }
 
@@ -118,12 +124,28 @@ export class Session {
     const told = this.#account.logout().catch(() => {});
     await this.#end("account.erased");
     await told;
-    for (const storage of [this.#page.localStorage, this.#page.sessionStorage]) forget(storage, user);
+    this.#erased = user;
+    for (const storage of [this.#page.localStorage, this.#page.sessionStorage]) this.#forget(storage);
+  }
+
+  /** Take out what belongs to the erased account. */
+  #forget(storage) {
+    const prefixes = [`${NAME}.${this.#erased}.`, `${NAME}.draft.${this.#erased}.`];
+    try {
+      const keys = Object.keys(storage);
+      const own = keys.filter((key) => prefixes.some((prefix) => key.startsWith(prefix)));
+      for (const key of own) storage.removeItem(key);
+    } catch {
+      // Forbidden: then nothing was kept either.
+    }
   }
 
   async #start() {
+    const { tokens } = this.#account;
+    // Another tab may have signed out in this moment.
+    if (tokens === null) return;
+    const user = tokens.user.id;
     this.state.value = { name: "starting" };
-    const user = this.#account.user.id;
     const client = this.#makeClient((renew) => this.#tokenOf(user, renew), {
       state: new WebState(`${NAME}.${user}`),
       agent: AGENT,
@@ -131,17 +153,19 @@ export class Session {
       confirms: true,
     });
     const model = new Model(client, { me: user });
-    this.#starting = { client, model, user, used: this.#account.tokens.access_token };
-    try {
-      await client.start();
-    } catch (error) {
-      const reason = error instanceof StateInUse ? "account.out_tabs" : "account.out_failed";
-      await this.#end(reason);
-      return;
-    }
+    this.#starting = { client, model, user, used: tokens.access_token };
     client.addEventListener("linkChanged", (event) => {
       if (event.link === Link.STOPPED) this.#stopped(client, event.code);
     });
+    try {
+      await client.start();
+    } catch (error) {
+      if (this.#starting?.client !== client) return;
+      await this.#end(error instanceof StateInUse ? "account.out_tabs" : "account.out_failed");
+      return;
+    }
+    // It may have been signed out again before it was there.
+    if (this.#starting?.client !== client) return;
     this.state.value = { name: "in", client, model, drafts: new Drafts(user) };
   }
 
@@ -170,8 +194,12 @@ export class Session {
   /** Whether another tab has a new sign-in of the same person, as after a change of the password. */
   async #isRenewed() {
     const { user, used } = this.#starting;
-    const tokens = await this.#tokens.exclusive(() => this.#account.tokens);
-    return tokens?.user.id === user && tokens.access_token !== used;
+    for (let look = 0; look < RENEWAL_LOOKS; look++) {
+      const tokens = await this.#tokens.exclusive(() => this.#account.tokens);
+      if (tokens === null || tokens.user.id !== user) return false;
+      if (tokens.access_token !== used) return true;
+    }
+    return false;
   }
 
   /** Another tab signed in or out, or renewed the sign-in. */
@@ -196,16 +224,5 @@ export class Session {
     model?.close();
     this.state.value = { name: "out", reason };
     await client?.close();
-  }
-}
-
-function forget(storage, user) {
-  try {
-    const own = Object.keys(storage).filter(
-      (key) => key.startsWith(`${NAME}.${user}.`) || key.startsWith(`${NAME}.draft.${user}.`),
-    );
-    for (const key of own) storage.removeItem(key);
-  } catch {
-    // Forbidden: then nothing was kept either.
   }
 }

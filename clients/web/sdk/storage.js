@@ -11,6 +11,8 @@ import { fromHex, toHex } from './outbox.js';
 
 const DEVICE_BYTES = 16;
 const SLOTS = 8;
+/** Tabs are processes of their own: `localStorage` goes from one to the other within this time. */
+const SETTLE_MS = 150;
 
 function fresh() {
   return { device: crypto.getRandomValues(new Uint8Array(DEVICE_BYTES)), unsent: [] };
@@ -290,6 +292,11 @@ export class WebTokens {
   /** Run `work` while no other tab does: a refresh token is good for one answer. */
   exclusive(work) {
     const { locks } = this.#places;
-    return locks ? locks.request(this.#key, work) : work();
+    if (!locks) return work();
+    return locks.request(this.#key, async () => {
+      // What another tab has written is seen here a moment later than its lock is free.
+      await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+      return work();
+    });
   }
 }

@@ -604,6 +604,20 @@ test('a refresh whose answer was lost is repeated as the same attempt, also afte
   assert.notEqual(asked[3].attempt, asked[2].attempt);
 });
 
+test('a new password brings tokens of its own, and a wrong old one changes nothing', async (t) => {
+  const wrong = { error: { code: 200, reason: 'bad credentials', message: 'Not right.' } };
+  const [url, asked] = await service(t, (number) =>
+    number === 2 ? [401, wrong] : [200, signedIn(number, Date.now() + 3_600_000)],
+  );
+  const account = new Account(url);
+  await account.login('ada', 'old');
+  await assert.rejects(account.changePassword('wrong', 'new'), SignInFailed);
+  assert.equal(await account.token(), 'token 1');
+  await account.changePassword('old', 'new');
+  assert.equal(await account.token(), 'token 3');
+  assert.deepEqual([asked[2].path, asked[2].old, asked[2].new], ['/api/v1/auth/password', 'old', 'new']);
+});
+
 test('refusals say why, and who signs out is out at once', async (t) => {
   const taken = { error: { code: 310, reason: 'name taken', message: 'Choose another name.' } };
   const [url] = await service(t, (number, path) =>
@@ -613,10 +627,14 @@ test('refusals say why, and who signs out is out at once', async (t) => {
   const account = new Account(url, { tokens });
   await assert.rejects(account.register('ada', 'x'), (error) => {
     assert.ok(error instanceof SignInFailed);
-    assert.deepEqual([error.code, error.reason], [310, 'Choose another name.']);
+    assert.deepEqual([error.code, error.reason, error.tag], [310, 'Choose another name.', 'name taken']);
     return true;
   });
-  await assert.rejects(account.login('ada', 'x'), Unreachable);
+  await assert.rejects(account.login('ada', 'x'), (error) => {
+    assert.ok(error instanceof Unreachable);
+    assert.equal(error.code, 400);
+    return true;
+  });
   tokens.save({ access_token: 'a', refresh_token: 'r', expires_ms: 1 });
   await account.logout();
   assert.equal(account.tokens, null);

@@ -137,6 +137,25 @@ async def test_what_one_tab_does_the_others_follow(visitor: Window) -> None:
     await first.locator(".side").wait_for()
 
 
+async def test_one_tab_too_many_says_so_and_goes_on_when_there_is_room(visitor: Window) -> None:
+    first = await visitor.guest()
+    user = await visitor.user_id()
+    await first.evaluate(
+        """(user) => {
+          const held = new Promise((resolve) => { window.letGo = resolve; });
+          for (let slot = 0; slot < 8; slot += 1) {
+            navigator.locks.request(`parlance.${user}.state.${slot}`, () => held);
+          }
+        }""",
+        user,
+    )
+    second = await visitor.tab()
+    await second.get_by_text("Too many tabs are open.").wait_for()
+    await first.evaluate("window.letGo()")
+    await second.get_by_role("button", name="Go on as guest-").click()
+    await second.locator(".side").wait_for()
+
+
 async def test_two_accounts_in_one_browser_do_not_mix(visitor: Window) -> None:
     one, other = fresh_name(), fresh_name()
     page = await visitor.sign_up(one)

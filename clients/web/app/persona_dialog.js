@@ -50,8 +50,7 @@ export function PersonaDialog({ persona, close }) {
     const flaws = flawsIn(say, form.peek());
     problems.value = flaws;
     if (Object.keys(flaws).length > 0) {
-      const [first] = Object.keys(flaws);
-      event.target.querySelector(`[name=${first}]`)?.focus();
+      showField(event.target, Object.keys(flaws)[0]);
       return;
     }
     isBusy.value = true;
@@ -107,6 +106,15 @@ export function PersonaDialog({ persona, close }) {
       </form>
     <//>
   `;
+}
+
+/** Bring a field into view and give it the focus, once it says what is wrong. */
+function showField(form, name) {
+  requestAnimationFrame(() => {
+    const field = form.querySelector(`[name=${name}]`);
+    field?.closest(".field").scrollIntoView({ block: "center" });
+    field?.focus({ preventScroll: true });
+  });
 }
 
 function Fields({ id, form, problems, change }) {

@@ -1,13 +1,13 @@
 // One row of a conversation: a message, an answer on its way, or what stands between messages.
 
 import { ConvKind, EndReason, MsgKind, StreamState } from "../sdk/client.js";
-import { actionsOf, dropFailed, pick, retryFailed, reviseFailed, stop } from "./actions.js";
-import { Avatar } from "./avatar_view.js";
+import { actionsOf, pick, stop } from "./actions.js";
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
+import { Day, Ended, Failed, More, NewLine, Waiting } from "./message_lines.js";
+import { Edited, Face, Quote, Time } from "./message_parts.js";
 import { MessageText } from "./message_text.js";
 import { MenuButton } from "./overlay.js";
-import { plainLine } from "./plain_line.js";
 import { explain } from "./problem.js";
 import { StreamParts } from "./stream_parts.js";
 import { html } from "./ui.js";
@@ -34,37 +34,6 @@ const ROWS = {
   failed: Failed,
   ended: Ended,
 };
-
-function Day({ row }) {
-  const { say, words } = useApp();
-  const day = new Date(row.ts);
-  const daysAgo = Math.round((midnight(new Date()) - midnight(day)) / 86_400_000);
-  const near = { 0: "chat.today", 1: "chat.yesterday" }[daysAgo];
-  return html`<div class="day-line"><span>${near ? say(near) : dateOf(words.locale, day)}</span></div>`;
-}
-
-const midnight = (date) => new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime();
-
-function NewLine() {
-  const { say } = useApp();
-  return html`<div class="new-line"><span>${say("chat.new_here")}</span></div>`;
-}
-
-/** There is more on this side: it is being fetched, or could not be. */
-function More({ side, list }) {
-  const { say } = useApp();
-  if (list.side(side) !== "failed") {
-    return html`<div class="more-line"><span class="spinner" aria-hidden="true"></span>${say("chat.loading")}</div>`;
-  }
-  return html`
-    <div class="more-line">
-      ${say("chat.not_loaded")}
-      <button type="button" class="button small" onClick=${() => list.loadMore(side)}>
-        ${say("action.try_again")}
-      </button>
-    </div>
-  `;
-}
 
 /** One component for both, so that an answer on its way becomes a message in the same elements. */
 function Written({ row, list }) {
@@ -112,11 +81,6 @@ function Message({ row, list }) {
   `;
 }
 
-function Face({ id, view }) {
-  const { model } = useApp();
-  return html`<${Avatar} id=${id} name=${model.nameOf(id, view)} avatar=${model.avatarOf(id, view)} size="small" />`;
-}
-
 /** Who and when. Within a group of messages it is there for those who hear the page. */
 function Head({ sender, own, first, msg, view }) {
   const { model, say } = useApp();
@@ -127,48 +91,6 @@ function Head({ sender, own, first, msg, view }) {
       ${msg && html`<${Time} ts=${msg.ts} />`}
     </header>
   `;
-}
-
-function Time({ ts }) {
-  const { words } = useApp();
-  const date = new Date(ts);
-  const whole = format(words.locale, "whole", { dateStyle: "full", timeStyle: "medium" }, date);
-  const short = format(words.locale, "clock", { hour: "2-digit", minute: "2-digit" }, date);
-  return html`<time class="message-time" datetime=${date.toISOString()} title=${whole}>${short}</time>`;
-}
-
-/** Making a format is slow; there are few. */
-const formats = new Map();
-
-function format(locale, name, options, date) {
-  const key = `${locale} ${name}`;
-  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(locale, options));
-  return formats.get(key).format(date);
-}
-
-function dateOf(locale, date) {
-  const sameYear = date.getFullYear() === new Date().getFullYear();
-  const year = sameYear ? {} : { year: "numeric" };
-  const options = { weekday: "long", month: "long", day: "numeric", ...year };
-  return format(locale, sameYear ? "day" : "day and year", options, date);
-}
-
-/** The beginning of the message that is answered to; leads to it. */
-function Quote({ quote, view, list }) {
-  const { model, say } = useApp();
-  const { seq, msg } = quote;
-  const name = msg ? model.nameOf(msg.sender, view) : "";
-  return html`
-    <button type="button" class="message-quote" title=${say("chat.to_quoted")} onClick=${() => list.goTo(seq)}>
-      <span class="message-quote-name ellipsis">${name}</span>
-      <span class="ellipsis">${quoteWords(msg, say)}</span>
-    </button>
-  `;
-}
-
-function quoteWords(msg, say) {
-  if (msg === undefined) return "…";
-  return msg === null || msg.x?.recalled ? say("chat.recalled") : plainLine(msg.text);
 }
 
 function Recalled({ msg }) {
@@ -186,12 +108,6 @@ function Text({ msg, stream }) {
     <${MessageText} text=${text} done=${!stream} plain=${msg?.x?.fmt === 0} />
     ${msg?.x?.edited && html`<${Edited} ts=${msg.x.edited} label=${say("chat.edited")} />`}
   `;
-}
-
-function Edited({ ts, label }) {
-  const { words } = useApp();
-  const whole = format(words.locale, "whole", { dateStyle: "full", timeStyle: "medium" }, new Date(ts));
-  return html`<span class="message-edited" title=${whole}>${label}</span>`;
 }
 
 /** An answer without text so far: it waits, or is about to begin. */
@@ -281,7 +197,11 @@ function Actions({ msg, conv }) {
           </button>
         `,
       )}
-      <${MenuButton} label=${app.say("chat.actions")} items=${items} className="icon-button small message-more" />
+      <${MenuButton}
+        label=${app.say("chat.actions")}
+        items=${items}
+        className="icon-button small message-more"
+      />
     </div>
   `;
 }
@@ -303,89 +223,5 @@ function StopOthers({ stream, view }) {
         <${Icon} name="stop" />
       </button>
     </div>
-  `;
-}
-
-/** One's own message that the server has not stored yet. */
-function Waiting({ row, list }) {
-  const { model, say } = useApp();
-  const { sent, first, quote } = row;
-  const view = model.view(list.conv);
-  return html`
-    <article class=${first ? "message own first waiting" : "message own waiting"}>
-      <div class="message-side"></div>
-      <div class="message-main">
-        ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
-        <div class="message-body"><${MessageText} text=${sent.unsent.text} done=${true} plain=${sent.unsent.x?.fmt === 0} /></div>
-        <p class="message-state"><${Icon} name="clock" /><span>${say("chat.waiting")}</span></p>
-      </div>
-    </article>
-  `;
-}
-
-/** One's own message that the server refused: why, and what to do. */
-function Failed({ row, list }) {
-  const app = useApp();
-  const { say, words } = app;
-  const { failed, quote } = row;
-  const { conv } = list;
-  const view = app.model.view(conv);
-  return html`
-    <article class="message own first failed">
-      <div class="message-side"></div>
-      <div class="message-main">
-        ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
-        <div class="message-body"><${MessageText} text=${failed.text} done=${true} plain=${failed.x?.fmt === 0} /></div>
-        <p class="message-state problem">
-          <${Icon} name="error" /><span>${say("chat.not_sent")} ${explain(words, failed)}</span>
-        </p>
-        <div class="message-choices">
-          <button type="button" class="button small" onClick=${() => retryFailed(app, conv, failed)}>
-            ${say("action.try_again")}
-          </button>
-          <button type="button" class="button small" onClick=${() => reviseFailed(app, conv, failed)}>
-            ${say("action.edit")}
-          </button>
-          <button type="button" class="button small" onClick=${() => dropFailed(app, conv, failed)}>
-            ${say("action.delete")}
-          </button>
-        </div>
-      </div>
-    </article>
-  `;
-}
-
-/** An answer that came to nothing: why, and asking again. */
-function Ended({ row, list }) {
-  const app = useApp();
-  const { model, say, words } = app;
-  const { conv } = list;
-  const { ended } = row;
-  const view = model.view(conv);
-  const isFiltered = ended.reason === EndReason.FILTERED;
-  const why = ended.detail !== "" || ended.code !== 0 ? explain(words, ended) : "";
-  return html`
-    <article class="message first came-to-nothing">
-      <div class="message-side">
-        ${ended.persona !== 0 && html`<${Face} id=${ended.persona} view=${view} />`}
-      </div>
-      <div class="message-main">
-        <header class="message-head"><span class="message-name">${model.nameOf(ended.persona, view)}</span></header>
-        <p class="message-finish problem">
-          ${say(isFiltered ? "chat.filtered" : "chat.no_answer")} ${why}
-        </p>
-        <div class="message-choices">
-          ${ended.ask !== 0 &&
-          html`
-            <button type="button" class="button small" onClick=${() => list.askAgain(ended)}>
-              <${Icon} name="refresh" />${say("action.try_again")}
-            </button>
-          `}
-          <button type="button" class="button small" onClick=${() => model.forgetEnded(conv, ended.sid)}>
-            ${say("action.close")}
-          </button>
-        </div>
-      </div>
-    </article>
   `;
 }

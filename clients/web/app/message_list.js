@@ -45,7 +45,9 @@ function Phase({ pane, seq }) {
   switch (pane.phase.value) {
     case "loading":
       return html`
-        <div class="messages-note late"><span class="spinner" aria-hidden="true"></span>${say("chat.loading")}</div>
+        <div class="messages-note late">
+          <span class="spinner" aria-hidden="true"></span>${say("chat.loading")}
+        </div>
       `;
     case "empty":
       return html`<p class="messages-note">${say("chat.empty")}</p>`;
@@ -74,10 +76,12 @@ function ToEnd({ pane, conv }) {
     if (route.at.peek().seq !== 0) route.chat(conv, { replace: true });
     pane.toEnd();
   };
-  const label = count > 0 ? `${say("chat.to_end")}, ${say("chat.new_messages", { count })}` : say("chat.to_end");
+  const news = count > 0 ? `, ${say("chat.new_messages", { count })}` : "";
+  const label = say("chat.to_end") + news;
   return html`
     <button type="button" class="to-end" aria-label=${label} title=${label} onClick=${go}>
-      <${Icon} name="down" />${count > 0 && html`<span class="count">${count > 999 ? "999+" : count}</span>`}
+      <${Icon} name="down" />
+      ${count > 0 && html`<span class="count">${count > 999 ? "999+" : count}</span>`}
     </button>
   `;
 }

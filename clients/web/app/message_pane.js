@@ -482,7 +482,8 @@ function showsMessage({ place, msg, branch }, seq) {
 }
 
 function isUnknown(error) {
-  return error instanceof ServerError && (error.code === Code.NOT_FOUND || error.code === Code.NOT_PERMITTED);
+  if (!(error instanceof ServerError)) return false;
+  return error.code === Code.NOT_FOUND || error.code === Code.NOT_PERMITTED;
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

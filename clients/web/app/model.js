@@ -40,6 +40,9 @@ export class Model {
   #wanted = { users: new Set(), personas: new Set() };
   /** Ids that were asked for once: who is not to be found is not asked for again. */
   #asked = { users: new Set(), personas: new Set() };
+  #personasReading = null;
+  /** When all personas were read, in ms since 1970. */
+  #personasRead = 0;
   #timers = new Set();
   #listener = (event) => this.#take(event);
   #lists = { open: { cursor: "", reading: null }, archived: { cursor: "", reading: null } };
@@ -502,8 +505,20 @@ export class Model {
     await Promise.all(asks);
   }
 
-  /** Read all personas one may use; those that others took away meanwhile count as removed. */
-  async loadPersonas() {
+  /**
+   * Read all personas one may use, unless they were read within the last `fresh` ms; those that
+   * others took away meanwhile count as removed.
+   */
+  async loadPersonas({ fresh = 0 } = {}) {
+    if (Date.now() - this.#personasRead < fresh) return;
+    this.#personasReading ??= this.#readPersonas().finally(() => {
+      this.#personasReading = null;
+    });
+    await this.#personasReading;
+    this.#personasRead = Date.now();
+  }
+
+  async #readPersonas() {
     const before = [...this.personas.peek().values()];
     const seen = new Set();
     for (const scope of [Scope.PRIVATE, Scope.TENANT, Scope.PUBLIC]) {

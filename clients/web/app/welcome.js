@@ -8,6 +8,8 @@ import { openPersona, PersonaCard } from "./personas.js";
 import { html, useComputed, useEffect, useSignal } from "./ui.js";
 
 const SUGGESTIONS = 4;
+/** Suggestions may be as old as this. */
+const FRESH_MS = 300_000;
 /** Where the side bar and the view take turns, as app.css has it. */
 const narrow = matchMedia("(max-width: 760px)");
 
@@ -27,7 +29,7 @@ export function Welcome({ compact = false }) {
   const { model, route, say, words } = app;
   useEffect(() => {
     // The list of personas tells again whatever goes wrong.
-    model.loadPersonas().catch(() => {});
+    model.loadPersonas({ fresh: FRESH_MS }).catch(() => {});
   }, [model]);
   const personas = useComputed(() =>
     suggested(model.personas.value.values(), model.me, words.language, SUGGESTIONS),

@@ -103,9 +103,10 @@ function Doors() {
     />
   `;
   const isNew = mode.value === "up";
+  const isKept = session.kept !== null && session.state.value.name === "out";
   const canMake = !closed.value.includes("up");
   return html`
-    <${Kept} isBusy=${isBusy} come=${come} />
+    ${isKept && html`<${Kept} isBusy=${isBusy} come=${come} />`}
     <form class="form" onSubmit=${sent} aria-busy=${isBusy ? "true" : "false"} novalidate>
       ${field("name", {
         is: TextField,
@@ -133,7 +134,7 @@ function Doors() {
         hint: isNew ? say("account.password_hint") : "",
       })}
       ${problems.value.form && html`<p class="problem" role="alert">${problems.value.form}</p>`}
-      <button class="button primary" disabled=${isBusy}>
+      <button class=${isKept ? "button" : "button primary"} disabled=${isBusy}>
         ${["in", "up"].includes(coming.value) ? say("account.coming") : say(isNew ? "account.sign_up" : "account.sign_in")}
       </button>
     </form>
@@ -169,7 +170,6 @@ function Doors() {
 function Kept({ isBusy, come }) {
   const { session, say } = useApp();
   const { kept } = session;
-  if (kept === null || session.state.value.name !== "out") return null;
   const name = kept.nick || kept.name;
   return html`
     <button

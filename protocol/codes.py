@@ -53,12 +53,13 @@ class Code(IntEnum):
         """What `retry` says unless the sender knows better: -1 never, 0 now, n after n ms."""
         if self in _RETRY_NOW:
             return 0
-        if 400 <= self < 600 or self in (Code.MODEL_UNAVAILABLE, Code.BUSY):
+        if self is not Code.SIZE_LIMIT and (400 <= self < 600 or self in _LATER):
             return 1000
         return -1
 
 
 _RETRY_NOW = frozenset({Code.DRAINING, Code.SLOW_CONSUMER, Code.EXPIRED})
+_LATER = frozenset({Code.MODEL_UNAVAILABLE, Code.BUSY})
 
 WEBSOCKET_CLOSE_BASE = 4000
 """A WebSocket connection closes with this plus the code of its `bye`."""

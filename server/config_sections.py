@@ -143,7 +143,9 @@ class LimitsConfig(Section, frozen=True):
     user_handshakes_per_min: Annotated[
         int, Meta(ge=1, description="Sign-ins of one user per minute.")
     ] = 10
-    devices: Annotated[int, Meta(ge=1, le=64, description="Devices of one user.")] = 8
+    devices: Annotated[
+        int, Meta(ge=1, le=64, description="Devices of one user; each tab of a browser is one.")
+    ] = 32
     members: Annotated[int, Meta(ge=2, le=100_000, description="Members of one conversation.")] = (
         5000
     )

@@ -24,7 +24,7 @@ async def test_a_guest_is_still_in_after_a_reload(visitor: Window) -> None:
 async def test_one_device_too_many_is_told_what_to_do(visitor: Window, live: Process) -> None:
     account = await live.newcomer("Ada")
     async with AsyncExitStack() as stack:
-        for _ in range(8):
+        for _ in range(32):
             await stack.enter_async_context(live.online(account))
         page = await enter(visitor, account)
         await page.get_by_text("too many devices").wait_for()

@@ -50,10 +50,15 @@ const VIEWS = {
 const Chat = lazy(() => import("./chat.js").then((module) => module.Chat));
 const RoomPanel = lazy(() => import("./room_panel.js").then((module) => module.RoomPanel));
 
+/** Begin to load what a conversation is shown with. */
+export function ahead() {
+  Chat.ahead();
+}
+
 /** On a narrow screen, the side bar, the view and its panel take turns: the class says which. */
 function Signed({ app }) {
   const at = app.route.at.value;
-  useEffect(() => Chat.ahead(), []);
+  useEffect(ahead, []);
   return html`
     <div class=${`app view-${at.view}${at.info ? " with-panel" : ""}`}>
       <${LinkBanner} />

@@ -569,7 +569,7 @@ BAD = [
     ('{"type":"persona_create","persona_config":{"name":""}}', 310),
     ('{"type":"persona_select"}', 310),
     ('{"type":"history_request","limit":101}', 310),
-    ('{"type":"ping","pad":"' + "x" * 70_000 + '"}', 103),
+    ('{"type":"ping","pad":"' + "x" * 170_000 + '"}', 103),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import { ConvKind } from "../sdk/client.js";
 import { Avatar } from "./avatar_view.js";
+import { BackHome } from "./back_home.js";
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useSignal } from "./ui.js";
@@ -22,14 +23,7 @@ export function ChatHeader({ conv, view }) {
   const toggle = () => (isOpen ? route.back(`/c/${conv}`) : route.chat(conv, { info: true }));
   return html`
     <header class="pane-head chat-head">
-      <button
-        type="button"
-        class="icon-button only-narrow"
-        aria-label=${say("conversation.back")}
-        onClick=${() => route.back("/")}
-      >
-        <${Icon} name="back" />
-      </button>
+      <${BackHome} />
       ${view && html`<${ConversationAvatar} view=${view} />`}
       <div class="grow">
         <h1 class="chat-title ellipsis">${title}</h1>

@@ -114,10 +114,11 @@ function Text({ msg, stream }) {
 function Begins({ stream }) {
   const { say } = useApp();
   const isQueued = stream.state === StreamState.QUEUED;
+  const waits = say(stream.place ? "chat.queued_at" : "chat.queued", { place: stream.place });
   return html`
     <p class="message-begins">
       <span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>
-      ${isQueued && say(stream.place ? "chat.queued_at" : "chat.queued", { place: stream.place })}
+      ${isQueued && html`<span class=${stream.place ? "" : "late"}>${waits}</span>`}
     </p>
   `;
 }

@@ -1,7 +1,7 @@
 // The rows that are no messages: days, what is new, what is being fetched, and what was not sent or
 // not answered.
 
-import { EndReason } from "../sdk/client.js";
+import { EndReason, Link } from "../sdk/client.js";
 import { dropFailed, retryFailed, reviseFailed } from "./actions.js";
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
@@ -58,7 +58,10 @@ export function Waiting({ row, list }) {
         <div class="message-body">
           <${MessageText} text=${sent.unsent.text} done=${true} plain=${sent.unsent.x?.fmt === 0} />
         </div>
-        <p class="message-state"><${Icon} name="clock" /><span>${say("chat.waiting")}</span></p>
+        <p class="message-state">
+          <${Icon} name="clock" />
+          <span>${say(model.link.value.state === Link.ONLINE ? "chat.waiting" : "chat.waits")}</span>
+        </p>
       </div>
     </article>
   `;

@@ -3,6 +3,7 @@
 import { ClientError } from "../sdk/client.js";
 import { saveFile } from "./api.js";
 import { Avatar } from "./avatar_view.js";
+import { BackHome } from "./back_home.js";
 import { useApp } from "./context.js";
 import { Icon } from "./icons.js";
 import { lazy } from "./lazy.js";
@@ -55,7 +56,7 @@ export async function exportCard({ api, overlay }, persona, format) {
 
 export function Personas() {
   const app = useApp();
-  const { model, route, say } = app;
+  const { model, say } = app;
   const query = useSignal("");
   const loading = useSignal("loading");
   const load = () => {
@@ -71,14 +72,7 @@ export function Personas() {
   const isEmpty = groups.value.length === 0;
   return html`
     <header class="pane-head personas-head">
-      <button
-        type="button"
-        class="icon-button only-narrow"
-        aria-label=${say("conversation.back")}
-        onClick=${() => route.home()}
-      >
-        <${Icon} name="back" />
-      </button>
+      <${BackHome} />
       <h1 class="grow">${say("persona.list")}</h1>
       <${SearchField} query=${query} body=${body} />
       <button

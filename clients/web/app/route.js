@@ -55,10 +55,6 @@ export class Route {
     else this.go(path, { replace: true });
   }
 
-  home() {
-    this.go("/");
-  }
-
   chat(conv, { seq = 0, info = false, replace = false } = {}) {
     const rest = seq ? `/at/${seq}` : info ? "/info" : "";
     this.go(`/c/${conv}${rest}`, { replace });

@@ -92,6 +92,7 @@ export const en = {
   "chat.tools": "Tools: {names}",
   "chat.typing": "{name} is typing",
   "chat.waiting": "Is being sent",
+  "chat.waits": "Waits for the connection",
   "chat.write": "Write a message",
   "chat.yesterday": "Yesterday",
   "chat.you": "You",

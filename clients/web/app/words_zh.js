@@ -87,6 +87,7 @@ export const zh = {
   "chat.tools": "使用的工具：{names}",
   "chat.typing": "{name} 正在输入",
   "chat.waiting": "正在发送",
+  "chat.waits": "等待恢复连接",
   "chat.write": "输入消息",
   "chat.yesterday": "昨天",
   "chat.you": "您",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -10,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.e2e.harness import PASSWORD, Process
+from tests.e2e.harness import PASSWORD, ROOT, WAIT_S, Process
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 DESKTOP: Final = (1280, 800)
 PHONE: Final = (390, 844)
+ARTEFACTS: Final = Path(os.environ.get("PARLANCE_SCREENSHOTS") or ROOT / "test-artefacts")
 SLOW: Final = "tokens=120,rate=40"
 """A model whose answer takes three seconds."""
 # What Chromium says about requests that fail while the server is away, as some tests have it.
@@ -112,11 +114,22 @@ async def window(
     assert visitor.trouble == []
 
 
-async def shot(page: Page, folder: Path, name: str) -> Path:
-    """Save what is seen; PARLANCE_SCREENSHOTS names a folder that is kept."""
-    path = Path(os.environ.get("PARLANCE_SCREENSHOTS") or folder) / f"{name}.png"
+async def shot(page: Page, name: str) -> Path:
+    """Save what is seen in ARTEFACTS, for people to look at."""
+    path = ARTEFACTS / f"{name}.png"
     await page.screenshot(path=path)
     return path
+
+
+async def until_true(page: Page, expression: str, arg: object = None) -> Any:
+    """Return what an expression is worth once that is true.
+
+    Playwright's own `wait_for_function` asks again by `eval`, which the app's policy forbids.
+    """
+    async with asyncio.timeout(WAIT_S):
+        while not (found := await page.evaluate(expression, arg)):  # noqa: ASYNC110 - the page's
+            await asyncio.sleep(0.02)
+        return found
 
 
 async def overflows(page: Page) -> bool:

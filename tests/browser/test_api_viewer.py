@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,13 +149,13 @@ async def test_what_is_ours_has_two_languages(reader: Window) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
 async def test_it_fits_its_window_in_light_and_dark(
-    browser: Browser, live: Process, tmp_path: Path, name: str, size: tuple[int, int], scheme: str
+    browser: Browser, live: Process, name: str, size: tuple[int, int], scheme: str
 ) -> None:
     async with window(browser, live, size, color_scheme=scheme) as reader:
         page = await read(reader)
         dark = "document.documentElement.classList.contains('dark-mode')"
         assert await page.evaluate(dark) is (scheme == "dark")
-        await shot(page, tmp_path, f"docs-{name}-{scheme}")
+        await shot(page, f"docs-{name}-{scheme}")
         await open_me(page)
         assert not await overflows(page)
-        await shot(page, tmp_path, f"docs-open-{name}-{scheme}")
+        await shot(page, f"docs-open-{name}-{scheme}")

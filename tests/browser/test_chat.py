@@ -17,8 +17,6 @@ from tests.e2e.harness import Process, expected, group, rows, view
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.async_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -87,16 +85,14 @@ async def fill(client: Client, conv: int, count: int) -> None:
         await client.send(conv, f"{number}\n\n" + "a line of words " * 12)
 
 
-async def test_an_answer_grows_and_ends_as_it_is_stored(
-    visitor: Window, live: Process, tmp_path: Path
-) -> None:
+async def test_an_answer_grows_and_ends_as_it_is_stored(visitor: Window, live: Process) -> None:
     async with somebody(live) as (account, client):
         conv = await talk_with(client, SLOW)
         page = await enter(visitor, account, f"/c/{conv}")
         await write(page, "tell me")
         await running(page).locator(".message-text").wait_for()
         first = await running(page).locator(".message-text").inner_text()
-        await shot(page, tmp_path, "chat-streaming")
+        await shot(page, "chat-streaming")
         # The element that grew is the one that stays.
         await running(page).evaluate("(one) => { one.dataset.mark = 'same'; }")
         await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
@@ -138,7 +134,7 @@ async def test_a_reload_in_mid_answer_ends_with_the_whole_answer_once(
 
 
 async def test_an_answer_is_made_again_in_its_place_and_branches_are_switched(
-    visitor: Window, live: Process, service: ScriptedProvider, tmp_path: Path
+    visitor: Window, live: Process, service: ScriptedProvider
 ) -> None:
     async with somebody(live) as (account, client):
         conv = await talk_with(client, "tokens=40,rate=40")
@@ -158,7 +154,7 @@ async def test_an_answer_is_made_again_in_its_place_and_branches_are_switched(
         assert await messages(page).evaluate_all("(all) => all.map((one) => one.dataset.seq)") == [
             *("1", "5", "3", "4")
         ]
-        await shot(page, tmp_path, "chat-branches")
+        await shot(page, "chat-branches")
         await message(page, 5).get_by_role("button", name="Answer before").click()
         await text_of(page, 2).get_by_text("the first answer").wait_for()
         await message(page, 2).get_by_role("group", name="Answer 1 of 2").wait_for()
@@ -183,7 +179,7 @@ async def test_another_tab_shows_the_same_while_it_grows(visitor: Window, live: 
 
 
 async def test_thoughts_and_tools_of_an_answer_are_there_to_be_opened(
-    visitor: Window, live: Process, tmp_path: Path
+    visitor: Window, live: Process
 ) -> None:
     async with somebody(live) as (account, client):
         conv = await talk_with(client, "think=20,tokens=20,rate=40")
@@ -194,11 +190,11 @@ async def test_thoughts_and_tools_of_an_answer_are_there_to_be_opened(
         assert not await page.locator(".parts-text").is_visible()
         await page.get_by_text("Thoughts", exact=True).click()
         assert len(await page.locator(".parts-text").inner_text()) > 20
-        await shot(page, tmp_path, "chat-thoughts")
+        await shot(page, "chat-thoughts")
 
 
 async def test_an_answer_that_came_to_nothing_says_why_and_can_be_asked_for_again(
-    visitor: Window, live: Process, service: ScriptedProvider, tmp_path: Path
+    visitor: Window, live: Process, service: ScriptedProvider
 ) -> None:
     async with somebody(live) as (account, client):
         conv = await talk_with(client, "status=400")
@@ -206,7 +202,7 @@ async def test_an_answer_that_came_to_nothing_says_why_and_can_be_asked_for_agai
         await write(page, "tell me")
         nothing = page.locator("article.came-to-nothing")
         await nothing.get_by_text("There is no answer.").wait_for()
-        await shot(page, tmp_path, "chat-error")
+        await shot(page, "chat-error")
         await nothing.get_by_role("button", name="Try again").click()
         await eventually(lambda: len([r for r in service.requests if r.model == "status=400"]) >= 2)
         await nothing.wait_for()
@@ -215,7 +211,7 @@ async def test_an_answer_that_came_to_nothing_says_why_and_can_be_asked_for_agai
 
 
 async def test_what_was_not_read_begins_below_a_line_and_is_read_once_it_is_seen(
-    visitor: Window, live: Process, tmp_path: Path
+    visitor: Window, live: Process
 ) -> None:
     async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
         conv = await group(client, other.user)
@@ -232,7 +228,7 @@ async def test_what_was_not_read_begins_below_a_line_and_is_read_once_it_is_seen
         assert not await at_end(page)
         below = page.get_by_role("button", name="To the newest message")
         await below.wait_for()
-        await shot(page, tmp_path, "chat-unread")
+        await shot(page, "chat-unread")
         await below.click()
         await eventually(lambda: view(client, conv).unread == 0)
         await below.wait_for(state="detached")
@@ -369,9 +365,7 @@ async def test_after_a_long_absence_one_is_where_one_was_reading(
         assert abs(after["y"] - before["y"]) <= 2
 
 
-async def test_changes_recalls_and_quotes_are_shown(
-    visitor: Window, live: Process, tmp_path: Path
-) -> None:
+async def test_changes_recalls_and_quotes_are_shown(visitor: Window, live: Process) -> None:
     async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
         conv = await group(client, other.user)
         await other.send(conv, "a question")
@@ -391,11 +385,11 @@ async def test_changes_recalls_and_quotes_are_shown(
         await quote.click()
         await page.locator("article.target[data-seq='1']").wait_for()
         assert await page.evaluate("location.hash") == f"#/c/{conv}/at/1"
-        await shot(page, tmp_path, "chat-room")
+        await shot(page, "chat-room")
 
 
 async def test_markdown_and_code_are_shown_and_copied(
-    browser: Browser, live: Process, service: ScriptedProvider, tmp_path: Path
+    browser: Browser, live: Process, service: ScriptedProvider
 ) -> None:
     allowed = ["clipboard-read", "clipboard-write"]
     async with (
@@ -412,7 +406,7 @@ async def test_markdown_and_code_are_shown_and_copied(
         await code.get_by_role("button", name="Copy code").click()
         copied = await page.evaluate("navigator.clipboard.readText()")
         assert copied == 'def greet(name):\n    return f"Hello, {name}"'
-        await shot(page, tmp_path, "chat-markdown")
+        await shot(page, "chat-markdown")
 
 
 async def test_payloads_in_names_and_texts_are_inert(
@@ -473,7 +467,7 @@ async def test_an_empty_conversation_invites_to_write(visitor: Window, live: Pro
 
 
 async def test_on_a_phone_what_one_may_do_with_a_message_is_a_tap_away(
-    browser: Browser, live: Process, tmp_path: Path
+    browser: Browser, live: Process
 ) -> None:
     async with (
         somebody(live) as (account, client),
@@ -496,7 +490,7 @@ async def test_on_a_phone_what_one_may_do_with_a_message_is_a_tap_away(
             assert menu["y"] >= 0
             assert menu["x"] + menu["width"] <= PHONE[0]
             assert menu["y"] + menu["height"] <= PHONE[1]
-            await shot(page, tmp_path, f"chat-phone-menu-{seq}")
+            await shot(page, f"chat-phone-menu-{seq}")
             await page.keyboard.press("Escape")
             assert await page.get_by_role("menu").count() == 0
             assert await more.evaluate("(one) => one === document.activeElement")
@@ -517,7 +511,6 @@ async def test_it_fits_and_looks_right(
     browser: Browser,
     live: Process,
     service: ScriptedProvider,
-    tmp_path: Path,
     size: tuple[int, int],
     language: str,
     theme: str,
@@ -538,4 +531,4 @@ async def test_it_fits_and_looks_right(
         await page.locator(".hljs-keyword").first.wait_for()
         assert not await overflows(page)
         name = f"chat-{'phone' if size == PHONE else 'desktop'}-{language[:2]}-{theme}"
-        await shot(page, tmp_path, name)
+        await shot(page, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -158,7 +157,7 @@ async def test_drafts_survive_a_reload_each_in_its_conversation(
 
 
 async def test_a_message_is_quoted_and_escape_takes_the_quote_off(
-    visitor: Window, live: Process, tmp_path: Path
+    visitor: Window, live: Process
 ) -> None:
     async with person(visitor, live) as ada:
         conv = await room(ada)
@@ -169,7 +168,7 @@ async def test_a_message_is_quoted_and_escape_takes_the_quote_off(
         await do(page, message(page, "to be quoted"), "Quote")
         await bar.wait_for()
         assert PAYLOAD in await bar.inner_text()
-        await shot(page, tmp_path, "composer-quote")
+        await shot(page, "composer-quote")
         assert await field.evaluate("(field) => field === document.activeElement")
         await field.press("Escape")
         await bar.wait_for(state="detached")
@@ -363,7 +362,7 @@ async def test_a_name_that_was_rubbed_out_is_not_mentioned(visitor: Window, live
 
 
 async def test_on_a_touch_screen_a_name_is_chosen_with_a_finger(
-    browser: Browser, live: Process, service: ScriptedProvider, tmp_path: Path
+    browser: Browser, live: Process, service: ScriptedProvider
 ) -> None:
     async with (
         window(browser, live, PHONE, language="zh-CN", has_touch=True, is_mobile=True) as phone,
@@ -376,7 +375,7 @@ async def test_on_a_touch_screen_a_name_is_chosen_with_a_finger(
         await field.press_sequentially("你好@明")
         option = phone.page.get_by_role("listbox").get_by_role("option", name="王小明")
         await option.wait_for()
-        await shot(phone.page, tmp_path, "composer-mention-phone")
+        await shot(phone.page, "composer-mention-phone")
         await option.tap()
         assert await field.input_value() == "你好@王小明 "
         assert await field.evaluate("(field) => field === document.activeElement")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -14,7 +13,7 @@ from clients.client import Client
 from protocol.codes import ConvKind
 from protocol.rows import MySet, SendX
 from tests.browser.chatting import enter, go, somebody, types_until
-from tests.browser.harness import PHONE, Window, overflows, shot, window
+from tests.browser.harness import PHONE, Window, overflows, shot, until_true, window
 from tests.e2e.harness import Process, group
 
 if TYPE_CHECKING:
@@ -73,13 +72,13 @@ async def test_what_is_new_is_counted_and_read_wherever_one_reads_it(
         first = await room(ada, device, "First", "one", "two", "three")
         second = await room(ada, device, "Second", "uno")
         await shows(row(page, "First").locator(".count"), "33 unread messages")
-        await page.wait_for_function("document.title === '(4) Parlance'")
+        await until_true(page, "document.title === '(4) Parlance'")
         assert await page.locator("link[rel=icon]").get_attribute("href") == "/icon_news.svg"
         device.mark(second, 1)
         await row(page, "Second").locator(".count").wait_for(state="detached")
         await row(page, "First").locator("a").click()
         await row(page, "First").locator(".count").wait_for(state="detached")
-        await page.wait_for_function("document.title === 'First · Parlance'")
+        await until_true(page, "document.title === 'First · Parlance'")
         assert await page.locator("link[rel=icon]").get_attribute("href") == "/icon.svg"
         await go(page, f"/c/{second}")
         await ada.send(first, "four")
@@ -112,7 +111,7 @@ async def test_the_archive_is_a_list_of_its_own(visitor: Window, live: Process) 
             await room(ada, device, title, "hello")
         await choose(page, "Old", "Archive")
         await shows(titles(page), "Kept")
-        await page.wait_for_function("document.title.startsWith('(1)')")
+        await until_true(page, "document.title.startsWith('(1)')")
         await page.reload()
         await shows(titles(page), "Kept")
         await page.get_by_role("button", name="Archived").click()
@@ -129,7 +128,7 @@ async def test_what_is_muted_is_counted_quietly(visitor: Window, live: Process) 
         await choose(page, "Loud", "Mute")
         await page.get_by_role("button", name="Until I change it").click()
         await row(page, "Loud").locator(".count.muted").wait_for()
-        await page.wait_for_function("document.title === 'Parlance'")
+        await until_true(page, "document.title === 'Parlance'")
         await choose(page, "Loud", "Unmute")
         await row(page, "Loud").locator(".count:not(.muted)").wait_for()
 
@@ -308,7 +307,7 @@ async def test_notifications_come_after_a_yes_while_the_page_is_hidden(
         }"""
         assert await page.evaluate(state) == ["off", "on"]
         await ada.send(conv, "来 **this** one")
-        await page.wait_for_function("shown.length === 1")
+        await until_true(page, "shown.length === 1")
         assert await page.evaluate("shown[0]") == [
             "Room",
             "Ada: 来 this one",
@@ -322,7 +321,7 @@ async def test_notifications_come_after_a_yes_while_the_page_is_hidden(
 
 
 async def test_the_list_looks_right_everywhere(
-    browser: Browser, live: Process, service: object, tmp_path: Path
+    browser: Browser, live: Process, service: object
 ) -> None:
     async with somebody(live, "访客小李") as (account, device), somebody(live, "Ada") as (_, ada):
         for title in ("周末去爬山", "A rather long title that does not fit into the list", "Work"):
@@ -341,4 +340,4 @@ async def test_the_list_looks_right_everywhere(
                 page = await enter(one, account)
                 await page.locator(".conv-row").nth(3).wait_for()
                 assert not await overflows(page)
-                await shot(page, tmp_path, f"list-{size[0]}-{scheme}-{language}")
+                await shot(page, f"list-{size[0]}-{scheme}-{language}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,7 @@ from clients.client import Client
 from protocol.codes import ConvKind, EndReason
 from protocol.rows import Persona
 from tests.browser.conftest import Ground
-from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, window
+from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, until_true, window
 from tests.e2e.harness import Process, ask, command, ended, free_port, talk
 
 if TYPE_CHECKING:
@@ -468,9 +467,9 @@ async def test_charts_take_the_colours_of_the_theme_that_is_chosen(
       }
       return null;
     }"""
-    light = await (await page.wait_for_function(in_colour)).json_value()
+    light = await until_true(page, in_colour)
     await page.get_by_label("Appearance").select_option("dark")
-    dark = await (await page.wait_for_function(in_colour)).json_value()
+    dark = await until_true(page, in_colour)
     assert dark != light
 
 
@@ -483,7 +482,6 @@ async def test_it_fits_its_window_in_light_and_dark(
     watched: Process,
     models: ScriptedProvider,
     key: str,
-    tmp_path: Path,
     name: str,
     size: tuple[int, int],
     language: str,
@@ -494,7 +492,7 @@ async def test_it_fits_its_window_in_light_and_dark(
         await page.goto(f"{viewer.url}/dashboard")
         await page.locator("#sign-in").wait_for()
         assert not await overflows(page)
-        await shot(page, tmp_path, f"dashboard-key-{name}-{scheme}")
+        await shot(page, f"dashboard-key-{name}-{scheme}")
         await page.locator("#key").fill(key)
         await page.locator("#key").press("Enter")
         async with watched.online() as client:
@@ -507,11 +505,11 @@ async def test_it_fits_its_window_in_light_and_dark(
             await page.locator("#charts canvas").nth(8).wait_for()
             assert not await overflows(page)
             await page.evaluate("scrollTo(0, 0)")
-            await shot(page, tmp_path, f"dashboard-{name}-{scheme}")
+            await shot(page, f"dashboard-{name}-{scheme}")
             await page.locator("#charts-title").scroll_into_view_if_needed()
             await page.locator("#charts-title").evaluate("(each) => each.scrollIntoView()")
-            await shot(page, tmp_path, f"dashboard-charts-{name}-{scheme}")
+            await shot(page, f"dashboard-charts-{name}-{scheme}")
             await page.locator("#turns-title").evaluate("(each) => each.scrollIntoView()")
-            await shot(page, tmp_path, f"dashboard-answers-{name}-{scheme}")
+            await shot(page, f"dashboard-answers-{name}-{scheme}")
             await stop.first.click()
             await stop.first.wait_for(state="detached")

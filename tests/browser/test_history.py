@@ -21,8 +21,6 @@ from tests.browser.harness import PHONE, Window, shot, window
 from tests.e2e.harness import Process
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.async_api import Browser, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -144,7 +142,7 @@ async def scroll(page: Page, by: int) -> None:
 
 
 async def test_a_long_story_opens_at_its_end_with_a_page_of_it(
-    reader: Window, story: Story, tmp_path: Path
+    reader: Window, story: Story
 ) -> None:
     page = await opened(reader, story)
     found = await seen(page)
@@ -152,7 +150,7 @@ async def test_a_long_story_opens_at_its_end_with_a_page_of_it(
     assert found["drawn"] < ROWS_MAX
     await scroll(page, -10)
     assert (await seen(page))["held"] <= 200
-    await shot(page, tmp_path, "history-end")
+    await shot(page, "history-end")
 
 
 async def test_scrolling_up_brings_older_messages_and_what_is_read_stays(
@@ -178,13 +176,13 @@ async def test_scrolling_up_brings_older_messages_and_what_is_read_stays(
 
 
 async def test_a_far_jump_shows_the_place_and_goes_on_to_both_sides(
-    reader: Window, story: Story, tmp_path: Path
+    reader: Window, story: Story
 ) -> None:
     page = await opened(reader, story, "/at/5000")
     target = page.locator("article.target[data-seq='5000']")
     await target.wait_for()
     assert await target.evaluate("(one) => one === document.activeElement")
-    await shot(page, tmp_path, "history-jump")
+    await shot(page, "history-jump")
     for _ in range(12):
         await scroll(page, 3000)
         assert (await seen(page))["drawn"] < ROWS_MAX
@@ -243,7 +241,7 @@ async def test_a_jump_to_what_is_not_there_says_so_and_shows_messages(
 
 
 async def test_on_a_phone_old_messages_come_by_scrolling_too(
-    browser: Browser, story: Story, tmp_path: Path
+    browser: Browser, story: Story
 ) -> None:
     async with window(browser, story.server, PHONE, has_touch=True, is_mobile=True) as phone:
         page = await opened(phone, story)
@@ -253,4 +251,4 @@ async def test_on_a_phone_old_messages_come_by_scrolling_too(
         assert (await seen(page))["seqs"][0] < COUNT - 50
         await go(page, f"/c/{story.conv}/at/250")
         await page.locator("article.target[data-seq='250']").wait_for()
-        await shot(page, tmp_path, "history-phone")
+        await shot(page, "history-phone")

@@ -351,7 +351,7 @@ async def test_a_card_comes_in_and_goes_out_again(visitor: Window) -> None:
     await field.set_input_files(wrong)
     await form.get_by_text("This file is no character card.").wait_for()
     right: FilePayload = {
-        "name": "card.json",
+        "name": "<img src=x onerror=alert(1)>.json",
         "mimeType": "application/json",
         "buffer": json.dumps(card).encode(),
     }
@@ -450,7 +450,7 @@ async def test_keys_alone_lead_from_signing_up_to_the_first_message(visitor: Win
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_the_personas_fit_a_desktop_and_a_phone(
-    browser: Browser, live: Process, tmp_path: Path, theme: str
+    browser: Browser, live: Process, theme: str
 ) -> None:
     for size, language in (((1280, 800), "en-US"), (PHONE, "zh-CN"), ((360, 640), "en-US")):
         async with window(browser, live, size, language=language, color_scheme=theme) as visitor:
@@ -459,13 +459,13 @@ async def test_the_personas_fit_a_desktop_and_a_phone(
             await page.get_by_role("button", name=demo).click()
             await page.locator(".side").wait_for()
             await page.locator(".persona-card:visible").nth(3).wait_for()
-            await shot(page, tmp_path, f"welcome-{theme}-{size[0]}")
+            await shot(page, f"welcome-{theme}-{size[0]}")
             assert not await overflows(page)
             await show(page)
-            await shot(page, tmp_path, f"personas-{theme}-{size[0]}")
+            await shot(page, f"personas-{theme}-{size[0]}")
             assert not await overflows(page)
             await page.locator(".personas-head .button.primary").click()
             await page.get_by_role("dialog").locator("form").wait_for()
-            await shot(page, tmp_path, f"persona-form-{theme}-{size[0]}")
+            await shot(page, f"persona-form-{theme}-{size[0]}")
             assert not await overflows(page)
             assert await nameless(page) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,11 +14,11 @@ from clients.events import MessageAdded
 from protocol.codes import ConvKind, Role, Scope, TalkMode
 from protocol.rows import ConvSet, GenOpt, Persona
 from tests.browser.chatting import enter, go, messages, somebody, talk_with, types_until, write
-from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, window
+from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, until_true, window
 from tests.e2e.harness import WAIT_S, Process, first, texts
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Locator, Page
+    from playwright.async_api import Browser, FilePayload, Locator, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -224,8 +223,8 @@ async def test_escape_closes_the_panel_and_gives_the_focus_back(
         await panel(page).get_by_role("button", name="Back to the chat").focus()
         await page.keyboard.press("Escape")
         await panel(page).wait_for(state="detached")
-        await page.wait_for_function(
-            "document.activeElement.getAttribute('aria-label') === 'About this conversation'"
+        await until_true(
+            page, "document.activeElement.getAttribute('aria-label') === 'About this conversation'"
         )
 
 
@@ -234,7 +233,9 @@ async def test_a_group_has_a_picture_that_all_see(visitor: Window, live: Process
         conv = await room(owner, other.user)
         page = await enter(visitor, account, f"/c/{conv}/info")
         field = panel(page).locator(".avatar-picker input[type=file]")
-        await field.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": PNG})
+        name = f"{PAYLOAD}.png"
+        file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": PNG}
+        await field.set_input_files(file)
         await page.locator(".conv-row img").wait_for()
         await page.locator(".chat-head img").wait_for()
         await until(other, lambda: bool(other.feeds.convs[conv].row.avatar))
@@ -320,7 +321,7 @@ async def test_on_a_phone_one_goes_from_the_list_to_the_chat_to_its_settings_and
 
             async def shows(where: str) -> None:
                 here = "(where) => location.hash.replace(/^#[/]?/, '') === where"
-                await page.wait_for_function(here, arg=where)
+                await until_true(page, here, where)
                 await page.locator(".side").wait_for(state="hidden" if where else "visible")
                 chat = where == f"c/{conv}"
                 await page.locator("main.view").wait_for(state="visible" if chat else "hidden")
@@ -354,7 +355,7 @@ async def test_on_a_phone_one_goes_from_the_list_to_the_chat_to_its_settings_and
 
 
 async def test_a_room_looks_right_everywhere(
-    browser: Browser, live: Process, service: object, tmp_path: Path
+    browser: Browser, live: Process, service: object
 ) -> None:
     async with somebody(live, "访客小李") as (account, client), somebody(live, "Ada") as (_, ada):
         persona = await persona_of(client, "小助手")
@@ -374,8 +375,8 @@ async def test_a_room_looks_right_everywhere(
                 page = await enter(one, account, f"/c/{conv}")
                 await messages(page).nth(1).wait_for()
                 name = f"{size[0]}-{scheme}-{language}"
-                await shot(page, tmp_path, f"room-{name}")
+                await shot(page, f"room-{name}")
                 await go(page, f"/c/{conv}/info")
                 await panel(page).locator(".member").nth(2).wait_for()
                 assert not await overflows(page)
-                await shot(page, tmp_path, f"panel-{name}")
+                await shot(page, f"panel-{name}")

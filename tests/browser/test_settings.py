@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -243,12 +242,12 @@ async def test_a_guest_is_warned_that_everything_is_lost(visitor: Window) -> Non
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_the_settings_fit_a_desktop_and_a_phone(
-    browser: Browser, live: Process, tmp_path: Path, theme: str
+    browser: Browser, live: Process, theme: str
 ) -> None:
     for size in ((1280, 800), PHONE, (360, 640)):
         async with window(browser, live, size, color_scheme=theme) as visitor:
             page = await visitor.guest()
             await show(page)
-            await shot(page, tmp_path, f"settings-{theme}-{size[0]}")
+            await shot(page, f"settings-{theme}-{size[0]}")
             assert not await overflows(page)
             assert await nameless(page) == []

@@ -183,11 +183,11 @@ async def test_the_language_of_the_browser_can_be_changed_before_signing_in(
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_signing_in_fits_a_desktop_and_a_phone(
-    browser: Browser, live: Process, tmp_path: Path, theme: str
+    browser: Browser, live: Process, theme: str
 ) -> None:
     for size in ((1280, 800), PHONE, (360, 560)):
         async with window(browser, live, size, color_scheme=theme) as visitor:
             page = await visitor.open()
             await page.get_by_role("button", name="Create an account").click()
-            await shot(page, tmp_path, f"sign-in-{theme}-{size[0]}")
+            await shot(page, f"sign-in-{theme}-{size[0]}")
             assert not await overflows(page)

@@ -58,7 +58,7 @@ async def growing(page: Page) -> None:
 
 
 async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lost_or_double(
-    browser: Browser, mortal: Process, tmp_path: Path
+    browser: Browser, mortal: Process
 ) -> None:
     async with somebody(mortal) as (account, client):
         conv = await talk_with(client, LONG)
@@ -72,7 +72,7 @@ async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lo
         await banner.wait_for()
         await write(page, "written while the server was away")
         await page.get_by_text("1 message waits").wait_for()
-        await shot(page, tmp_path, "offline-desktop")
+        await shot(page, "offline-desktop")
         await asyncio.to_thread(mortal.start)
         await page.get_by_text("The answer was interrupted").wait_for()
         await page.locator(f"{MESSAGES}[data-seq='3']").wait_for()
@@ -81,7 +81,7 @@ async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lo
         assert read[0] == "a long story, please"
         assert read[1].startswith("word0 word1 word2 word3")
         assert read.count("written while the server was away") == 1
-        await shot(page, tmp_path, "back-again-desktop")
+        await shot(page, "back-again-desktop")
         await page.reload()
         await page.locator(f"{MESSAGES}[data-seq='3']").wait_for()
         again = await texts(page)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,7 +117,7 @@ async def test_a_tool_runs_only_after_a_yes(
 
 
 async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
-    browser: Browser, handy: Process, service: ScriptedProvider, tmp_path: Path
+    browser: Browser, handy: Process, service: ScriptedProvider
 ) -> None:
     service.replies.extend(
         [
@@ -141,7 +140,7 @@ async def test_a_question_is_seen_wherever_one_is_and_what_it_shows_is_inert(
         assert await page.locator("img[src='x']").count() == 0
         for size in (DESKTOP, PHONE):
             await page.set_viewport_size({"width": size[0], "height": size[1]})
-            await shot(page, tmp_path, f"tool-question-{size[0]}")
+            await shot(page, f"tool-question-{size[0]}")
             assert not await overflows(page)
         await question.get_by_role("button", name="Show the conversation").click()
         await page.wait_for_url(f"{visitor.url}/#/c/{asked}")

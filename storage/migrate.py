@@ -81,6 +81,9 @@ def prepare_schema(
                 (migration.version, migration.name, migration.checksum, now_ms),
             )
         epoch = yield from _read_epoch()
+        if dialect.name == "mysql":
+            # Who has the lock next must see what was done.
+            yield Statement("COMMIT")
     finally:
         if dialect.name == "mysql":
             # Not reached when the connection is gone: the server then frees the lock itself.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from storage.dialect import MYSQL
 from storage.errors import OpenFailed
-from storage.migrate import SCHEMA_DIR, load_migrations
+from storage.migrate import SCHEMA_DIR, Migration, load_migrations, prepare_schema
 from storage.ops import Op, Rows, Statement
 from storage.rows import StoreOptions
 from storage.store import Store
@@ -90,6 +92,22 @@ async def test_several_processes_may_migrate_at_once(
     folder = release(tmp_path / "v", 3)
     epochs = await asyncio.gather(*(open_close(url, folder) for _ in range(4)))
     assert len(set(epochs)) == 1
+
+
+def test_what_was_changed_is_committed_before_others_may_look() -> None:
+    op = prepare_schema(MYSQL, [Migration(1, "first", "0" * 64, [])], apply=True, now_ms=0)
+    said: list[str] = []
+    statement = next(op)
+    while not said or not said[-1].startswith("SELECT RELEASE_LOCK"):
+        assert isinstance(statement, Statement)
+        said.append(statement.sql)
+        rows: Rows = [("7",)] if said[-1].startswith("SELECT value") else []
+        if said[-1].startswith("SELECT GET_LOCK"):
+            rows = [(1,)]
+        with suppress(StopIteration):
+            statement = op.send(rows)
+    assert said[-2] == "COMMIT"
+    assert any(sql.startswith("INSERT INTO schema_version") for sql in said[:-2])
 
 
 async def test_a_change_that_was_cut_off_runs_again(

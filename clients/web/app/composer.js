@@ -231,7 +231,8 @@ function useFocus(field, draft) {
     // On a phone the keyboard would cover what one came to read.
     if (!touch.matches && !document.querySelector("dialog[open]")) field.current.focus();
   }, []);
-  useEffect(() => {
+  // With the drawing, not after it: what is written at once must not meet a caret that moves.
+  useLayoutEffect(() => {
     if (draft.quote === 0 && draft.edit === 0) return;
     const end = field.current.value.length;
     field.current.focus();

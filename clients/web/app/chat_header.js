@@ -15,8 +15,8 @@ export function ChatHeader({ conv, view }) {
   const { model, route, say } = useApp();
   const others = view ? othersIn(model, view).slice(0, FOLLOWED) : [];
   useEffect(() => {
-    model.follow("head", [conv], others).catch(() => {});
-    return () => void model.follow("head", []).catch(() => {});
+    model.follow("head", [conv], others);
+    return () => void model.follow("head", []);
   }, [conv, others.join()]);
   const title = view ? model.titleOf(view) : "";
   const isOpen = route.at.value.info;

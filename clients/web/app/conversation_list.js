@@ -196,7 +196,7 @@ function useFollowing(model, views) {
   const direct = views.filter((view) => view.row.kind === ConvKind.DIRECT);
   const people = direct.flatMap((view) => othersIn(model, view));
   useEffect(() => {
-    const timer = setTimeout(() => model.follow("list", convs, people).catch(() => {}), SETTLE_MS);
+    const timer = setTimeout(() => model.follow("list", convs, people), SETTLE_MS);
     return () => clearTimeout(timer);
   }, [convs.join(), people.join()]);
 }

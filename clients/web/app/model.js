@@ -47,7 +47,7 @@ export class Model {
   #listener = (event) => this.#take(event);
   #lists = { open: { cursor: "", reading: null }, archived: { cursor: "", reading: null } };
   /** What is in view, by the part of the page that shows it. */
-  #shown = new Map([["pane", { convs: [], users: [] }]]);
+  #shown = new Map();
   #followed = "";
   #following = null;
 
@@ -193,14 +193,10 @@ export class Model {
     if (view?.row.kind === undefined || !view.membersWhole) await this.#client.getConversation(conv);
   }
 
-  /** Follow text, typing and presence of what is shown; null for nothing. */
-  async watch(conv, users = []) {
-    await this.follow("pane", conv === null ? [] : [conv], users);
-  }
-
   /**
-   * The same for another part of the page, `by` its name: what one of them follows, it does not
-   * take from another. Where there is too much, who began first goes first.
+   * Follow text, typing and presence of what a part of the page shows, `by` its name: what one of
+   * them follows, it does not take from another. Where there is too much, who began first goes
+   * first. Refused, the page shows less, and the next change asks again.
    */
   async follow(by, convs, users = []) {
     this.#shown.set(by, { convs: [...convs], users: [...users] });
@@ -220,7 +216,12 @@ export class Model {
     const asked = JSON.stringify(wanted);
     if (asked === this.#followed) return;
     this.#followed = asked;
-    await this.#client.watch(wanted.convs, wanted.users);
+    try {
+      await this.#client.watch(wanted.convs, wanted.users);
+    } catch (error) {
+      ignoreRefusal(error);
+      this.#followed = "";
+    }
   }
 
   /** What a conversation is called: its title, the other person, the personas, or the members. */

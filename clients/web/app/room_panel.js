@@ -25,8 +25,8 @@ export function RoomPanel({ conv }) {
     return () => before?.focus?.({ preventScroll: true });
   }, [conv]);
   useEffect(() => {
-    model.follow("panel", [conv], others).catch(() => {});
-    return () => void model.follow("panel", []).catch(() => {});
+    model.follow("panel", [conv], others);
+    return () => void model.follow("panel", []);
   }, [conv, others.join()]);
   const close = () => route.back(`/c/${conv}`);
   const pressed = (event) => {

@@ -7,10 +7,7 @@ from server.http.errors import HttpRefusal
 
 
 async def _page(request: web.Request) -> web.Response:
-    index = static.index_of(request)
-    if index is None:
-        raise HttpRefusal(404, "no web app", "This server was installed without its web app.")
-    return static.respond(request, index)
+    return static.page(request, "index.html")
 
 
 async def _upgrade_required(request: web.Request) -> web.Response:

@@ -149,17 +149,19 @@ def page_policy(request: web.Request) -> str:
     return _POLICY.format(socket=socket)
 
 
-def index_of(request: web.Request) -> StaticFile | None:
-    """Return the app's first page; None as long as the app is not there."""
-    return file_of(request, "index.html")
+def page(request: web.Request, name: str) -> web.Response:
+    """Return the answer with a page of the app.
+
+    Raises:
+        HttpRefusal: 404, the server was installed without the app.
+    """
+    file = request.app[_SITE].get(name)
+    if file is None:
+        raise HttpRefusal(404, "no web app", "This server was installed without its web app.")
+    return _respond(request, file)
 
 
-def file_of(request: web.Request, name: str) -> StaticFile | None:
-    """Return a file of the app by its path; None when it is not there."""
-    return request.app[_SITE].get(name)
-
-
-def respond(request: web.Request, file: StaticFile) -> web.Response:
+def _respond(request: web.Request, file: StaticFile) -> web.Response:
     """Return the answer with a file, or 304 when the browser has it already."""
     packed = file.packed if file.body is None or _takes_gzip(request) else None
     tag = file.etag if packed is None else f"{file.etag}-gzip"
@@ -200,13 +202,13 @@ def _takes_gzip(request: web.Request) -> bool:
 
 
 async def _file(request: web.Request) -> web.Response:
-    file = file_of(request, request.match_info["path"])
+    file = request.app[_SITE].get(request.match_info["path"])
     if file is None:
         raise HttpRefusal(404, "no such file", "Load the page again: the app may have changed.")
     if file.body is None and file.packed is not None and not _takes_gzip(request):
         body = await asyncio.to_thread(gzip.decompress, file.packed)
         file = msgspec.structs.replace(file, body=body, packed=None)
-    return respond(request, file)
+    return _respond(request, file)
 
 
 async def _read(app: web.Application) -> AsyncIterator[None]:

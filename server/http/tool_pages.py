@@ -9,7 +9,6 @@ from typing import Final
 from aiohttp import web
 
 from server.http import static
-from server.http.errors import HttpRefusal
 
 _NO_POLICY: Final = "trusted-types 'none'"
 _ONE_POLICY: Final = "trusted-types dompurify"
@@ -25,19 +24,12 @@ def viewer_policy(request: web.Request) -> str:
     return static.page_policy(request).replace(_NO_POLICY, _ONE_POLICY)
 
 
-def _page(request: web.Request, name: str) -> web.Response:
-    file = static.file_of(request, name)
-    if file is None:
-        raise HttpRefusal(404, "no such page", "This server was installed without its web app.")
-    return static.respond(request, file)
-
-
 async def _dashboard(request: web.Request) -> web.Response:
-    return _page(request, "dashboard.html")
+    return static.page(request, "dashboard.html")
 
 
 async def _docs(request: web.Request) -> web.Response:
-    response = _page(request, "docs.html")
+    response = static.page(request, "docs.html")
     response.headers["Content-Security-Policy"] = viewer_policy(request)
     return response
 

@@ -186,6 +186,13 @@ async def test_a_host_cannot_add_to_the_policy(client: Client) -> None:
     assert "*" not in answer.headers["Content-Security-Policy"]
 
 
+async def test_a_page_that_is_not_installed_says_so(client: Client, root: Path) -> None:
+    assert not (root / "dashboard.html").exists()
+    answer = await client.ask("/dashboard")
+    assert answer.status == 404
+    assert b"installed without its web app" in answer.body
+
+
 @pytest.mark.parametrize(
     "path",
     [

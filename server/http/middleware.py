@@ -29,11 +29,21 @@ _EXPOSED: Final = "ETag, Retry-After, X-Request-ID"
 _SECURITY: Final = {
     "Server": "parlance",
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_OF_DOCUMENTS: Final = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "cross-origin",
 }
+
+
+class PartOfPage(web.Response):
+    """A script or a style sheet, of which no document comes, in a frame or else.
+
+    It goes without the headers that only documents obey, and without an id, as there is nothing in
+    it to ask about: a hundred of these are in the app's first load.
+    """
 
 
 _ids: Final = random.Random()  # to be told apart is enough: nobody gains by guessing one
@@ -47,10 +57,15 @@ def make_request_id(given: str | None) -> str:
 
 
 def seal(response: web.StreamResponse, request_id: str) -> None:
-    """Put the headers on that every answer has; what a route set itself stays."""
+    """Put the headers on that every answer of its kind has; what a route set itself stays."""
+    headers = response.headers
     for name, value in _SECURITY.items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-ID"] = request_id
+        headers.setdefault(name, value)
+    if isinstance(response, PartOfPage):
+        return
+    for name, value in _OF_DOCUMENTS.items():
+        headers.setdefault(name, value)
+    headers["X-Request-ID"] = request_id
 
 
 @web.middleware

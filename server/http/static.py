@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from server.http.errors import HttpRefusal
+from server.http.middleware import PartOfPage
 from server.http.preloads import with_preloads
 
 WEB_ROOT: Final = Path(__file__).resolve().parents[2] / "clients" / "web"
@@ -29,6 +30,8 @@ MAX_PLAIN_BYTES: Final = 256 << 10
 """Larger files are kept compressed only: who takes no gzip, hardly anybody, waits for a thread."""
 
 _MIN_COMPRESSED_BYTES: Final = 512
+_ETAG_DIGITS: Final = 20
+"""80 bits: versions of one file are told apart, and nobody gains by making two alike."""
 
 _TYPES: Final[Mapping[str, str]] = {
     ".html": "text/html; charset=utf-8",
@@ -44,6 +47,7 @@ _TYPES: Final[Mapping[str, str]] = {
     ".webp": "image/webp",
     ".woff2": "font/woff2",
 }
+_PARTS_OF_PAGES: Final = {_TYPES[".css"], _TYPES[".js"]}
 _PACKED: Final = {".ico", ".png", ".webp", ".woff2"}
 _NOT_SERVED: Final = {"test", "tests", "node_modules"}
 
@@ -133,7 +137,7 @@ def _load(body: bytes, name: str) -> StaticFile:
         body if packed is None or len(body) <= MAX_PLAIN_BYTES else None,
         packed,
         _TYPES[suffix],
-        hashlib.sha256(body).hexdigest()[:32],
+        hashlib.sha256(body).hexdigest()[:_ETAG_DIGITS],
         "public, max-age=31536000, immutable" if _never_changes(name) else "no-cache",
     )
 
@@ -165,7 +169,8 @@ def _respond(request: web.Request, file: StaticFile) -> web.Response:
     """Return the answer with a file, or 304 when the browser has it already."""
     packed = file.packed if file.body is None or _takes_gzip(request) else None
     tag = file.etag if packed is None else f"{file.etag}-gzip"
-    response = web.Response(headers=_headers(request, file))
+    kind = PartOfPage if file.content_type in _PARTS_OF_PAGES else web.Response
+    response = kind(headers=_headers(request, file))
     response.etag = tag
     if any(known.value in (tag, "*") for known in request.if_none_match or ()):
         response.set_status(304)
@@ -185,7 +190,7 @@ def _headers(request: web.Request, file: StaticFile) -> dict[str, str]:
     }
     if file.content_type.startswith("text/html"):
         # Scripts need none of these: they run under the policy of their page, and workers, which
-        # would run under their own, are not allowed. There are eighty of them at a first load.
+        # would run under their own, are not allowed.
         headers["Content-Security-Policy"] = page_policy(request)
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=()"

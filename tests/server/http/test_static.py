@@ -27,6 +27,7 @@ def root(tmp_path: Path) -> Path:
     for name, content in {
         "index.html": INDEX,
         "style.css": b"p{}",
+        "picture.svg": b"<svg/>",
         "app/main.js": SCRIPT,
         "app/large.js": LARGE,
         "app/data.bin": b"unknown type",
@@ -175,6 +176,27 @@ async def test_pages_run_only_what_the_server_sent(client: Client) -> None:
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
 
 
+@pytest.mark.parametrize("path", ["/app/main.js", "/app/theme.0a1b2c3d.css"])
+async def test_parts_of_pages_carry_no_header_that_only_a_document_obeys(
+    client: Client, path: str
+) -> None:
+    first = await client.ask(path, Accept_Encoding="gzip")
+    again = await client.ask(path, Accept_Encoding="gzip", If_None_Match=first.headers["ETag"])
+    assert (first.status, again.status) == (200, 304)
+    documents = {"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "X-Request-ID"}
+    for answer in (first, again):
+        assert documents.isdisjoint(answer.headers)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert sum(len(name) + len(value) + 4 for name, value in first.headers.items()) < 350
+
+
+async def test_a_picture_that_can_be_opened_by_itself_runs_no_script(client: Client) -> None:
+    answer = await client.ask("/picture.svg")
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert answer.headers["X-Frame-Options"] == "DENY"
+
+
 async def test_behind_a_proxy_with_tls_the_socket_is_secure(client: Client) -> None:
     answer = await client.ask("/", Host="chat.example", X_Forwarded_Proto="https")
     assert "connect-src 'self' wss://chat.example;" in answer.headers["Content-Security-Policy"]
@@ -215,7 +237,7 @@ def test_a_folder_that_grew_out_of_bounds_is_refused_with_advice(
 
 
 def test_too_many_files_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(read_site(root)) == 7
+    assert len(read_site(root)) == 8
     monkeypatch.setattr(static, "MAX_FILES", 5)
     with pytest.raises(SiteTooLarge):
         read_site(root)

@@ -4,12 +4,11 @@
 
 Bytes are counted as they crossed the wire, headers included, with an empty cache. "Ready" is when
 what a person wants is there and takes keys: the form when nobody is signed in, the messages when a
-conversation is opened. Needs Chromium (see tests/browser) and the package playwright.
+conversation is opened. Needs Chromium and the package playwright (see bench.chromium).
 """
 
 import asyncio
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from bench.chromium import BrowserMissing, chromium
 from bench.fixture import ServerUnderTest
 from bench.report import Bar
 from bench.scenario import Scenario, main, parser
@@ -27,8 +27,6 @@ from protocol.codes import ConvKind
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, CDPSession, Page
 
-PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-FLAGS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 KIB: Final = 1024
 IN_FLIGHT: Final = 200
 TEXTS: Final = (
@@ -200,17 +198,12 @@ async def scroll(scenario: Scenario, visits: Visits, conv: int) -> None:
     report.add("scrolling: heap at its beginning", after / KIB / KIB, "MiB", 40, "less")
 
 
-async def visit(
-    scenario: Scenario, server: ServerUnderTest, seeded: Seeded, program: str, bar: Bar
-) -> None:
-    from playwright.async_api import async_playwright
-
+async def visit(scenario: Scenario, server: ServerUnderTest, seeded: Seeded, bar: Bar) -> None:
     user, conv = seeded.users[0], seeded.convs[0]
     (token,) = server.place.tokens([user])
-    bar.step(f"{scenario.args.messages:,} messages")
-    await fill(server, token, conv, scenario.args.messages)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+    async with chromium() as browser:
+        bar.step(f"{scenario.args.messages:,} messages")
+        await fill(server, token, conv, scenario.args.messages)
         visits = Visits(browser, server, kept_tokens(token, user))
         bar.step("first loads")
         await loads(scenario, visits, "sign-in page", "", "form input", signed_in=False)
@@ -219,17 +212,15 @@ async def visit(
         await loads(scenario, visits, "conversation", f"#/c/{conv}", shown, signed_in=True)
         bar.step("scrolling to the beginning")
         await scroll(scenario, visits, conv)
-        await browser.close()
 
 
 def measure(scenario: Scenario) -> None:
-    program = next((path for name in PROGRAMS if (path := shutil.which(name))), "")
-    if not program:
-        scenario.report.faults.append("no Chromium here: apt install chromium")
-        return
     groups = [Group((0, 1), ConvKind.DIRECT)]
     with Bar(4) as bar, scenario.server(2, groups) as (server, seeded):
-        uvloop.run(visit(scenario, server, seeded, program, bar))
+        try:
+            uvloop.run(visit(scenario, server, seeded, bar))
+        except BrowserMissing as error:
+            scenario.report.faults.append(f"no browser: {error}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,7 @@
-"""A real browser: the Chromium of the system, driven by Playwright. Nothing is downloaded.
-
-PARLANCE_TEST_CHROMIUM   the program to use, instead of the one found on the PATH
-"""
+"""A real browser, which `bench.chromium` finds, and servers that it visits."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,14 +11,12 @@ from aiohttp import web
 
 from bench.provider.server import ScriptedProvider
 from server.http import static
-from tests.browser.harness import Window, window
+from tests.browser.harness import Window, started_browser, window
 from tests.e2e.harness import Process, free_port
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, Route
 
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 EMPTY_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Test</title>
 <link rel="icon" href="data:,"></head>
@@ -31,27 +24,11 @@ EMPTY_PAGE = """<!doctype html>
 """
 
 
-def find_chromium() -> str:
-    """Return the path of a Chromium; "" when there is none."""
-    chosen = os.environ.get("PARLANCE_TEST_CHROMIUM")
-    names = [chosen] if chosen else _PROGRAMS
-    return next((path for name in names if (path := shutil.which(name))), "")
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests; each opens pages of its own."""
-    try:
-        from playwright.async_api import async_playwright
-    except ImportError:
-        pytest.skip("BROWSER MISSING: `make test` installs the package playwright")
-    program = find_chromium()
-    if not program:
-        pytest.skip("BROWSER MISSING: install chromium (on Debian: apt install chromium)")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
+    async with started_browser() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.e2e.harness import PASSWORD, ROOT, WAIT_S, Process
+import pytest
+
+from bench.chromium import BrowserMissing, chromium
+from tests.e2e.harness import PASSWORD, ROOT, Process
+from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
@@ -91,6 +95,16 @@ class Window:
 
 
 @asynccontextmanager
+async def started_browser() -> AsyncIterator[Browser]:
+    """The browser of this machine; where there is none, the test is skipped."""
+    try:
+        async with chromium() as browser:
+            yield browser
+    except BrowserMissing as error:
+        pytest.skip(f"BROWSER MISSING: {error}")
+
+
+@asynccontextmanager
 async def window(
     browser: Browser,
     server: Process,
@@ -100,10 +114,13 @@ async def window(
     **options: Any,
 ) -> AsyncIterator[Window]:
     """A fresh browser that looks at a server; anything that went wrong in it fails the test."""
+    from playwright.async_api import expect
+
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]}, locale=language, **options
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(WAIT_S * 1000)
+    expect.set_options(timeout=WAIT_S * 1000)
     visitor = Window(context, await context.new_page(), f"http://127.0.0.1:{server.port}")
     visitor.note(visitor.page)
     context.on("page", visitor.note)

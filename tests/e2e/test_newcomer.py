@@ -14,8 +14,7 @@ import aiohttp
 import pytest
 
 from server.config import Config
-from tests.browser.conftest import find_chromium
-from tests.browser.harness import Window, window
+from tests.browser.harness import Window, started_browser, window
 from tests.e2e.bot_process import running
 from tests.e2e.checkout import ADDRESS, blocks, command_with, make_checkout
 from tests.e2e.harness import READY_S, ROOT, Process, environment, free_port
@@ -152,18 +151,10 @@ async def test_the_terminal_talks_too(newcomer: Newcomer, tmp_path: Path) -> Non
 @pytest.fixture
 async def visitor(newcomer: Newcomer, tmp_path: Path) -> AsyncIterator[Window]:
     """A fresh browser at the address that the server names."""
-    playwright = pytest.importorskip("playwright.async_api", reason="BROWSER MISSING: playwright")
-    program = find_chromium()
-    if not program:
-        pytest.skip("BROWSER MISSING: install chromium (on Debian: apt install chromium)")
     server = Process(tmp_path)
     server.port = newcomer.port
-    async with playwright.async_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        browser = await driver.chromium.launch(executable_path=program, args=flags)
-        async with window(browser, server) as visitor:
-            yield visitor
-        await browser.close()
+    async with started_browser() as browser, window(browser, server) as visitor:
+        yield visitor
 
 
 async def write(page: "Page", text: str) -> None:

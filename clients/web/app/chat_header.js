@@ -87,7 +87,7 @@ function subtitle(model, view, say) {
 function aboutPersona(model, view, say) {
   const { persona, opt } = view.row;
   const name = persona ? model.nameOf(persona, view) : "";
-  const chosen = opt?.model || (persona && model.persona(persona)?.opt?.model);
+  const chosen = opt?.model || (persona && model.directory.persona(persona)?.opt?.model);
   const parts = [name === model.titleOf(view) ? say("conversation.with_persona") : name, chosen];
   return parts.filter(Boolean).join(" · ");
 }

@@ -211,7 +211,7 @@ function useHint({ client, model, say }, view, left) {
   if (left !== null && left < 0) return say("write.too_long", { count: -left });
   if (isOffline.value) return say("write.offline");
   if (left !== null) return say("write.room", { count: left });
-  const persona = view?.row.persona && model.personas.value.get(view.row.persona);
+  const persona = view?.row.persona && model.directory.personas.value.get(view.row.persona);
   return persona?.deleted ? say("write.no_persona") : "";
 }
 

@@ -22,7 +22,7 @@ export function candidatesOf({ model, say }, view) {
 
 function candidate(model, view, id, kind) {
   const name = model.nameOf(id, view);
-  const also = kind === "person" ? model.people.value.get(id)?.name : "";
+  const also = kind === "person" ? model.directory.people.value.get(id)?.name : "";
   return { id, kind, name, also: also ?? "", avatar: model.avatarOf(id, view) };
 }
 

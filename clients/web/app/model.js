@@ -3,23 +3,19 @@
 // The rows stay where the SDK keeps them; a signal here only says that something changed. Many
 // events of one packet change a signal once.
 
-import { ClientError, ConvKind, EndReason, Link, PresenceState, Role, Scope, ServerError, TypingState } from "../sdk/client.js";
+import { ClientError, ConvKind, EndReason, Link, PresenceState, Role } from "../sdk/client.js";
+import { Directory } from "./directory.js";
+import { Typing } from "./typing.js";
 import { batch, signal } from "./ui.js";
 
-/** How long somebody is said to write after the last sign of it, in ms. */
-const TYPING_MS = 6_000;
 /** Refused messages that are kept to be tried again, per conversation. */
 const FAILED_MAX = 50;
 /** Answers that came to nothing, per conversation, and answers that go on, of which is known. */
 const ENDED_MAX = 20;
 const CONTINUED_MAX = 64;
-/** People and personas that are remembered; more than a person meets in a session. */
-const NAMES_MAX = 5_000;
 /** Pages of the list of conversations that are read at once at most. */
 const LIST_PAGE = 50;
 const WATCHED_CONVS = 16;
-/** People that one request may ask for. */
-const USERS_AT_ONCE = 100;
 const WATCHED_USERS = 256;
 
 /** State of one signed-in person, kept true by the SDK's `client`, until `close`. */
@@ -29,7 +25,7 @@ export class Model {
   #versions = new Map();
   #views = new Map();
   #streams = new Map();
-  #typing = new Map();
+  #typing = new Typing();
   #failed = new Map();
   #ended = new Map();
   #continued = new Set();
@@ -37,13 +33,6 @@ export class Model {
   #asks = new Map();
   #dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
   #flushing = false;
-  #wanted = { users: new Set(), personas: new Set() };
-  /** Ids that were asked for once: who is not to be found is not asked for again. */
-  #asked = { users: new Set(), personas: new Set() };
-  #personasReading = null;
-  /** When all personas were read, in ms since 1970. */
-  #personasRead = 0;
-  #timers = new Set();
   #listener = (event) => this.#take(event);
   #lists = { open: { cursor: "", reading: null }, archived: { cursor: "", reading: null } };
   /** What is in view, by the part of the page that shows it. */
@@ -65,10 +54,8 @@ export class Model {
     this.moreConvs = signal(true);
     /** The same of those that are archived or deleted. */
     this.moreArchived = signal(true);
-    /** Personas by id, as far as they were met or listed; those that were removed too. */
-    this.personas = signal(new Map());
-    /** People by id, as far as they were met. */
-    this.people = signal(new Map());
+    /** The people and personas that one meets. */
+    this.directory = new Directory(client);
     /** `PresenceState` by user, of those that are watched. */
     this.presence = signal(new Map());
     /** One's own profile. */
@@ -85,8 +72,8 @@ export class Model {
   /** Stop following the client. */
   close() {
     this.#client.removeEventListener("*", this.#listener);
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    this.directory.close();
+    this.#typing.close();
   }
 
   get me() {
@@ -167,7 +154,7 @@ export class Model {
 
   /** Who writes just now, without oneself; follows it. */
   typing(conv) {
-    return [...this.#typingIn(conv).value.keys()];
+    return this.#typing.in(conv);
   }
 
   /** Read more of the list of conversations; once it is whole, nothing happens. */
@@ -238,7 +225,7 @@ export class Model {
     return here.map((id) => this.nameOf(id, view)).filter(Boolean).join(", ");
   }
 
-  // people and personas
+  // names and presence
 
   /**
    * The name of a person or persona, "" while it is being asked for; within `view`, the name that
@@ -251,45 +238,22 @@ export class Model {
     return row?.nick || row?.name || "";
   }
 
-  /** A person, undefined while it is being asked for or when there is none. */
-  person(id) {
-    if (id === this.#me) return this.profile.value;
-    const found = this.people.value.get(id);
-    if (found === undefined) this.#want("users", id);
-    return found;
-  }
-
-  /** A persona, undefined while it is being asked for or when there is none. */
-  persona(id) {
-    const found = this.personas.value.get(id);
-    if (found === undefined) this.#want("personas", id);
-    return found;
-  }
-
   /** People and personas have their ids from one range, so one of the two has it. */
   #rowOf(id, view) {
     if (id === this.#me) return this.profile.value;
-    const known = this.personas.value.get(id) ?? this.people.value.get(id);
+    const { people, personas } = this.directory;
+    const known = personas.value.get(id) ?? people.value.get(id);
     if (known !== undefined || !id) return known;
-    const { persona, personas } = view?.row ?? {};
-    const isPersona = persona === id || personas?.includes(id);
-    if (!isPersona) this.person(id);
-    if (!view?.members.has(id)) this.persona(id);
+    const row = view?.row;
+    const isPersona = row?.persona === id || row?.personas?.includes(id);
+    if (!isPersona) this.directory.person(id);
+    if (!view?.members.has(id)) this.directory.persona(id);
     return undefined;
   }
 
   /** Whose avatar it is: the avatar's id, 0 for none. */
   avatarOf(id, view = null) {
     return this.#rowOf(id, view)?.avatar ?? 0;
-  }
-
-  /** Take rows of people or personas that were read, such as by a search. */
-  meetPeople(people) {
-    this.people.value = joined(this.people.peek(), people);
-  }
-
-  meetPersonas(personas) {
-    this.personas.value = joined(this.personas.peek(), personas);
   }
 
   isOnline(user) {
@@ -347,19 +311,6 @@ export class Model {
     return entry(this.#streams, conv, () => signal(0));
   }
 
-  #typingIn(conv) {
-    return entry(this.#typing, conv, () => signal(new Map()));
-  }
-
-  #later(work, ms) {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      work();
-    }, ms);
-    this.#timers.add(timer);
-    return timer;
-  }
-
   static #touched(model, { conv }) {
     model.#dirty.convs.add(conv);
   }
@@ -381,7 +332,7 @@ export class Model {
   static #on = {
     linkChanged: (model, { link, retry, reason }) => model.#linked(link, retry, reason),
     messageAdded(model, event) {
-      model.#wrote(event.conv, event.msg.sender);
+      model.#typing.stopped(event.conv, event.msg.sender);
       Model.#touched(model, event);
     },
     messageChanged: Model.#touched,
@@ -390,7 +341,7 @@ export class Model {
     convGone: Model.#touched,
     readSeen: Model.#touched,
     forgotten: (model) => model.#forgotten(),
-    personaChanged: (model, { persona }) => model.meetPersonas([persona]),
+    personaChanged: (model, { persona }) => model.directory.meetPersonas([persona]),
     profileChanged(model, { user }) {
       model.profile.value = user;
     },
@@ -410,7 +361,9 @@ export class Model {
     },
     toolAsked: Model.#asking,
     toolSettled: Model.#asking,
-    typingSeen: (model, { conv, user, state }) => model.#types(conv, user, state),
+    typingSeen(model, { conv, user, state }) {
+      if (user !== model.me) model.#typing.seen(conv, user, state);
+    },
     presenceSeen(model, { items }) {
       const states = new Map(model.presence.peek());
       for (const { user, state } of items) states.set(user, state);
@@ -453,86 +406,6 @@ export class Model {
     this.#ended.set(event.conv, kept.slice(-ENDED_MAX));
   }
 
-  #types(conv, user, state) {
-    if (user === this.#me) return;
-    if (state === TypingState.STOP) {
-      this.#wrote(conv, user);
-      return;
-    }
-    const here = this.#typingIn(conv);
-    clearTimeout(here.peek().get(user));
-    const timer = this.#later(() => this.#wrote(conv, user), TYPING_MS);
-    here.value = new Map(here.peek()).set(user, timer);
-  }
-
-  /** Somebody has stopped to write, or the message is here. */
-  #wrote(conv, user) {
-    const here = this.#typing.get(conv);
-    if (here === undefined || !here.peek().has(user)) return;
-    const left = new Map(here.peek());
-    clearTimeout(left.get(user));
-    left.delete(user);
-    here.value = left;
-  }
-
-  // names that were asked for and are not known
-
-  #want(what, id) {
-    if (!id || this.#asked[what].has(id)) return;
-    const isFirst = this.#wanted.users.size + this.#wanted.personas.size === 0;
-    if (this.#asked[what].size >= NAMES_MAX) this.#asked[what].clear();
-    this.#asked[what].add(id);
-    this.#wanted[what].add(id);
-    if (isFirst) this.#later(() => this.#meet(), 0);
-  }
-
-  async #meet() {
-    const { users, personas } = this.#wanted;
-    this.#wanted = { users: new Set(), personas: new Set() };
-    const askAgain = (what, ids) => (error) => {
-      if (error instanceof ServerError) return;
-      for (const id of ids) this.#asked[what].delete(id);
-    };
-    const asks = [...personas].map((id) =>
-      this.#client
-        .getPersona(id)
-        .then(({ p }) => this.meetPersonas([p]))
-        .catch(askAgain("personas", [id])),
-    );
-    for (const some of portions([...users], USERS_AT_ONCE)) {
-      const found = this.#client.getUsers(some).then((people) => this.meetPeople(people));
-      asks.push(found.catch(askAgain("users", some)));
-    }
-    await Promise.all(asks);
-  }
-
-  /**
-   * Read all personas one may use, unless they were read within the last `fresh` ms; those that
-   * others took away meanwhile count as removed.
-   */
-  async loadPersonas({ fresh = 0 } = {}) {
-    if (Date.now() - this.#personasRead < fresh) return;
-    this.#personasReading ??= this.#readPersonas().finally(() => {
-      this.#personasReading = null;
-    });
-    await this.#personasReading;
-    this.#personasRead = Date.now();
-  }
-
-  async #readPersonas() {
-    const before = [...this.personas.peek().values()];
-    const seen = new Set();
-    for (const scope of [Scope.PRIVATE, Scope.TENANT, Scope.PUBLIC]) {
-      const found = [];
-      for await (const persona of this.#client.personas(scope)) found.push(persona);
-      for (const { id } of found) seen.add(id);
-      this.meetPersonas(found);
-    }
-    const now = this.personas.peek();
-    const gone = before.filter((row) => !seen.has(row.id) && !row.deleted && now.get(row.id) === row);
-    this.meetPersonas(gone.map((row) => ({ ...row, deleted: true })));
-  }
-
   /** One's own role. The row of the member is newer: a change of it is no news of the own view. */
   roleIn(view) {
     if (view.row.owner === this.#me) return Role.OWNER;
@@ -564,24 +437,6 @@ export class Model {
 function entry(map, key, make) {
   if (!map.has(key)) map.set(key, make());
   return map.get(key);
-}
-
-function portions(all, most) {
-  const count = Math.ceil(all.length / most);
-  return Array.from({ length: count }, (_, at) => all.slice(at * most, (at + 1) * most));
-}
-
-function joined(known, rows) {
-  const all = new Map(known);
-  for (const row of rows) {
-    all.delete(row.id);
-    all.set(row.id, row);
-  }
-  for (const id of all.keys()) {
-    if (all.size <= NAMES_MAX) break;
-    all.delete(id);
-  }
-  return all;
 }
 
 function ignoreRefusal(error) {

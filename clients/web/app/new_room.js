@@ -23,7 +23,7 @@ export async function writeToPerson(app) {
     `,
   );
   if (person === undefined) return;
-  model.meetPeople([person]);
+  model.directory.meetPeople([person]);
   await tryTo(app, async () => {
     const { row } = await client.createConversation(ConvKind.DIRECT, { members: [person.id] });
     route.chat(row.id);

@@ -81,7 +81,7 @@ function useFound(query, without) {
       try {
         const people = await client.findUsers(wanted, FOUND_MAX);
         if (isLate) return;
-        model.meetPeople(people);
+        model.directory.meetPeople(people);
         found.value = { query: wanted, people };
       } catch (error) {
         if (!isLate) overlay.complain(error);

@@ -32,7 +32,7 @@ export function PersonaDialog({ persona, close }) {
   // One number for all attempts: a repeated one adds nothing twice.
   const cid = useMemo(makeCid, []);
   const isNew = !persona.id;
-  const newer = useComputed(() => newerThan(base.value, model.personas.value.get(base.value.id)));
+  const newer = useComputed(() => newerThan(base.value, model.directory.personas.value.get(base.value.id)));
 
   const change = (fields) => {
     form.value = { ...form.peek(), ...fields };
@@ -198,7 +198,7 @@ function CardImport({ close }) {
     isBusy.value = true;
     try {
       const made = await api.post("/api/v1/personas/import", card);
-      model.meetPersonas([await api.get(`/api/v1/personas/${made.id}`)]);
+      model.directory.meetPersonas([await api.get(`/api/v1/personas/${made.id}`)]);
       overlay.say(say("persona.imported", { name: made.name }));
       close();
     } catch (error) {
@@ -309,7 +309,7 @@ async function saved({ api, client, model }, form, base, cid) {
   if (avatar !== (base.avatar ?? 0)) changes.avatar = avatar;
   const fields = base.id ? { id: base.id, ...changes } : { scope: Scope.PRIVATE, ...changes };
   const { p } = await client.savePersona(fields, cid);
-  model.meetPersonas([p]);
+  model.directory.meetPersonas([p]);
   return p;
 }
 

@@ -15,7 +15,7 @@ export function PersonaPicker({ chosen }) {
   const wanted = useSignal("");
   const isRead = useSignal(false);
   useEffect(() => {
-    const done = model.loadPersonas().catch((error) => overlay.complain(error));
+    const done = model.directory.loadPersonas().catch((error) => overlay.complain(error));
     done.then(() => (isRead.value = true));
   }, []);
   const usable = usableOf(model, chosen.value);
@@ -62,6 +62,6 @@ export function PersonaPicker({ chosen }) {
 
 /** Those that are in first, then by name; one that was removed meanwhile only while it is in. */
 function usableOf(model, chosen) {
-  const all = [...model.personas.value.values()].filter(({ id, deleted }) => !deleted || chosen.includes(id));
+  const all = [...model.directory.personas.value.values()].filter(({ id, deleted }) => !deleted || chosen.includes(id));
   return all.sort((a, b) => (a.name ?? "").localeCompare(b.name ?? ""));
 }

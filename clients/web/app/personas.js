@@ -40,7 +40,7 @@ export async function removePersona({ client, model, overlay, say }, persona) {
     overlay.complain(error);
     return false;
   }
-  model.meetPersonas([{ ...persona, deleted: true }]);
+  model.directory.meetPersonas([{ ...persona, deleted: true }]);
   return true;
 }
 
@@ -61,13 +61,13 @@ export function Personas() {
   const loading = useSignal("loading");
   const load = () => {
     loading.value = "loading";
-    model.loadPersonas().then(
+    model.directory.loadPersonas().then(
       () => (loading.value = ""),
       () => (loading.value = "failed"),
     );
   };
   useEffect(load, [model]);
-  const groups = useComputed(() => grouped(model.personas.value.values(), model.me, query.value));
+  const groups = useComputed(() => grouped(model.directory.personas.value.values(), model.me, query.value));
   const body = useRef(null);
   const isEmpty = groups.value.length === 0;
   return html`

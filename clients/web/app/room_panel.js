@@ -75,7 +75,7 @@ function Parts({ view }) {
 function AboutPerson({ view }) {
   const { model, say } = useApp();
   const [other = 0] = othersIn(model, view);
-  const person = model.person(other);
+  const person = model.directory.person(other);
   const about = [person?.name, say(model.isOnline(other) ? "presence.online" : "presence.offline")];
   return html`
     <p class="quiet">${about.filter(Boolean).join(" · ")}</p>

@@ -29,10 +29,10 @@ export function Welcome({ compact = false }) {
   const { model, route, say, words } = app;
   useEffect(() => {
     // The list of personas tells again whatever goes wrong.
-    model.loadPersonas({ fresh: FRESH_MS }).catch(() => {});
+    model.directory.loadPersonas({ fresh: FRESH_MS }).catch(() => {});
   }, [model]);
   const personas = useComputed(() =>
-    suggested(model.personas.value.values(), model.me, words.language, SUGGESTIONS),
+    suggested(model.directory.personas.value.values(), model.me, words.language, SUGGESTIONS),
   );
   const { nick, name, kind } = model.profile.value;
   // The name of a guest is made up by the server.

@@ -67,7 +67,14 @@ api = Api("auth")
 _PATH: Final = "/api/v1/auth/"
 
 
-@api.route("POST", _PATH + "register", "Make an account", status=201, errors=(409,))
+@api.route(
+    "POST",
+    _PATH + "register",
+    "Make an account",
+    status=201,
+    errors=(409,),
+    example={"name": "小明", "password": "a right long password"},
+)
 async def _register(call: Call[None, None, RegisterBody]) -> SignIn:
     body = call.body
     return await call.parts.accounts.register(
@@ -75,7 +82,13 @@ async def _register(call: Call[None, None, RegisterBody]) -> SignIn:
     )
 
 
-@api.route("POST", _PATH + "login", "Sign in with name and password", errors=(401,))
+@api.route(
+    "POST",
+    _PATH + "login",
+    "Sign in with name and password",
+    errors=(401,),
+    example={"name": "小明", "password": "a right long password"},
+)
 async def _login(call: Call[None, None, LoginBody]) -> SignIn:
     body = call.body
     return await call.parts.accounts.login(
@@ -83,23 +96,41 @@ async def _login(call: Call[None, None, LoginBody]) -> SignIn:
     )
 
 
-@api.route("POST", _PATH + "guest", "Come in as a guest", status=201)
+@api.route("POST", _PATH + "guest", "Come in as a guest", status=201, example={"nick": "小明"})
 async def _guest(call: Call[None, None, GuestBody]) -> SignIn:
     body = call.body
     return await call.parts.accounts.guest(body.nick, body.device, address_of(call.request))
 
 
-@api.route("POST", _PATH + "refresh", "Get a new token before the old one ends", errors=(401,))
+@api.route(
+    "POST",
+    _PATH + "refresh",
+    "Get a new token before the old one ends",
+    errors=(401,),
+    example={"refresh_token": "the one of the last sign-in"},
+)
 async def _refresh(call: Call[None, None, RefreshBody]) -> SignIn:
     return await call.parts.accounts.refresh(call.body.refresh_token, call.body.attempt)
 
 
-@api.route("POST", _PATH + "logout", "Sign out", errors=(401,))
+@api.route(
+    "POST",
+    _PATH + "logout",
+    "Sign out",
+    errors=(401,),
+    example={"refresh_token": "the one of the last sign-in"},
+)
 async def _logout(call: Call[None, None, LogoutBody]) -> None:
     await call.parts.accounts.logout(call.body.refresh_token)
 
 
-@api.route("POST", _PATH + "exchange", "Sign a person of one's own system in", scope="exchange")
+@api.route(
+    "POST",
+    _PATH + "exchange",
+    "Sign a person of one's own system in",
+    scope="exchange",
+    example={"user": "customer-4711", "nick": "小明"},
+)
 async def _exchange(call: Call[None, None, ExchangeBody]) -> SignIn:
     body = call.body
     return await call.parts.accounts.exchange(
@@ -107,7 +138,12 @@ async def _exchange(call: Call[None, None, ExchangeBody]) -> SignIn:
     )
 
 
-@api.route("POST", _PATH + "password", "Change the password")
+@api.route(
+    "POST",
+    _PATH + "password",
+    "Change the password",
+    example={"old": "the old password", "new": "a right long password"},
+)
 async def _password(call: Call[Claims, None, PasswordBody]) -> SignIn:
     body = call.body
     return await call.parts.accounts.change_password(

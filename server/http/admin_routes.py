@@ -141,7 +141,13 @@ async def _tenant(call: Call[ApiKey, None, None]) -> Tenant:
     return found
 
 
-@api.route("PUT", PATH + "/tenants/" + _SLUG, "Change a tenant's full name", scope="admin")
+@api.route(
+    "PUT",
+    PATH + "/tenants/" + _SLUG,
+    "Change a tenant's full name",
+    scope="admin",
+    example={"name": "Acme Inc."},
+)
 async def _rename_tenant(call: Call[ApiKey, None, TenantBody]) -> Tenant:
     """Needs the scope `operator` as well."""
     require_operator(call.who)
@@ -252,7 +258,7 @@ class UserBody(Struct):
     disabled: bool
 
 
-class PasswordBody(Struct):
+class NewPasswordBody(Struct):
     password: NewPassword
 
 
@@ -282,7 +288,14 @@ async def _user(call: Call[ApiKey, TenantQuery, None]) -> Account:
     return await (await _admin(call)).get(call.number("user"))
 
 
-@api.route("PUT", _USER, "Lock a user out, or let one in again", scope="admin", errors=(409,))
+@api.route(
+    "PUT",
+    _USER,
+    "Lock a user out, or let one in again",
+    scope="admin",
+    errors=(409,),
+    example={"disabled": True},
+)
 async def _change_user(call: Call[ApiKey, TenantQuery, UserBody]) -> Account:
     user, disabled = call.number("user"), call.body.disabled
     changed = await (await _admin(call)).set_disabled(user, disabled)
@@ -290,8 +303,15 @@ async def _change_user(call: Call[ApiKey, TenantQuery, UserBody]) -> Account:
     return changed
 
 
-@api.route("PUT", _USER + "/password", "Set a user's password", scope="admin", errors=(409,))
-async def _set_password(call: Call[ApiKey, TenantQuery, PasswordBody]) -> None:
+@api.route(
+    "PUT",
+    _USER + "/password",
+    "Set a user's password",
+    scope="admin",
+    errors=(409,),
+    example={"password": "a right long password"},
+)
+async def _set_password(call: Call[ApiKey, TenantQuery, NewPasswordBody]) -> None:
     """Everything that was signed in must sign in again."""
     user = call.number("user")
     await (await _admin(call)).set_password(user, call.body.password)

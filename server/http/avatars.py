@@ -39,7 +39,10 @@ def image_type(data: bytes) -> str | None:
 
 
 api = Api("avatars")
-_PICTURE: Final = Media("image/*", "PNG, JPEG, WebP or GIF of up to 256 KiB")
+_ABOUT: Final = "PNG, JPEG, WebP or GIF of up to 256 KiB"
+_PICTURE: Final = tuple(
+    Media(kind, _ABOUT) for kind in ("image/png", "image/jpeg", "image/webp", "image/gif")
+)
 
 
 @api.route(
@@ -47,7 +50,7 @@ _PICTURE: Final = Media("image/*", "PNG, JPEG, WebP or GIF of up to 256 KiB")
     "/api/v1/avatars",
     "Upload a small picture",
     status=201,
-    body=_PICTURE,
+    body=(Media("application/octet-stream", _ABOUT), *_PICTURE),
     errors=(415,),
     repeatable=True,
 )

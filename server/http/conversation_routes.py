@@ -90,7 +90,7 @@ class MemberPage(Struct):
     cursor: str
 
 
-class AddBody(Struct):
+class InviteBody(Struct):
     users: Annotated[list[Id], Meta(min_length=1, max_length=50)]
 
 
@@ -127,7 +127,7 @@ async def _list(call: Call[Person, ListQuery, None]) -> ConversationPage:
 
 
 @api.route("POST", _PATH, "Begin a conversation", status=201, errors=(404, 409, 410),
-           headers=REPEAT_HEADER)  # fmt: skip
+           headers=REPEAT_HEADER, example={"kind": 1})  # fmt: skip
 async def _create(call: Call[Person, None, CreateBody]) -> ConversationInfo:
     """Two people have one direct conversation: asking again gives the same."""
     body = call.body
@@ -142,14 +142,25 @@ async def _get(call: Call[Person, None, None]) -> ConversationInfo:
     return _info(await serve(call, ConvGet(0, conversation_of(call))))
 
 
-@api.route("PUT", ONE, "Change a conversation for everybody", errors=(409,))
+@api.route(
+    "PUT",
+    ONE,
+    "Change a conversation for everybody",
+    errors=(409,),
+    example={"title": "Supper on Friday"},
+)
 async def _change(call: Call[Person, None, ConvSet]) -> Revision:
     """Fields that are missing stay; 0, "" or an empty list clears one. `deleted` deletes it or
     brings it back; for a direct conversation that holds for oneself only."""
     return _revision(await serve(call, ConvChange(0, conversation_of(call), call.body)))
 
 
-@api.route("PUT", ONE + "/mine", "Change one's own view: archived, pinned, muted, remark, draft")
+@api.route(
+    "PUT",
+    ONE + "/mine",
+    "Change one's own view: archived, pinned, muted, remark, draft",
+    example={"pinned": True},
+)
 async def _change_mine(call: Call[Person, None, MySet]) -> Revision:
     return _revision(await serve(call, MyChange(0, conversation_of(call), call.body)))
 
@@ -166,7 +177,7 @@ async def _restore(call: Call[Person, None, None]) -> Revision:
     return _revision(await serve(call, frame))
 
 
-@api.route("POST", ONE + "/read", "Say how far one has read")
+@api.route("POST", ONE + "/read", "Say how far one has read", example={"read": 1})
 async def _read(call: Call[Person, None, ReadBody]) -> None:
     """Written within a second."""
     admit(call, Mark)
@@ -183,12 +194,14 @@ async def _members(call: Call[Person, PageQuery, None]) -> MemberPage:
     return MemberPage(page.items, page.cursor)
 
 
-@api.route("POST", ONE + "/members", "Add people to a group", errors=(409,))
-async def _add(call: Call[Person, None, AddBody]) -> Revision:
+@api.route("POST", ONE + "/members", "Add people to a group", errors=(409,), example={"users": [1]})
+async def _add(call: Call[Person, None, InviteBody]) -> Revision:
     return _revision(await serve(call, MemberAdd(0, conversation_of(call), call.body.users)))
 
 
-@api.route("PUT", _MEMBER, "Set a member's role and mute time")
+@api.route(
+    "PUT", _MEMBER, "Set a member's role and mute time", example={"role": 1, "mute_ms": 60_000}
+)
 async def _set_role(call: Call[Person, None, RoleBody]) -> Revision:
     conv, user = conversation_of(call), call.number("member", "user")
     return _revision(await serve(call, MemberSet(0, conv, user, call.body.role, call.body.mute_ms)))

@@ -52,7 +52,7 @@ class TurnsQuery(Struct):
     after: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
 
 
-class TurnPage(Struct):
+class LatestTurns(Struct):
     """Answers that wait or run, oldest first, and (on the first page) the last that ended.
 
     `cursor`, given back as `after`, goes on; 0 at the end. `operator`: they are of all tenants.
@@ -92,12 +92,12 @@ async def _history(call: Call[ApiKey, HistoryQuery, None]) -> web.Response:
 @api.route(
     "GET", _PATH + "/turns", "List AI answers that run, and the last ones", scope="dashboard"
 )
-async def _turns(call: Call[ApiKey, TurnsQuery, None]) -> TurnPage:
+async def _turns(call: Call[ApiKey, TurnsQuery, None]) -> LatestTurns:
     tenant, after = _tenant_of(call.who), call.query.after
     found = [one for one in _seen(call.request, tenant) if one.sid > after]
     recent = [] if after else call.request.app[DASHBOARD].recent(tenant)
     cursor = found[PAGE - 1].sid if len(found) > PAGE else 0
-    return TurnPage(found[:PAGE], recent, cursor, tenant == EVERYBODY)
+    return LatestTurns(found[:PAGE], recent, cursor, tenant == EVERYBODY)
 
 
 @api.route(

@@ -87,7 +87,14 @@ async def _list(call: Call[ApiKey, None, None]) -> EngineList:
     return EngineList(_views(call.core), await _choices(call.core, call.who))
 
 
-@api.route("POST", _PATH + "/reset", "Take a choice back", scope="engines", errors=(404, 502))
+@api.route(
+    "POST",
+    _PATH + "/reset",
+    "Take a choice back",
+    scope="engines",
+    errors=(404, 502),
+    example={"tenant": "default"},
+)
 async def _reset(call: Call[ApiKey, None, ScopeBody]) -> ChoiceView:
     return await _choose(call, "")
 
@@ -110,7 +117,12 @@ async def _health(call: Call[ApiKey, None, None]) -> EngineHealth:
 
 
 @api.route(
-    "POST", _ONE + "/switch", "Let an engine answer in the tenant", scope="engines", errors=(502,)
+    "POST",
+    _ONE + "/switch",
+    "Let an engine answer in the tenant",
+    scope="engines",
+    errors=(502,),
+    example={"tenant": "default"},
 )
 async def _switch(call: Call[ApiKey, None, ScopeBody]) -> ChoiceView:
     return await _choose(call, call.request.match_info["name"])

@@ -39,7 +39,13 @@ class Erasing(Struct):
 api = Api("people")
 
 
-@api.route("DELETE", "/api/v1/me", "Erase one's account for good", status=202)
+@api.route(
+    "DELETE",
+    "/api/v1/me",
+    "Erase one's account for good",
+    status=202,
+    example={"password": "the password of the account"},
+)
 async def _erase_me(call: Call[Claims, None, EraseBody]) -> Erasing:
     parts, claims = call.parts, call.who
     await parts.accounts.confirm(claims, call.body.password, address_of(call.request))
@@ -92,7 +98,13 @@ async def _get_me(call: Call[Person, None, None]) -> User:
     return await _one(call, call.who.user)
 
 
-@api.route("PUT", "/api/v1/me", "Change one's profile, or choose a persona", errors=(404,))
+@api.route(
+    "PUT",
+    "/api/v1/me",
+    "Change one's profile, or choose a persona",
+    errors=(404,),
+    example={"nick": "小明"},
+)
 async def _change_me(call: Call[Person, None, ProfileBody]) -> User:
     await serve(call, ProfileSet(0, User(**structs.asdict(call.body))))
     return await _one(call, call.who.user)

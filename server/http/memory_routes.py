@@ -28,7 +28,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS * 4)]
 Word = Annotated[str, Meta(max_length=16)]
 
 
-class AddBody(Struct):
+class MemoryBody(Struct):
     persona: int
     text: Text
     kind: Word = Kind.OTHER.value
@@ -82,9 +82,15 @@ async def _list(call: Call[Claims, ListQuery, None]) -> MemoryPage:
 
 
 @api.route(
-    "POST", _PATH, "Tell a persona what to remember", status=201, errors=(404, 409), repeatable=True
+    "POST",
+    _PATH,
+    "Tell a persona what to remember",
+    status=201,
+    errors=(404, 409),
+    repeatable=True,
+    example={"persona": 1, "text": "Likes green tea."},
 )
-async def _add(call: Call[Claims, None, AddBody]) -> MemoryView:
+async def _add(call: Call[Claims, None, MemoryBody]) -> MemoryView:
     claims, body = call.who, call.body
     call.core.personas.require(HttpCaller(claims.user, claims.tenant), body.persona)
     return await _book(call).add(
@@ -92,7 +98,7 @@ async def _add(call: Call[Claims, None, AddBody]) -> MemoryView:
     )
 
 
-@api.route("PUT", _ONE, "Change a memory", errors=(409,))
+@api.route("PUT", _ONE, "Change a memory", errors=(409,), example={"pinned": True})
 async def _change(call: Call[Claims, None, ChangeBody]) -> MemoryView:
     body = call.body
     return await _book(call).change(
@@ -151,7 +157,9 @@ async def _get_settings(call: Call[Claims, None, None]) -> Settings:
     return Settings(await _book(call).is_off(call.who.user))
 
 
-@api.route("PUT", _PATH + "/settings", "Choose whether anything is remembered")
+@api.route(
+    "PUT", _PATH + "/settings", "Choose whether anything is remembered", example={"off": False}
+)
 async def _put_settings(call: Call[Claims, None, Settings]) -> Settings:
     await _book(call).set_off(call.who.user, call.body.off)
     return call.body

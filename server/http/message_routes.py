@@ -87,7 +87,7 @@ _SENT: Final = {200: SAID, 201: SAID}
 
 
 @api.route("POST", _MESSAGES, "Send a message", max_body=_MAX_BODY, answers=_SENT,
-           headers=REPEAT_HEADER, errors=(410,))  # fmt: skip
+           headers=REPEAT_HEADER, errors=(410,), example={"text": "你好"})  # fmt: skip
 async def _send(
     call: Call[Person, WaitQuery, SendBody],
 ) -> Reply[Said] | web.StreamResponse:
@@ -96,7 +96,8 @@ async def _send(
 
 
 @api.route("POST", "/api/message/send", "Send a message", max_body=_MAX_BODY, answers=_SENT,
-           headers=REPEAT_HEADER, errors=(404, 410))  # fmt: skip
+           headers=REPEAT_HEADER, errors=(404, 410),
+           example={"conversation_id": 1, "text": "你好"})  # fmt: skip
 async def _send_in(
     call: Call[Person, WaitQuery, SendInBody],
 ) -> Reply[Said] | web.StreamResponse:
@@ -156,7 +157,14 @@ async def _one(call: Call[Person, Any, Any], conv: int, seq: int) -> MessageView
     return message_view(conv, page.msgs[0])
 
 
-@api.route("PUT", _MESSAGE, "Edit one's own message", max_body=_MAX_BODY, errors=(409, 410))
+@api.route(
+    "PUT",
+    _MESSAGE,
+    "Edit one's own message",
+    max_body=_MAX_BODY,
+    errors=(409, 410),
+    example={"text": "你好！"},
+)
 async def _edit(call: Call[Person, None, EditBody]) -> MessageView:
     conv, seq, body = conversation_of(call), _seq_of(call), call.body
     await serve(call, Edit(0, conv, seq, body.text, body.base, body.x))
@@ -178,7 +186,8 @@ async def _pick(call: Call[Person, None, None]) -> Revision:
 
 
 @api.route("POST", ONE + "/answers", "Ask for an answer: again, once more, or further",
-           answers={201: SAID}, headers=REPEAT_HEADER, errors=(409, 410))  # fmt: skip
+           answers={201: SAID}, headers=REPEAT_HEADER, errors=(409, 410),
+           example={"mode": 2})  # fmt: skip
 async def _answer(
     call: Call[Person, WaitQuery, AnswerBody],
 ) -> Reply[Said] | web.StreamResponse:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.auth import Claims
 from server.http.callers import HttpCaller
+from server.http.schemas import plain_schema
 from server.http.tags import HEADER as TAG_HEADER
 from server.http.tags import has_already, tag_of
 from server.http.typed import Api, Call, Declaration, Media, Person, declaration_of, phrase
@@ -82,6 +83,8 @@ def build_document(app: web.Application) -> OpenApi:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Parlance", "version": VERSION, "description": _ABOUT},
+        # Where this document was found: a server does not know its name to the outside.
+        "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in tags],
         "paths": paths,
         "components": {
@@ -113,8 +116,9 @@ class _Schemas:
             if declared.query is not None:
                 for field in msgspec.structs.fields(declared.query):
                     wanted.update(dict.fromkeys(_types(field.type)))
-        found, self.components = msgspec.json.schema_components(list(wanted), ref_template=_REFS)
-        self._of: dict[Any, dict[str, Any]] = dict(zip(wanted, found, strict=True))
+        found, named = msgspec.json.schema_components(list(wanted), ref_template=_REFS)
+        self.components = {name: plain_schema(schema) for name, schema in named.items()}
+        self._of: dict[Any, OpenApi] = dict(zip(wanted, map(plain_schema, found), strict=True))
 
     def of(self, kind: Any) -> dict[str, Any]:
         """Return the schema of a type, or of one of several; None is what is left out."""
@@ -152,14 +156,13 @@ def _operation(declared: Declaration, schemas: _Schemas, refusals: OpenApi) -> d
     if parameters:
         operation["parameters"] = parameters
     if declared.body is not None:
-        content = _media(declared.body, schemas)
+        content = _contents(declared.body, schemas)
         if declared.example is not None:
             for media in content.values():
                 media["example"] = declared.example
         operation["requestBody"] = {"required": True, "content": content}
-    security = _SECURITY.get(declared.who, [{"key": []}] if declared.scope else [])
-    if security:
-        operation["security"] = security
+    # An empty list says that nothing is asked for.
+    operation["security"] = _SECURITY.get(declared.who, [{"key": []}] if declared.scope else [])
     return operation
 
 
@@ -205,13 +208,28 @@ def _in_headers(declared: Declaration) -> Iterator[dict[str, Any]]:
         }
 
 
+def _contents(content: Any, schemas: _Schemas) -> dict[str, Any]:
+    """Return the media types of a body; several are a tuple, None is no body."""
+    several = content if isinstance(content, tuple) else (content,)
+    media: dict[str, Any] = {}
+    for one in several:
+        if one is not None:
+            media |= _media(one, schemas)
+    return media
+
+
 def _media(content: Any, schemas: _Schemas) -> dict[str, Any]:
-    if isinstance(content, Media):
-        schema: dict[str, Any] = {"description": content.about} if content.about else {}
-        if content.fields is not None:
-            schema = schemas.of(content.fields)
-        return {content.kind: {"schema": schema}}
-    return {"application/json": {"schema": schemas.of(content)}}
+    if not isinstance(content, Media):
+        return {"application/json": {"schema": schemas.of(content)}}
+    if content.fields is not None:
+        return {content.kind: {"schema": schemas.of(content.fields)}}
+    schema: OpenApi = {} if content.kind == "application/json" else {"type": "string"}
+    if not content.kind.startswith(("text/", "application/json")):
+        # Of OpenAPI 3.0, and what generators know bytes by.
+        schema["format"] = "binary"
+    if content.about:
+        schema["description"] = content.about
+    return {content.kind: {"schema": schema}}
 
 
 def _answers(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
@@ -221,11 +239,7 @@ def _answers(declared: Declaration, schemas: _Schemas) -> dict[str, Any]:
             "description": phrase(status),
             "headers": _named("X-Request-ID", *(("ETag",) if 304 in declared.answers else ())),
         }
-        several = content if isinstance(content, tuple) else (content,)
-        media: dict[str, Any] = {}
-        for one in several:
-            if one is not None:
-                media |= _media(one, schemas)
+        media = _contents(content, schemas)
         if media:
             answers[str(status)]["content"] = media
     return answers

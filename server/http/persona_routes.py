@@ -86,9 +86,10 @@ GATE: Final = web.AppKey("cards", CardGate)
 api = Api("personas")
 _PATH: Final = "/api/v1/personas"
 _ONE: Final = _PATH + r"/{id:\d{1,16}}"
+_CARD: Final = "A V1, V2 or V3 card as PNG, JSON or CHARX"
 
 
-class Imported(Struct):
+class ImportedPersona(Struct):
     """The answer to an import. `picture` 0: the card had none that can be kept.
 
     `lore` counts the entries of its lorebook, `skipped_keys` those of their keys that are
@@ -108,10 +109,10 @@ class Imported(Struct):
     "POST",
     "/api/v1/personas/import",
     "Make a persona from a character card",
-    body=Media("*/*", "A V1, V2 or V3 card as PNG, JSON or CHARX"),
-    answers={200: Imported, 201: Imported},
+    body=tuple(Media(kind, _CARD) for kind in ("application/octet-stream", "image/png", "*/*")),
+    answers={200: ImportedPersona, 201: ImportedPersona},
 )
-async def _import(call: Call[Claims, None, None]) -> Reply[Imported]:
+async def _import(call: Call[Claims, None, None]) -> Reply[ImportedPersona]:
     """200: this very file made the persona before, and it is still there."""
     claims = call.who
     gate = call.request.app[GATE]
@@ -128,12 +129,12 @@ async def _import(call: Call[Claims, None, None]) -> Reply[Imported]:
     return Reply(answer, 201 if new else 200)
 
 
-def _read(data: bytes) -> tuple[CardFile, Imported]:
+def _read(data: bytes) -> tuple[CardFile, ImportedPersona]:
     file = read_card_file(data)
     parts = parts_of(file.card)
     version: Literal[1, 2, 3] = 3 if file.card.version == 3 else 2 if file.card.version == 2 else 1
     lore = len(parts.lore) if parts.lore is not None else 0
-    return file, Imported(0, "", version, 0, len(parts.greetings), lore, parts.skipped_keys)
+    return file, ImportedPersona(0, "", version, 0, len(parts.greetings), lore, parts.skipped_keys)
 
 
 async def _save(
@@ -245,7 +246,14 @@ async def _list(call: Call[Person, ListQuery, None]) -> PersonaPage:
     return PersonaPage(page.items, page.cursor)
 
 
-@api.route("POST", _PATH, "Make a persona", status=201, headers=REPEAT_HEADER)
+@api.route(
+    "POST",
+    _PATH,
+    "Make a persona",
+    status=201,
+    headers=REPEAT_HEADER,
+    example={"name": "小狐", "prompt": "Answer in one sentence."},
+)
 async def _create(call: Call[Person, None, PersonaBody]) -> Persona:
     return await _save_given(call, Persona(**structs.asdict(call.body)))
 
@@ -256,7 +264,7 @@ async def _get(call: Call[Person, None, None]) -> Persona:
     return found.p
 
 
-@api.route("PUT", _ONE, "Change one's own persona", errors=(409,))
+@api.route("PUT", _ONE, "Change one's own persona", errors=(409,), example={"greeting": "你好！"})
 async def _change(call: Call[Person, None, PersonaBody]) -> Persona:
     given = Persona(id=call.number("persona"), **structs.asdict(call.body))
     return await _save_given(call, given)

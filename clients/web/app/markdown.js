@@ -252,7 +252,7 @@ class Builder {
 
   #openElement(token) {
     const inner = token.hidden ? this.#open.at(-1) : elementOf(token);
-    if (!token.hidden) this.#append(inner);
+    if (!token.hidden) this.#append(token.tag === "table" ? scrolled(inner) : inner);
     this.#open.push(inner);
   }
 
@@ -299,10 +299,18 @@ function elementOf(token) {
   return element;
 }
 
-/** The page has headings of its own above those of messages. */
+/** Wide tables scroll, and not every reader has a mouse. */
+function scrolled(table) {
+  const frame = make("div", "md-table");
+  frame.tabIndex = 0;
+  frame.append(table);
+  return frame;
+}
+
+/** The page has a heading of its own above those of messages: the title of the conversation. */
 function heading(tag) {
   const level = Number(tag.slice(1));
-  const element = make(`h${Math.min(level + 2, 6)}`, `md-${tag}`);
+  const element = make(`h${Math.min(level + 1, 6)}`, `md-${tag}`);
   element.dir = "auto";
   return element;
 }

@@ -13,6 +13,7 @@ from bench.provider.server import ScriptedProvider
 from server.http import static
 from tests.browser.harness import Window, started_browser, window
 from tests.e2e.harness import Process, free_port
+from tests.e2e.serving import answering, serving
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, Route
@@ -116,19 +117,15 @@ async def ground(_only_ground: Ground) -> Ground:
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of its own for the tests of the app; its AI service is `service`."""
-    process = Process(tmp_path_factory.mktemp("browser"), provider_port=free_port())
-    process.start()
-    yield process
-    assert process.stop() == 0
+    with serving(Process(tmp_path_factory.mktemp("browser"), free_port())) as process:
+        yield process
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def service(live: Process) -> AsyncIterator[ScriptedProvider]:
     """The AI service of that server: the model's name says what it answers."""
-    provider = ScriptedProvider()
-    await provider.start(live.provider_port)
-    yield provider
-    await provider.aclose()
+    async with answering(live.provider_port) as provider:
+        yield provider
 
 
 @pytest_asyncio.fixture(loop_scope="session")

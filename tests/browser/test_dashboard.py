@@ -17,6 +17,7 @@ from protocol.rows import Persona
 from tests.browser.conftest import Ground
 from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, until_true, window
 from tests.e2e.harness import Process, ask, command, ended, free_port, talk
+from tests.e2e.serving import answering, serving
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, WebSocketRoute
@@ -46,19 +47,15 @@ NEVER_MARKUP = "img, main script, a[href^=javascript]"
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server with rules, of which the first fires while anybody is signed in."""
-    process = Process(tmp_path_factory.mktemp("dashboard"), free_port(), RULES)
-    process.start()
-    yield process
-    assert process.stop() == 0
+    with serving(Process(tmp_path_factory.mktemp("dashboard"), free_port(), RULES)) as process:
+        yield process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def models(watched: Process) -> AsyncIterator[ScriptedProvider]:
     """Its AI service."""
-    provider = ScriptedProvider()
-    await provider.start(watched.provider_port)
-    yield provider
-    await provider.aclose()
+    async with answering(watched.provider_port) as provider:
+        yield provider
 
 
 def new_key(process: Process, *scopes: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from bench.provider.server import ScriptedProvider
 from tests.browser.chatting import MESSAGES, enter, somebody, talk_with, write
 from tests.browser.harness import shot, window
-from tests.e2e.harness import Process, expected, free_port
+from tests.e2e.harness import Process, expected
+from tests.e2e.serving import answering
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -36,14 +36,11 @@ models = ["{LONG}", "{SHORT}", "{TINY}"]
 @pytest_asyncio.fixture(loop_scope="session")
 async def mortal(tmp_path: Path) -> AsyncIterator[Process]:
     """A server that a test may kill, and its AI service, which stays."""
-    provider = ScriptedProvider()
-    port = free_port()
-    await provider.start(port)
-    server = Process(tmp_path, more=SERVICE.replace("PORT", str(port)))
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.kill)
-    await provider.aclose()
+    async with answering(0) as provider:
+        server = Process(tmp_path, more=SERVICE.replace("PORT", str(provider.port)))
+        await asyncio.to_thread(server.start)
+        yield server
+        await asyncio.to_thread(server.kill)
 
 
 async def texts(page: Page) -> list[str]:

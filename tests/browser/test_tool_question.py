@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +12,9 @@ from bench.provider.reply import Said
 from bench.provider.server import ScriptedProvider
 from tests.browser.harness import DESKTOP, PHONE, overflows, shot, window
 from tests.browser.test_composer import person, show, talk
-from tests.e2e.harness import ROOT, Process, answers, ask, free_port
+from tests.e2e.harness import Process, answers
+from tests.e2e.serving import answering, serving
+from tests.e2e.tool_process import one_at_a_time, tool_server, tools_offered
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
@@ -23,67 +22,24 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-MORE = """
-tools = ["peer"]
-
-[[ai.mcp]]
-name = "peer"
-url = "http://127.0.0.1:{mcp}/mcp"
-allow_private = true
-read_tools = ["greet"]
-"""
 HOSTILE = '{"name": "<img src=x onerror=alert(1)>"}'
 HOSTILE_SUM = '{"left": 40, "right": 2, "note": "<img src=x onerror=alert(1)>"}'
 
 
 @pytest.fixture(scope="module")
-def tools() -> Iterator[int]:
-    """A tool server of the official package; the port it listens on."""
-    pytest.importorskip("mcp")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ai_bridge.mcp_peer", "json"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    yield int(process.stdout.readline())
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def handy(tmp_path_factory: pytest.TempPathFactory, tools: int) -> Iterator[Process]:
+def handy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server whose models have tools, where one answer of a user runs at a time."""
-    process = Process(tmp_path_factory.mktemp("handy"), free_port(), MORE.format(mcp=tools))
-    process.template = process.template.replace("user_running = 100", "user_running = 1")
-    process.start()
-    yield process
-    assert process.stop() == 0
+    folder = tmp_path_factory.mktemp("handy")
+    with tool_server() as port, serving(one_at_a_time(folder, port)) as process:
+        yield process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(handy: Process) -> AsyncIterator[ScriptedProvider]:
     """The AI service of that server, once it is told of the tools."""
-    provider = ScriptedProvider()
-    await provider.start(handy.provider_port)
-    async with handy.online() as client:
-        conv = await talk(client, "tokens=1")
-
-        async def are_offered() -> bool:
-            before = len(answers(client, conv))
-            await ask(client, conv, "tokens=1")
-            await eventually(lambda: len(answers(client, conv)) > before)
-            return bool(provider.requests[-1].body.get("tools"))
-
-        for _ in range(50):
-            if await are_offered():
-                break
-        else:
-            pytest.fail("no tools")
-    yield provider
-    await provider.aclose()
+    async with answering(handy.provider_port) as provider:
+        await tools_offered(handy, provider)
+        yield provider
 
 
 @pytest.mark.parametrize(("button", "told"), [("Yes, this once", "42"), ("No", "nobody confirmed")])

@@ -6,21 +6,18 @@ import pytest
 
 from bench.provider.server import ScriptedProvider
 from tests.e2e.harness import Process, free_port
+from tests.e2e.serving import answering, serving
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server shared by the session; its AI service lives in the tests' own loops."""
-    process = Process(tmp_path_factory.mktemp("e2e"), provider_port=free_port())
-    process.start()
-    yield process
-    assert process.stop() == 0
+    with serving(Process(tmp_path_factory.mktemp("e2e"), free_port())) as process:
+        yield process
 
 
 @pytest.fixture
 async def provider(server: Process) -> AsyncIterator[ScriptedProvider]:
     """The AI service of the shared server; its figures count this test only."""
-    provider = ScriptedProvider()
-    await provider.start(server.provider_port)
-    yield provider
-    await provider.aclose()
+    async with answering(server.provider_port) as provider:
+        yield provider

@@ -20,6 +20,7 @@ from bench.provider.script import answer_text, parse_model
 from bench.provider.server import ScriptedProvider
 from server.api_keys import SCOPES
 from tests.e2e.harness import ROOT, Process, command, environment, free_port
+from tests.e2e.serving import answering, serving
 
 MODEL: Final = "tokens=20"
 ANSWER: Final = answer_text(parse_model(MODEL))
@@ -29,20 +30,15 @@ _find_blocks: Final = re.compile(r"^```(?:sh|bash|shell)\n(.*?)^```", re.S | re.
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of its own: the examples change its AI services."""
-    process = Process(tmp_path_factory.mktemp("examples"), provider_port=free_port())
-    process.start()
-    yield process
-    assert process.stop() == 0
+    with serving(Process(tmp_path_factory.mktemp("examples"), free_port())) as process:
+        yield process
 
 
 @pytest.fixture
 async def provider(server: Process) -> AsyncIterator[ScriptedProvider]:
-    """The AI service of that server."""
-    provider = ScriptedProvider()
-    provider.models = [MODEL]  # asked for anew whenever the services change
-    await provider.start(server.provider_port)
-    yield provider
-    await provider.aclose()
+    """The AI service of that server; its models are asked for whenever the services change."""
+    async with answering(server.provider_port, MODEL) as provider:
+        yield provider
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,6 @@
 """What people are told and asked while an answer is made, and what it used in the end."""
 
-import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -16,69 +12,34 @@ from clients.events import StreamMoved, ToolAsked, ToolSettled
 from protocol.codes import EndReason, Settled, StreamState
 from tests.e2e.harness import (
     DOORS,
-    ROOT,
     Process,
     answers,
     ask,
     ended,
     first,
-    free_port,
     talk,
 )
+from tests.e2e.serving import answering, serving
+from tests.e2e.tool_process import one_at_a_time, tool_server, tools_offered
 from tests.support.eventually import eventually
 
 SLOW = "tokens=10000,rate=20"
 PRICED = "tokens=30"
-MORE = """
-user_day_usd = 0.5
-tools = ["peer"]
-
-[ai.prices]
-"scripted/tokens=30" = {{ input = 1, output = 2 }}
-
-[[ai.mcp]]
-name = "peer"
-url = "http://127.0.0.1:{mcp}/mcp"
-allow_private = true
-read_tools = ["greet"]
-"""
 
 
 @pytest.fixture(scope="module")
-def tools() -> Iterator[int]:
-    """A tool server of the official package; the port it listens on."""
-    pytest.importorskip("mcp")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ai_bridge.mcp_peer", "json"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    yield int(process.stdout.readline())
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory, tools: int) -> Iterator[Process]:
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server where one answer of a user runs at a time, and models have tools."""
-    process = Process(tmp_path_factory.mktemp("narrow"), provider_port=free_port())
-    settings = process.template.replace("user_running = 100", "user_running = 1")
-    process.template = settings + MORE.replace("{mcp}", str(tools))
-    process.start()
-    yield process
-    assert process.stop() == 0
+    folder = tmp_path_factory.mktemp("narrow")
+    with tool_server() as port, serving(one_at_a_time(folder, port)) as process:
+        yield process
 
 
 @pytest.fixture
 async def service(narrow: Process) -> AsyncIterator[ScriptedProvider]:
     """The scripted service of that server."""
-    provider = ScriptedProvider()
-    await provider.start(narrow.provider_port)
-    yield provider
-    await provider.aclose()
+    async with answering(narrow.provider_port) as provider:
+        yield provider
 
 
 @pytest.mark.parametrize("door", ["tcp", "json"])
@@ -113,25 +74,11 @@ async def test_who_waits_sees_the_place_and_so_does_a_device_that_comes_later(
             await ended(events, third)
 
 
-async def offered(narrow: Process, service: ScriptedProvider) -> None:
-    """Wait until the tools of the tool server are offered to models."""
-    async with narrow.online() as client:
-        conv = await talk(client)
-        for _ in range(50):
-            with client.events() as events:
-                sent = await ask(client, conv, "tokens=1")
-                await ended(events, sent.sid)
-            if service.requests[-1].body.get("tools"):
-                return
-            await asyncio.sleep(0.1)
-    pytest.fail("no tools")
-
-
 @pytest.mark.parametrize(("yes", "told"), [(True, "42"), (False, "nobody confirmed")])
 async def test_a_tool_that_may_change_something_asks_first_after_text_from_outside(
     narrow: Process, service: ScriptedProvider, yes: bool, told: str
 ) -> None:
-    await offered(narrow, service)
+    await tools_offered(narrow, service)
     account = await narrow.newcomer()
     async with (
         narrow.online(account, confirms=True) as desk,
@@ -167,7 +114,7 @@ async def test_a_tool_that_may_change_something_asks_first_after_text_from_outsi
 async def test_where_nobody_can_be_asked_the_answer_is_no(
     narrow: Process, service: ScriptedProvider
 ) -> None:
-    await offered(narrow, service)
+    await tools_offered(narrow, service)
     async with narrow.online() as client:
         conv = await talk(client)
         with client.events() as events:

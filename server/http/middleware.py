@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from protocol.codes import Code
+from protocol.handshake import OriginPolicy
 from server.http.context import WAITS, parts_of
 from server.http.errors import HttpRefusal, error_response, response_for
 from server.logs import REQUEST_ID
@@ -137,6 +138,14 @@ def _log_request(request: web.Request, status: int, seconds: float) -> None:
     log.log(logging.WARNING if status >= 500 else level, "http.request", extra=fields)
 
 
+_own: Final = OriginPolicy()
+
+
+def _is_own(request: web.Request) -> bool:
+    origins = request.headers.getall("Origin", [])
+    return _own.allows(origins, request.headers.get("Host", ""))
+
+
 @web.middleware
 async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer preflights; refuse changes that pages of other origins ask for."""
@@ -167,6 +176,9 @@ def add_cors(request: web.Request, response: web.StreamResponse) -> None:
     if "Origin" not in request.headers or response.prepared:
         return
     response.headers.add("Vary", "Origin")
+    # Browsers ask for every module with an Origin, and their own page's needs no permission.
+    if isinstance(response, PartOfPage) and _is_own(request):
+        return
     if _is_allowed(request):
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
         response.headers["Access-Control-Expose-Headers"] = _EXPOSED

@@ -74,10 +74,12 @@ class Client:
 
 
 @pytest.fixture
-def settings(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def settings(
+    request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
     """Let the server of this file's tests hand out the small web app."""
     monkeypatch.setattr(static, "WEB_ROOT", root)
-    return {}
+    return getattr(request, "param", {})
 
 
 @pytest.fixture
@@ -189,6 +191,20 @@ async def test_parts_of_pages_carry_no_header_that_only_a_document_obeys(
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert sum(len(name) + len(value) + 4 for name, value in first.headers.items()) < 350
+
+
+@pytest.mark.parametrize(
+    "settings", [{"websocket.origins": "same-origin,https://a.example"}], indirect=True
+)
+async def test_only_pages_of_other_origins_are_told_that_they_may_use_a_script(
+    client: Client,
+) -> None:
+    allowed = {}
+    for origin in (client.url, "https://a.example", "https://b.example"):
+        answer = await client.ask("/app/main.js", Origin=origin)
+        assert "Origin" in answer.headers.getall("Vary")
+        allowed[origin] = answer.headers.get("Access-Control-Allow-Origin")
+    assert list(allowed.values()) == [None, "https://a.example", None]
 
 
 async def test_a_picture_that_can_be_opened_by_itself_runs_no_script(client: Client) -> None:

@@ -36,7 +36,7 @@ export interface TextStorage {
   removeItem(key: string): void;
 }
 
-/** The Web Locks of a browser, as far as they are used. */
+/** The Web Locks of a browser, as far as they are used; `TabLocks` is another kind. */
 export interface Locks {
   request(key: string, work: () => unknown): Promise<unknown>;
   request(
@@ -51,10 +51,7 @@ export interface Locks {
  * Use a name for each account.
  */
 export declare class WebState implements State {
-  constructor(
-    name?: string,
-    places?: { localStorage: TextStorage; sessionStorage: TextStorage; locks?: Locks },
-  );
+  constructor(name?: string, places?: { localStorage: TextStorage; locks: Locks });
   readonly durable: true;
   load(): Promise<Saved>;
   save(saved: Saved): Promise<void>;
@@ -99,7 +96,7 @@ export declare class MemoryTokens implements TokenStore {
 
 /** In `localStorage`, shared by the tabs of a browser. */
 export declare class WebTokens implements TokenStore {
-  constructor(name?: string, places?: { localStorage: TextStorage; locks?: Locks });
+  constructor(name?: string, places?: { localStorage: TextStorage; locks: Locks });
   load(): Tokens | null;
   save(tokens: Tokens | null): void;
   exclusive<T>(work: () => Promise<T>): Promise<T>;

@@ -8,6 +8,7 @@
 
 import { StateInUse } from './events.js';
 import { fromHex, toHex } from './outbox.js';
+import { TabLocks } from './tab_locks.js';
 
 const DEVICE_BYTES = 16;
 const SLOTS = 8;
@@ -54,14 +55,50 @@ export class MemoryState {
   async close() {}
 }
 
+/** What a browser keeps for its person when it may keep nothing: it ends with the page. */
+class PageStorage {
+  #kept = new Map();
+
+  getItem(key) {
+    return this.#kept.get(key) ?? null;
+  }
+
+  setItem(key, value) {
+    this.#kept.set(key, value);
+  }
+
+  removeItem(key) {
+    this.#kept.delete(key);
+  }
+}
+
+let found = null;
+
+/** What the tabs of this browser share: {localStorage, locks}. */
+function placesOfBrowser() {
+  found ??= findPlaces();
+  return found;
+}
+
+function findPlaces() {
+  try {
+    const { localStorage, navigator } = globalThis;
+    return { localStorage, locks: navigator?.locks ?? new TabLocks() };
+  } catch {
+    // The person forbids pages to keep anything; then no tab has anything to do with another.
+    const locks = { request: async (key, ...given) => given.at(-1)({ name: key }) };
+    return { localStorage: new PageStorage(), locks };
+  }
+}
+
 /**
  * For browsers: everything in `localStorage`, so that a reload loses nothing.
  *
  * Two tabs must not share a device id, or the server lets only one of them stay. So each tab takes
- * the first free of 8 slots (as many devices as a user may have), holds it by a Web Lock, and takes
- * over what closed tabs left unsent. Where there are no locks (pages that are not served by HTTPS
- * or from this machine) the slot belongs to the tab by `sessionStorage`, and a duplicated tab
- * replaces the one it was made from.
+ * the first free of 8 slots, a part of the devices that a user may have, holds it by a lock, and
+ * takes over what closed tabs left unsent. The locks are Web Locks; pages that are not served by
+ * HTTPS or from this machine have none, and use `TabLocks`. Where pages may keep nothing, it all
+ * lasts as long as the page.
  *
  * Use a name for each account: what one person left unsent must not be sent by another.
  */
@@ -72,14 +109,10 @@ export class WebState {
   #release = () => {};
   #places;
 
-  /** `places`: {localStorage, sessionStorage, locks}, those of the browser if it is left out. */
-  constructor(name = 'parlance', places = undefined) {
+  /** `places`: {localStorage, locks}, those of the browser if it is left out. */
+  constructor(name = 'parlance', places = placesOfBrowser()) {
     this.#name = name;
-    this.#places = places ?? {
-      localStorage: globalThis.localStorage,
-      sessionStorage: globalThis.sessionStorage,
-      locks: globalThis.navigator?.locks,
-    };
+    this.#places = places;
   }
 
   async load() {
@@ -117,9 +150,8 @@ export class WebState {
   async #takeOver() {
     const { locks } = this.#places;
     const left = [];
-    if (!locks) return left;
     for (const key of this.#slots()) {
-      if (key === this.#key) continue;
+      if (key === this.#key || !this.#read(key)?.unsent.length) continue;
       await locks.request(key, { ifAvailable: true }, (lock) => {
         const saved = lock === null ? null : this.#read(key);
         if (saved !== null && saved.unsent.length > 0) left.push({ key, ...saved });
@@ -133,13 +165,7 @@ export class WebState {
   }
 
   async #claim() {
-    const { locks, sessionStorage } = this.#places;
-    if (!locks) {
-      const mine = `${this.#name}.slot`;
-      const own = sessionStorage.getItem(mine) ?? toHex(fresh().device.subarray(0, 4));
-      sessionStorage.setItem(mine, own);
-      return `${this.#name}.state.${own}`;
-    }
+    const { locks } = this.#places;
     for (const key of this.#slots()) {
       if (await this.#hold(locks, key)) return key;
     }
@@ -268,12 +294,9 @@ export class WebTokens {
   #key;
   #places;
 
-  constructor(name = 'parlance', places = undefined) {
+  constructor(name = 'parlance', places = placesOfBrowser()) {
     this.#key = `${name}.tokens`;
-    this.#places = places ?? {
-      localStorage: globalThis.localStorage,
-      locks: globalThis.navigator?.locks,
-    };
+    this.#places = places;
   }
 
   load() {
@@ -292,7 +315,6 @@ export class WebTokens {
   /** Run `work` while no other tab does: a refresh token is good for one answer. */
   exclusive(work) {
     const { locks } = this.#places;
-    if (!locks) return work();
     return locks.request(this.#key, async () => {
       // What another tab has written is seen here a moment later than its lock is free.
       await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));

@@ -467,7 +467,8 @@ class FakeStorage {
 class FakeLocks {
   held = new Set();
 
-  async request(key, options, work) {
+  async request(key, ...given) {
+    const work = given.at(-1);
     if (this.held.has(key)) return work(null);
     this.held.add(key);
     try {
@@ -481,7 +482,7 @@ class FakeLocks {
 test('every tab is a device of its own, and a reloaded one finds what it left', async () => {
   const localStorage = new FakeStorage();
   const locks = new FakeLocks();
-  const tab = () => new WebState('chat', { localStorage, locks, sessionStorage: new FakeStorage() });
+  const tab = () => new WebState('chat', { localStorage, locks });
   const [first, second] = [tab(), tab()];
   const { device } = await first.load();
   assert.notDeepEqual((await second.load()).device, device);
@@ -505,7 +506,7 @@ test('every tab is a device of its own, and a reloaded one finds what it left', 
 test('a tab takes over what closed ones left unsent, but nothing of those that are open', async () => {
   const localStorage = new FakeStorage();
   const locks = new FakeLocks();
-  const tab = () => new WebState('chat', { localStorage, locks, sessionStorage: new FakeStorage() });
+  const tab = () => new WebState('chat', { localStorage, locks });
   const tabs = [tab(), tab(), tab()];
   const written = [];
   for (const [number, state] of tabs.entries()) {
@@ -522,18 +523,8 @@ test('a tab takes over what closed ones left unsent, but nothing of those that a
   assert.deepEqual((await tab().load()).unsent, [], 'and nobody else takes it too');
 });
 
-test('without locks a tab finds its own state by its session', async () => {
-  const localStorage = new FakeStorage();
-  const sessionStorage = new FakeStorage();
-  const tab = () => new WebState('chat', { localStorage, sessionStorage, locks: undefined });
-  const { device } = await tab().load();
-  assert.deepEqual((await tab().load()).device, device);
-  const other = { localStorage, sessionStorage: new FakeStorage(), locks: undefined };
-  assert.notDeepEqual((await new WebState('chat', other).load()).device, device);
-});
-
 test('every name that a module exports is declared', async () => {
-  const modules = 'auth calls client connection events feeds outbox storage streams tcp timing';
+  const modules = 'auth calls client connection events feeds outbox storage streams tab_locks tcp timing';
   for (const name of modules.split(' ')) {
     const own = await readFile(new URL(`../${name}.d.ts`, import.meta.url), 'utf8');
     const stars = [...own.matchAll(/export \* from "\.\/(\w+)\.js"/g)].map(([, from]) => from);
@@ -592,7 +583,8 @@ test('a refresh whose answer was lost is repeated as the same attempt, also afte
     number === 2 ? [500, 'oops'] : [200, signedIn(number, 1)],
   );
   const localStorage = new FakeStorage();
-  const tokens = () => new WebTokens('chat', { localStorage, locks: undefined });
+  const locks = new FakeLocks();
+  const tokens = () => new WebTokens('chat', { localStorage, locks });
   const account = new Account(url, { tokens: tokens() });
   await account.guest();
   await assert.rejects(account.token(), Unreachable);

@@ -1,12 +1,20 @@
-"""Who is meant by what stands behind an @, as the page reads it."""
+"""Who is meant by what stands behind an @, as the page reads it, and how it shows that."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from protocol.codes import ConvKind
+from protocol.rows import SendX
+from tests.browser.chatting import enter, somebody
 from tests.browser.conftest import Ground
+from tests.browser.harness import Window, shot
+from tests.e2e.harness import Process
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,3 +158,133 @@ async def test_names_of_more_people_than_one_request_takes_are_learnt(ground: Gr
       return [asked, directory.people.value.size];
     }""")
     assert seen == [[100, 100, 50], 250]
+
+
+CALLED: Final = [
+    {"name": "Ann", "own": True},
+    {"name": "Ann Lee", "own": False},
+    {"name": "小明", "own": False},
+    {"name": "<b>Bo</b>", "own": False},
+    {"name": "snake_case_", "own": False},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("hello", ["hello"]),
+        ("@Ann", ["[Ann:@Ann]"]),
+        ("hi @ann, hi!", ["hi ", "[Ann:@ann]", ", hi!"]),
+        ("@Ann Lee and @Ann", ["[Ann Lee:@Ann Lee]", " and ", "[Ann:@Ann]"]),
+        ("@Annette ada@Ann", ["@Annette ada@Ann"]),
+        ("你好＠小明你在吗", ["你好", "[小明:＠小明]", "你在吗"]),
+        ("①② @Ａｎｎ！", ["①② ", "[Ann:@Ａｎｎ]", "！"]),
+        (
+            "ﾊﾞ㍿ e\u0301 👩‍👩‍👧 @Ann\n@Ann",
+            ["ﾊﾞ㍿ e\u0301 👩‍👩‍👧 ", "[Ann:@Ann]", "\n", "[Ann:@Ann]"],
+        ),
+        ("@Nova", ["@Nova"]),
+        ("", [""]),
+    ],
+)
+async def test_a_text_is_cut_where_it_calls_somebody(
+    ground: Ground, text: str, pieces: list[str]
+) -> None:
+    found = await call(ground, "cutAtMentions", text, CALLED)
+    assert [
+        f"[{piece['call']['name']}:{piece['text']}]" if piece["call"] else piece["text"]
+        for piece in found
+        if piece["text"] or not text
+    ] == pieces
+    assert "".join(piece["text"] for piece in found) == text
+
+
+async def test_a_name_within_another_is_not_marked_twice(ground: Ground) -> None:
+    room = [{"name": "小@明", "own": False}, {"name": "明", "own": True}]
+    found = await call(ground, "cutAtMentions", "@小@明 @明", room)
+    assert [piece["text"] for piece in found] == ["@小@明", " ", "@明"]
+
+
+async def test_one_who_shares_a_name_with_others_is_called_too(ground: Ground) -> None:
+    room = [{"name": "Ann", "own": True}, {"name": "ann", "own": False}]
+    assert (await call(ground, "cutAtMentions", "@Ann", room))[0]["call"]["own"]
+
+
+MARKED: Final = """async ([text, called]) => {
+  const { MarkdownView } = await import("/app/markdown.js");
+  const view = new MarkdownView(document.querySelector("#root"));
+  view.render(text, { done: false, called: [] });
+  view.render(text, { called });
+  return [...document.querySelectorAll(".mention")]
+    .map((one) => [one.textContent, one.className, one.parentElement.localName]);
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("hi @Ann", [["@Ann", "mention own", "p"]]),
+        ("**@小明你好**", [["@小明", "mention", "strong"]]),
+        ("- one\n- @Ann Lee", [["@Ann Lee", "mention", "li"]]),
+        ("ask @snake_case_ now", [["@snake_case_", "mention", "p"]]),
+        ("`@Ann` and @Ann", [["@Ann", "mention own", "p"]]),
+        ("```\n@Ann\n```\n\n    @Ann", []),
+        ("[@Ann](https://example.org)", []),
+        ("@<b>Bo</b>", [["@<b>Bo</b>", "mention", "p"]]),
+    ],
+)
+async def test_marks_stand_in_markdown_but_not_in_code(
+    ground: Ground, text: str, marks: list[list[str]]
+) -> None:
+    assert await ground.page.evaluate(MARKED, [text, CALLED]) == marks
+    assert ground.trouble == []
+
+
+async def contrast(mark: Locator) -> float:
+    """Return the contrast of a text with what is behind it (WCAG 2.2, 1.4.3)."""
+    found: float = await mark.evaluate("""(element) => {
+      const read = (text) => text.match(/[\\d.]+/g).map(Number);
+      const solid = (text) => (read(text)[3] ?? 1) === 1;
+      const part = (c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+      const light = (text) => {
+        const [r, g, b] = read(text).map(part);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+      };
+      let behind = element;
+      while (!solid(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+      const both = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+      const [low, high] = both.map(light).sort((a, b) => a - b);
+      return high / low;
+    }""")
+    return found
+
+
+PAYLOAD: Final = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize("fmt", [0, 1])
+async def test_people_see_who_is_called_and_above_all_that_they_are(
+    visitor: Window, live: Process, fmt: int
+) -> None:
+    async with (
+        somebody(live, "小明") as (account, me),
+        somebody(live, PAYLOAD) as (_, other),
+    ):
+        ids = [me.user, other.user]
+        info = await other.create_conversation(ConvKind.GROUP, title="Room", members=[me.user])
+        conv = info.row.id or 0
+        text = f"@小明你好，@{PAYLOAD} 和 @所有人 看 `@小明`，@Nova 不在"
+        await other.send(conv, text, x=SendX(mentions=[*ids, 0], fmt=fmt))
+        await me.send(conv, f"@{PAYLOAD} yes", x=SendX(mentions=[other.user], fmt=fmt))
+        page = await enter(visitor, account, f"/c/{conv}")
+        marks = page.locator(".mention")
+        await page.get_by_text("yes", exact=False).last.wait_for()
+        payload = f"@{PAYLOAD}"
+        plain = ["@小明"] if fmt == 0 else []
+        assert await marks.all_inner_texts() == ["@小明", payload, "@所有人", *plain, payload]
+        own = page.locator(".mention.own")
+        assert await own.all_inner_texts() == ["@小明", "@所有人", *plain]
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            assert [each for each in await marks.all() if await contrast(each) < 4.5] == []
+            await shot(page, f"mentions-{'markdown' if fmt else 'plain'}-{scheme}")

@@ -120,5 +120,5 @@ export class Words extends EventTarget {
   }
 }
 
-/** All tables, for those who check that they say the same things. */
+/** The words of all languages, for what somebody else may have written in another one. */
 export const tables = TABLES;

@@ -3,6 +3,7 @@
 
 import MarkdownIt from "../vendor/markdown-it/15.0.3/markdown-it.esm.min.mjs";
 import { highlight, isLoaded, languageOf, load } from "./highlight.js";
+import { cutAtMentions } from "./mentions.js";
 
 /** Longer texts are shown as they are, in characters. */
 export const MAX_MARKDOWN = 200_000;
@@ -46,6 +47,7 @@ export class MarkdownView {
   #element;
   #options;
   #blocks = [];
+  #called = [];
   #references = "";
 
   /**
@@ -59,8 +61,13 @@ export class MarkdownView {
     element.classList.add("md");
   }
 
-  /** Show `text`; `done` tells that no more of it will come. */
-  render(text, { done = true } = {}) {
+  /**
+   * Show `text`; `done` tells that no more of it will come, `called` who is called in it, as
+   * `cutAtMentions` takes it.
+   */
+  render(text, { done = true, called = [] } = {}) {
+    if (JSON.stringify(called) !== JSON.stringify(this.#called)) this.#drop(0);
+    this.#called = called;
     if (text.length > MAX_MARKDOWN) {
       this.#showPlainly(text);
       return;
@@ -104,7 +111,7 @@ export class MarkdownView {
 
   #add(source, references, finished) {
     const tokens = parser.parse(source, { references: { ...references } });
-    const builder = new Builder(this.#options, finished);
+    const builder = new Builder({ ...this.#options, called: this.#called }, finished);
     builder.addAll(tokens);
     const code = isCode(tokens) ? builder.codes[0] : null;
     this.#blocks.push({ source, nodes: [...builder.root.childNodes], code });
@@ -271,8 +278,19 @@ class Builder {
       case "image":
         return imageLink(token, this.#options.imageLabel);
       default:
-        return token.content;
+        return this.#text(token.content);
     }
+  }
+
+  /** A piece of text, with those marked who are called in it. */
+  #text(text) {
+    // A link is marked as such already.
+    if (this.#open.some(({ localName }) => localName === "a")) return text;
+    const part = document.createDocumentFragment();
+    for (const { text: piece, call } of cutAtMentions(text, this.#options.called)) {
+      part.append(call ? withText("span", piece, call.own ? "mention own" : "mention") : piece);
+    }
+    return part;
   }
 
   #code(token) {
@@ -282,8 +300,8 @@ class Builder {
   }
 }
 
-function withText(tag, text) {
-  const element = make(tag);
+function withText(tag, text, name) {
+  const element = make(tag, name);
   element.append(text);
   return element;
 }

@@ -75,22 +75,13 @@ export function withMention(text, { begin, query }, name) {
  * were chosen from the list; they decide between people of one name, otherwise all are meant.
  */
 export function mentionedIn(text, candidates, picked = new Map()) {
-  const read = plain(text);
-  const taken = new Set();
-  const found = [];
   const named = Map.groupBy(candidates, ({ name }) => plain(name));
-  const names = [...named.keys()].filter(Boolean).sort((a, b) => b.length - a.length);
-  for (const name of names) {
-    for (const at of placesOf(read, name)) {
-      if (taken.has(at)) continue;
-      taken.add(at);
-      const ids = named.get(name).map(({ id }) => id);
-      const chosen = ids.filter((id) => picked.get(id) === name);
-      found.push(...(chosen.length > 0 ? chosen : ids).map((id) => [at, id]));
-    }
-  }
-  found.sort(([a], [b]) => a - b);
-  return [...new Set(found.map(([, id]) => id))].slice(0, MENTIONS_MAX);
+  const found = callsIn(plain(text), named.keys()).flatMap(({ name }) => {
+    const ids = named.get(name).map(({ id }) => id);
+    const chosen = ids.filter((id) => picked.get(id) === name);
+    return chosen.length > 0 ? chosen : ids;
+  });
+  return [...new Set(found)].slice(0, MENTIONS_MAX);
 }
 
 /** The note that a candidate was chosen, for `mentionedIn`. */
@@ -98,7 +89,65 @@ export function notePick(picked, { id, name }) {
   picked.set(id, plain(name));
 }
 
-/** Where "@name" stands as a whole, the longest names being looked for first by the caller. */
+/**
+ * A text cut where it calls somebody of `called` ({name, own}, `own` for the reader): a list of
+ * {text, call}, whose texts make up the whole; `call` is the one called there, or null.
+ */
+export function cutAtMentions(text, called) {
+  if (called.length === 0 || !/[@＠]/.test(text)) return [{ text, call: null }];
+  // Where people share a name, the reader may be meant.
+  const named = new Map();
+  for (const one of called) {
+    const name = plain(one.name);
+    if (one.own || !named.has(name)) named.set(name, one);
+  }
+  const { read, places } = readWithPlaces(text);
+  const pieces = [];
+  let done = 0;
+  const cut = (end, call) => {
+    if (end > done) pieces.push({ text: text.slice(done, end), call });
+    done = end;
+  };
+  for (const { begin, end, name } of callsIn(read, named.keys())) {
+    cut(places[begin], null);
+    cut(places[end], named.get(name));
+  }
+  cut(text.length, null);
+  return pieces;
+}
+
+/** A text as it is compared, with the place in the text of each of its characters and of its end. */
+function readWithPlaces(text) {
+  let read = "";
+  const places = [];
+  // A mark may become one with what it stands on.
+  for (const { 0: whole, index } of text.matchAll(/[^][\p{M}\uFF9E\uFF9F]*/gu)) {
+    const folded = plain(whole);
+    for (let i = 0; i < folded.length; i++) places.push(index);
+    read += folded;
+  }
+  return { read, places: [...places, text.length] };
+}
+
+/** Where "@name" of one of `names` stands, in order: {begin, end, name}; the longest name counts. */
+function callsIn(read, names) {
+  const found = new Map();
+  for (const name of [...names].filter(Boolean).sort((a, b) => b.length - a.length)) {
+    for (const begin of placesOf(read, name)) {
+      if (!found.has(begin)) found.set(begin, { begin, end: begin + 1 + name.length, name });
+    }
+  }
+  let done = 0;
+  return [...found.values()]
+    .sort((a, b) => a.begin - b.begin)
+    .filter(({ begin, end }) => {
+      const isFree = begin >= done;
+      if (isFree) done = end;
+      return isFree;
+    });
+}
+
+/** Where "@name" stands as a whole. */
 function* placesOf(text, name) {
   const call = `@${name}`;
   for (let at = text.indexOf(call); at >= 0; at = text.indexOf(call, at + 1)) {

@@ -70,7 +70,7 @@ function Message({ row, list }) {
         ${row.quote && html`<${Quote} quote=${row.quote} view=${view} list=${list} />`}
         ${sid !== 0 && html`<${StreamParts} stream=${list.stream(sid)} running=${stream !== undefined} />`}
         <div class="message-body">
-          ${isRecalled ? html`<${Recalled} msg=${msg} />` : html`<${Text} msg=${msg} stream=${stream} />`}
+          ${isRecalled ? html`<${Recalled} msg=${msg} />` : html`<${Text} msg=${msg} stream=${stream} view=${view} />`}
         </div>
         ${msg && !isRecalled && html`<${Finish} msg=${msg} conv=${list.conv} />`}
         ${branch && html`<${Branch} branch=${branch} conv=${list.conv} running=${stream !== undefined} />`}
@@ -100,12 +100,12 @@ function Recalled({ msg }) {
   return html`<p class="message-recalled">${words}</p>`;
 }
 
-function Text({ msg, stream }) {
+function Text({ msg, stream, view }) {
   const { say } = useApp();
   const text = stream ? stream.text() : msg.text;
   if (stream && text === "") return html`<${Begins} stream=${stream} />`;
   return html`
-    <${MessageText} text=${text} done=${!stream} plain=${msg?.x?.fmt === 0} />
+    <${MessageText} text=${text} x=${msg?.x} view=${view} done=${!stream} />
     ${msg?.x?.edited && html`<${Edited} ts=${msg.x.edited} label=${say("chat.edited")} />`}
   `;
 }

@@ -56,7 +56,7 @@ export function Waiting({ row, list }) {
       <div class="message-main">
         ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
         <div class="message-body">
-          <${MessageText} text=${sent.unsent.text} done=${true} plain=${sent.unsent.x?.fmt === 0} />
+          <${MessageText} text=${sent.unsent.text} x=${sent.unsent.x} view=${view} done=${true} />
         </div>
         <p class="message-state">
           <${Icon} name="clock" />
@@ -80,7 +80,7 @@ export function Failed({ row, list }) {
       <div class="message-main">
         ${quote && html`<${Quote} quote=${quote} view=${view} list=${list} />`}
         <div class="message-body">
-          <${MessageText} text=${failed.text} done=${true} plain=${failed.x?.fmt === 0} />
+          <${MessageText} text=${failed.text} x=${failed.x} view=${view} done=${true} />
         </div>
         <p class="message-state problem">
           <${Icon} name="error" /><span>${say("chat.not_sent")} ${explain(words, failed)}</span>

@@ -238,6 +238,13 @@ export class Model {
     return row?.nick || row?.name || "";
   }
 
+  /** All names that somebody may be called by in `view`. */
+  namesOf(id, view) {
+    const row = this.#rowOf(id, view);
+    const names = [view?.members.get(id)?.row.nick, row?.nick, row?.name];
+    return [...new Set(names.filter(Boolean))];
+  }
+
   /** People and personas have their ids from one range, so one of the two has it. */
   #rowOf(id, view) {
     if (id === this.#me) return this.profile.value;

@@ -268,7 +268,8 @@ def figures() -> frozenset[str]:
     # These need a whole server to be read.
     modules = ("talk_figures", "engines", "tool_figures", "speech", "embedder", "usage_sums")
     dashboard = ("sampler", "alerts", "http/dashboard")
-    for module in (*modules, *dashboard, "mem0_erasures", "http/asking", "http/repeats"):
+    http = ("http/asking", "http/repeats", "http/search_routes")
+    for module in (*modules, *dashboard, "mem0_erasures", *http):
         text = (ROOT / "server" / f"{module}.py").read_text()
         found = re.findall(r'(?:Figure\(\s*"\w+", |Spread\(\s*)"(\w+)"', text)
         names |= {f"parlance_{name}" for name in found}

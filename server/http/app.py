@@ -100,6 +100,8 @@ class HttpServer:
         await self._runner.setup()
         self._parts.accounts.revoked = self._end_sessions
         self._parts.core.erasures.revoked = self._end_sessions
+        self._parts.accounts.signed_out = self._callers.forget_user
+        self._parts.core.devices.signed_out = self._callers.forget_user
 
     async def stop(self) -> None:
         """Finish the requests in progress, for two seconds at most, and close connections."""
@@ -133,6 +135,7 @@ def build_application(parts: HttpParts) -> web.Application:
     app[openapi.DOCUMENT] = openapi.Document()
     app[REPEATS] = Repeats(parts.clock)
     app[persona_routes.GATE] = persona_routes.CardGate(parts.clock)
+    app[search_routes.GATE] = search_routes.SearchGate()
     app[health.CHECK] = health.HealthCheck(parts, parts.clock)
     openai_routes.install(app, parts)
     static.install(app)
@@ -142,6 +145,7 @@ def build_application(parts: HttpParts) -> web.Application:
         app[openai_routes.ASKING].figures,
         app[dashboard.DASHBOARD].figures,
         app[REPEATS].figures,
+        app[search_routes.GATE].figures,
     )
     set_hsts(app, bool(parts.config.server.tls_cert))
     for subject in _SUBJECTS:

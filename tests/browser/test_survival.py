@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.chatting import MESSAGES, enter, somebody, talk_with, write
-from tests.browser.harness import shot, window
+from tests.browser.harness import Window, shot, window
 from tests.e2e.harness import Process, expected
 from tests.e2e.serving import answering
 
@@ -43,6 +44,17 @@ async def mortal(tmp_path: Path) -> AsyncIterator[Process]:
         await asyncio.to_thread(server.kill)
 
 
+@asynccontextmanager
+async def talking(
+    browser: Browser, server: Process, model: str
+) -> AsyncIterator[tuple[Window, Page]]:
+    """A fresh browser, and its page with a conversation that a model answers in."""
+    async with somebody(server) as (account, client):
+        conv = await talk_with(client, model)
+    async with window(browser, server) as visitor:
+        yield visitor, await enter(visitor, account, f"/c/{conv}")
+
+
 async def texts(page: Page) -> list[str]:
     """Return the stored messages as they are read, oldest first."""
     return await page.locator(f"{MESSAGES} .message-text").all_inner_texts()
@@ -57,10 +69,7 @@ async def growing(page: Page) -> None:
 async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lost_or_double(
     browser: Browser, mortal: Process
 ) -> None:
-    async with somebody(mortal) as (account, client):
-        conv = await talk_with(client, LONG)
-    async with window(browser, mortal) as visitor:
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(browser, mortal, LONG) as (_, page):
         await write(page, "a long story, please")
         await growing(page)
         await asyncio.sleep(1.5)  # the text so far is saved once a second
@@ -88,10 +97,7 @@ async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lo
 async def test_a_tab_without_network_in_mid_answer_shows_the_whole_answer_once(
     browser: Browser, mortal: Process
 ) -> None:
-    async with somebody(mortal) as (account, client):
-        conv = await talk_with(client, SHORT)
-    async with window(browser, mortal) as visitor:
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(browser, mortal, SHORT) as (visitor, page):
         await write(page, "tell me")
         await growing(page)
         # The machine sleeps: open sockets hear nothing more, and new ones do not come about.
@@ -112,19 +118,17 @@ async def test_a_tab_without_network_in_mid_answer_shows_the_whole_answer_once(
 async def test_a_killed_browser_leaves_its_unsent_message_to_the_next_start(
     browser: Browser, mortal: Process
 ) -> None:
-    async with somebody(mortal) as (account, client):
-        conv = await talk_with(client, TINY)
-    async with window(browser, mortal) as visitor:
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(browser, mortal, TINY) as (visitor, page):
         await write(page, "before")
         await page.locator(f"{MESSAGES}[data-seq='2']").wait_for()
         await asyncio.to_thread(mortal.kill)
         await page.get_by_role("status").filter(has_text="Offline").wait_for()
         await write(page, "kept through all of it")
         await page.get_by_text("1 message waits").wait_for()
+        address = page.url
         await page.close(run_before_unload=False)
         await asyncio.to_thread(mortal.start)
-        page = visitor.page = await visitor.context.new_page()
-        await visitor.open(f"/c/{conv}")
+        page = await visitor.context.new_page()
+        await page.goto(address)
         await page.locator(f"{MESSAGES}[data-seq='4']").wait_for()
         assert (await texts(page)).count("kept through all of it") == 1

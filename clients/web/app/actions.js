@@ -70,11 +70,30 @@ export function linkTo(conv, seq) {
 export async function copyText({ overlay, say }, text) {
   try {
     await navigator.clipboard.writeText(text);
-    overlay.say(say("action.copied"));
   } catch {
-    // Without https or the permission, browsers have no clipboard for pages.
-    overlay.say(say("action.not_copied"), "error");
+    // Without https or the permission, browsers have no such clipboard for pages.
+    if (!isCopiedByCommand(text)) {
+      overlay.say(say("action.not_copied"), "error");
+      return;
+    }
   }
+  overlay.say(say("action.copied"));
+}
+
+/** The older way: what is chosen in a field is copied as if by the keyboard. */
+function isCopiedByCommand(text) {
+  const before = document.activeElement;
+  const field = document.createElement("textarea");
+  field.className = "only-read";
+  field.inputMode = "none";
+  field.value = text;
+  document.body.append(field);
+  field.focus({ preventScroll: true });
+  field.select();
+  const isDone = document.execCommand("copy");
+  field.remove();
+  before?.focus({ preventScroll: true });
+  return isDone;
 }
 
 /** Take a message back, once that was confirmed. */

@@ -1,5 +1,6 @@
 // What is being written in each conversation, kept in this tab: it survives a reload.
 
+import { storageOf } from "./i18n.js";
 import { signal } from "./ui.js";
 
 const EMPTY = Object.freeze({ text: "", quote: 0, edit: 0, before: "" });
@@ -20,7 +21,7 @@ export class Drafts {
   #prefix;
   #storage;
 
-  constructor(user, storage = globalThis.sessionStorage) {
+  constructor(user, storage = storageOf("sessionStorage")) {
     this.#prefix = `parlance.draft.${user}.`;
     this.#storage = storage;
   }

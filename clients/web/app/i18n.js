@@ -10,6 +10,15 @@ export const LANGUAGES = Object.freeze({ en: "English", zh: "中文" });
 
 const isKnown = (language) => Object.hasOwn(LANGUAGES, language);
 
+/** `localStorage` or `sessionStorage`; null where the person lets pages keep nothing. */
+export function storageOf(name, page = globalThis) {
+  try {
+    return page[name];
+  } catch {
+    return null;
+  }
+}
+
 /** The first language of the browser's list that there are words for; English otherwise. */
 export function chooseLanguage(wanted) {
   const found = wanted.map((tag) => tag.toLowerCase().split("-")[0]).find(isKnown);
@@ -32,7 +41,7 @@ export class Words extends EventTarget {
 
   constructor({
     wanted = navigator.languages,
-    storage = globalThis.localStorage,
+    storage = storageOf("localStorage"),
     tables = { en: {}, zh: {} },
   } = {}) {
     super();

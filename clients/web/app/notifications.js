@@ -12,12 +12,13 @@ const FRESH_MS = 60_000;
 /**
  * The person's choice, kept on this device.
  *
- * state: signal of "on", "off", "denied" (the browser was told never to ask again) or
- * "unsupported".
+ * state: signal of "on", "off", "denied" (the browser was told never to ask again), "insecure"
+ * (the page came without https, where browsers forbid it) or "unsupported".
  */
 class Notifications {
   constructor(page = globalThis) {
-    this.supported = "Notification" in page && page.isSecureContext === true;
+    this.isSecure = page.isSecureContext === true;
+    this.supported = this.isSecure && "Notification" in page;
     this.state = signal(this.#read());
   }
 
@@ -53,6 +54,7 @@ class Notifications {
   }
 
   #read() {
+    if (!this.isSecure) return "insecure";
     if (!this.supported) return "unsupported";
     if (Notification.permission === "denied") return "denied";
     return Notification.permission === "granted" && this.#kept() ? "on" : "off";
@@ -117,7 +119,7 @@ export function NotificationSetting() {
           type="checkbox"
           checked=${isOn}
           aria-describedby=${id}
-          disabled=${state === "denied" || state === "unsupported"}
+          disabled=${!isOn && state !== "off"}
           onChange=${change}
         />
         <span class="label">${say("notifications.label")}</span>

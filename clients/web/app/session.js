@@ -52,7 +52,7 @@ export class Session {
     page.addEventListener("storage", (event) => {
       if (event.key === `${NAME}.tokens`) this.#tokensMoved(event.oldValue === null);
       // Other tabs of an erased account may save something while they close.
-      if (this.#erased && event.newValue !== null) this.#forget(page.localStorage);
+      if (this.#erased && event.newValue !== null) this.#forget("localStorage");
     });
   }
 
@@ -125,13 +125,14 @@ export class Session {
     await this.#end("account.erased");
     await told;
     this.#erased = user;
-    for (const storage of [this.#page.localStorage, this.#page.sessionStorage]) this.#forget(storage);
+    for (const name of ["localStorage", "sessionStorage"]) this.#forget(name);
   }
 
   /** Take out what belongs to the erased account. */
-  #forget(storage) {
+  #forget(name) {
     const prefixes = [`${NAME}.${this.#erased}.`, `${NAME}.draft.${this.#erased}.`];
     try {
+      const storage = this.#page[name];
       const keys = Object.keys(storage);
       const own = keys.filter((key) => prefixes.some((prefix) => key.startsWith(prefix)));
       for (const key of own) storage.removeItem(key);

@@ -176,6 +176,7 @@ export const en = {
   "mention.list": "Who is meant",
   "mention.persona": "Persona",
   "notifications.denied": "Your browser blocks them for this page. Allow them in its settings for this site.",
+  "notifications.insecure": "Browsers allow it only on pages that come by https.",
   "notifications.label": "Notify me while this page is out of sight",
   "notifications.off": "Your browser asks for your permission first.",
   "notifications.on": "Muted and archived conversations stay silent.",

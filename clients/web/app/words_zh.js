@@ -171,6 +171,7 @@ export const zh = {
   "mention.list": "选择提及的人",
   "mention.persona": "角色",
   "notifications.denied": "浏览器已阻止此网页的通知，请在浏览器的网站设置中允许。",
+  "notifications.insecure": "浏览器只允许通过 https 打开的网页发送通知。",
   "notifications.label": "页面不在前台时通知我",
   "notifications.off": "浏览器会先请求您的许可。",
   "notifications.on": "免打扰和已归档的会话不会通知。",

@@ -5,9 +5,11 @@ import { othersIn } from "./chat_header.js";
 import { useApp } from "./context.js";
 import { ConversationRow } from "./conversation_row.js";
 import { Icon } from "./icons.js";
+import { lazy } from "./lazy.js";
 import { RowDetails } from "./row_details.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useSignal } from "./ui.js";
-import { FirstSteps } from "./welcome.js";
+
+const FirstSteps = lazy(() => import("./welcome.js").then((module) => module.FirstSteps));
 
 /** Height of a row, as side.css has it. */
 const ROW_PX = 68;

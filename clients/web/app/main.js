@@ -1,7 +1,7 @@
 // Where the app begins.
 
 import { Api } from "./api.js";
-import { App, ahead } from "./shell.js";
+import { App } from "./shell.js";
 import { Words } from "./i18n.js";
 import { Overlay } from "./overlay.js";
 import { explain } from "./problem.js";
@@ -23,7 +23,5 @@ const page = {
 effect(() => {
   if (session.state.value.name !== "in") page.overlay.closeAll();
 });
-// Who is signed in wants to talk: the way there is fetched while the connection comes about.
-if (session.kept !== null) ahead();
 await session.resume();
 render(html`<${App} page=${page} />`, document.getElementById("app"));

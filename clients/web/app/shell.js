@@ -4,12 +4,16 @@ import { AppProvider } from "./context.js";
 import { lazy } from "./lazy.js";
 import { LinkBanner } from "./link_banner.js";
 import { OverlayLayer } from "./overlay.js";
-import { Personas } from "./personas.js";
-import { Settings } from "./settings.js";
 import { SideBar } from "./side_bar.js";
-import { SignIn } from "./sign_in.js";
-import { Welcome } from "./welcome.js";
 import { html, useEffect, useMemo, useSignal } from "./ui.js";
+
+// Each visit needs one or two of them: ahead.js knows early which is the first.
+const Chat = lazy(() => import("./chat.js").then((module) => module.Chat));
+const Personas = lazy(() => import("./personas.js").then((module) => module.Personas));
+const RoomPanel = lazy(() => import("./room_panel.js").then((module) => module.RoomPanel));
+const Settings = lazy(() => import("./settings.js").then((module) => module.Settings));
+const SignIn = lazy(() => import("./sign_in.js").then((module) => module.SignIn));
+const Welcome = lazy(() => import("./welcome.js").then((module) => module.Welcome));
 
 /** Everything there is to see. `page`: {words, overlay, route, session}. */
 export function App({ page }) {
@@ -46,19 +50,11 @@ const VIEWS = {
   settings: () => html`<${Settings} />`,
 };
 
-// The largest part; signing in and choosing whom to talk to need none of it.
-const Chat = lazy(() => import("./chat.js").then((module) => module.Chat));
-const RoomPanel = lazy(() => import("./room_panel.js").then((module) => module.RoomPanel));
-
-/** Begin to load what a conversation is shown with. */
-export function ahead() {
-  Chat.ahead();
-}
-
 /** On a narrow screen, the side bar, the view and its panel take turns: the class says which. */
 function Signed({ app }) {
   const at = app.route.at.value;
-  useEffect(ahead, []);
+  // Who is signed in wants to talk, wherever the visit begins.
+  useEffect(Chat.ahead, []);
   return html`
     <div class=${`app view-${at.view}${at.info ? " with-panel" : ""}`}>
       <${LinkBanner} />

@@ -15,7 +15,8 @@ from clients.client import Client
 from protocol.codes import ConvKind, Scope
 from protocol.rows import GenOpt, Persona
 from tests.browser.harness import Window
-from tests.e2e.harness import WAIT_S, Process
+from tests.e2e.harness import Process
+from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page

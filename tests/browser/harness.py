@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
@@ -19,6 +19,8 @@ from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+T = TypeVar("T")
 
 DESKTOP: Final = (1280, 800)
 PHONE: Final = (390, 844)
@@ -111,9 +113,14 @@ async def window(
     size: tuple[int, int] = DESKTOP,
     *,
     language: str = "en-US",
+    host: str = "127.0.0.1",
     **options: Any,
 ) -> AsyncIterator[Window]:
-    """A fresh browser that looks at a server; anything that went wrong in it fails the test."""
+    """A fresh browser that looks at a server; anything that went wrong in it fails the test.
+
+    Args:
+        host: what the server is called; by a name below .test it is one that has no https.
+    """
     from playwright.async_api import expect
 
     context = await browser.new_context(
@@ -121,7 +128,7 @@ async def window(
     )
     context.set_default_timeout(WAIT_S * 1000)
     expect.set_options(timeout=WAIT_S * 1000)
-    visitor = Window(context, await context.new_page(), f"http://127.0.0.1:{server.port}")
+    visitor = Window(context, await context.new_page(), f"http://{host}:{server.port}")
     visitor.note(visitor.page)
     context.on("page", visitor.note)
     try:
@@ -143,8 +150,13 @@ async def until_true(page: Page, expression: str, arg: object = None) -> Any:
 
     Playwright's own `wait_for_function` asks again by `eval`, which the app's policy forbids.
     """
+    return await until(lambda: page.evaluate(expression, arg))
+
+
+async def until(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what is answered once that is true."""
     async with asyncio.timeout(WAIT_S):
-        while not (found := await page.evaluate(expression, arg)):  # noqa: ASYNC110 - the page's
+        while not (found := await ask()):  # noqa: ASYNC110 - nothing of the page can be awaited
             await asyncio.sleep(0.02)
         return found
 

@@ -282,7 +282,7 @@ async def test_a_running_answer_is_stopped_and_asked_for_again(
         assert cut.x.finish == EndReason.CANCELLED
         await page.locator(".composer").get_by_role("button", name="Send").wait_for()
         await do(page, page.locator(f"article.message[data-seq='{cut.seq}']"), "Answer again")
-        await eventually(lambda: len(answers(ada, conv)) == 2, 10)
+        await eventually(lambda: len(answers(ada, conv)) == 2)
         again = answers(ada, conv)[-1]
         await eventually(lambda: siblings(ada, conv, again.seq) == [cut.seq, again.seq])
 
@@ -301,7 +301,7 @@ async def test_an_answer_that_was_cut_goes_on(visitor: Window, live: Process) ->
         page = visitor.page
         cut = page.locator(f"article.message[data-seq='{answers(ada, conv)[0].seq}']")
         await do(page, cut, "Go on")
-        await eventually(lambda: len(answers(ada, conv)) == 2, 10)
+        await eventually(lambda: len(answers(ada, conv)) == 2)
         assert siblings(ada, conv, answers(ada, conv)[-1].seq) == []
 
 

@@ -19,6 +19,7 @@ from storage.writes import Append
 from tests.browser.chatting import enter, go, talk_with
 from tests.browser.harness import PHONE, Window, shot, window
 from tests.e2e.harness import Process
+from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -122,12 +123,12 @@ async def opened(reader: Window, story: Story, path: str = "") -> Page:
 async def seen(page: Page) -> dict[str, Any]:
     """Return what is in view once nothing is being loaded, and how much is drawn and held."""
     found: dict[str, Any] = {}
-    for _ in range(100):
-        before, found = found, await page.evaluate(SEEN)
-        if found == before and found["seqs"] and not found["waits"]:
-            break
-        await asyncio.sleep(0.06)
-    return found
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            before, found = found, await page.evaluate(SEEN)
+            if found == before and found["seqs"] and not found["waits"]:
+                return found
+            await asyncio.sleep(0.06)
 
 
 async def scroll(page: Page, by: int) -> None:

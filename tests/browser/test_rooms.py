@@ -15,7 +15,8 @@ from protocol.codes import ConvKind, Role, Scope, TalkMode
 from protocol.rows import ConvSet, GenOpt, Persona
 from tests.browser.chatting import enter, go, messages, somebody, talk_with, types_until, write
 from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, until_true, window
-from tests.e2e.harness import WAIT_S, Process, first, texts
+from tests.e2e.harness import Process, first, texts
+from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, FilePayload, Locator, Page

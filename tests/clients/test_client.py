@@ -30,6 +30,7 @@ from protocol.codes import Code, EndReason
 from protocol.errors import ProtocolError
 from protocol.rows import SendX
 from tests.clients.fake_server import FakePeer, FakeServer
+from tests.support.eventually import WAIT_S
 
 QUICK = Timing(
     connect_s=2.0,
@@ -61,13 +62,13 @@ async def connected(
     options.setdefault("token_source", token)
     client = Client(url or server.url, timing=timing, rng=random.Random(1), **options)
     async with client:
-        await client.wait_online(5)
+        await client.wait_online(WAIT_S)
         yield client
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return once condition holds; the loop is given its turns meanwhile."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - any state, not one event
             await asyncio.sleep(0.001)
 
@@ -272,7 +273,7 @@ async def test_refused_token_is_renewed_once_and_then_given_up(server: FakeServe
     client = Client(server.url, useless, timing=QUICK)
     async with client:
         with pytest.raises(Stopped) as caught:
-            await client.wait_online(5)
+            await client.wait_online(WAIT_S)
         assert caught.value.code == 200
 
 
@@ -282,7 +283,7 @@ async def test_sign_in_that_fails_stops_the_client(server: FakeServer) -> None:
 
     async with Client(server.url, signed_out, timing=QUICK) as client:
         with pytest.raises(Stopped, match="sign in again"):
-            await client.wait_online(5)
+            await client.wait_online(WAIT_S)
 
 
 async def test_expiring_token_is_renewed_in_place(server: FakeServer) -> None:
@@ -304,7 +305,7 @@ async def test_client_waits_for_a_server_that_is_not_there_yet() -> None:
                     assert event.reason
                     break
         await server.start()
-        await client.wait_online(5)
+        await client.wait_online(WAIT_S)
     await server.stop()
 
 

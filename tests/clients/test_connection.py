@@ -25,6 +25,7 @@ from protocol.frames import HEADER_BYTES, join_frame
 from protocol.rows import MsgX
 from tests.clients.fake_server import FakeServer
 from tests.clients.test_client import QUICK, token
+from tests.support.eventually import WAIT_S
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ async def test_tls_is_checked_and_carries_both_transports(scheme: str, tmp_path:
     conv = server.create()
     url = f"{scheme}://127.0.0.1:{server.port}"
     async with Client(url, token, tls=trusting, timing=QUICK) as client:
-        await client.wait_online(5)
+        await client.wait_online(WAIT_S)
         assert (await client.send(conv.id, "secret")).seq == 1
     with pytest.raises(ssl.SSLCertVerificationError):
         await open_connection(parse_address(url), Silent())
@@ -137,7 +138,7 @@ async def peer(answer: bytes) -> AsyncIterator[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - any state, not one event
             await asyncio.sleep(0.001)
 

@@ -27,6 +27,7 @@ from protocol import envelopes as e
 from protocol.rows import Persona, Use
 from tests.clients.fake_server import FakeServer
 from tests.clients.test_client import QUICK, token, until
+from tests.support.eventually import WAIT_S
 
 EN = Words("en")
 ZH = Words("zh")
@@ -45,7 +46,7 @@ async def server() -> AsyncIterator[FakeServer]:
 async def chatting(server: FakeServer, words: Words = EN) -> AsyncIterator[Chat]:
     client = Client(server.url, token, timing=QUICK, rng=random.Random(1))
     async with client:
-        await client.wait_online(5)
+        await client.wait_online(WAIT_S)
         yield Chat(client, words)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clients.client import Client
 from protocol.codes import ConvKind
-from tests.e2e.harness import ROOT, WAIT_S, environment, rows
-from tests.support.eventually import eventually
+from tests.e2e.harness import ROOT, environment, rows
+from tests.support.eventually import WAIT_S, eventually
 
 
 class BotProcess:

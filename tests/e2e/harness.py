@@ -24,12 +24,12 @@ from protocol.codec import JSON, MSGPACK
 from protocol.codes import ConvKind, MsgKind, Scope
 from protocol.envelopes import Sent
 from protocol.rows import GenOpt, Msg, SendX
+from tests.support.eventually import WAIT_S as WAIT_S
 
 ROOT: Final = Path(__file__).parent.parent.parent
 QUICK: Final = Timing(backoff_s=0.1, backoff_max_s=0.5, first_retry_s=0.05)
 DOORS: Final = ("tcp", "ws", "json")
-READY_S: Final = 20.0
-WAIT_S: Final = 15.0
+READY_S: Final = 60.0
 PASSWORD: Final = "a right long password"
 
 SETTINGS: Final = """
@@ -57,8 +57,8 @@ memory = false
 summaries = false
 user_running = 100
 user_queued = 100
-ttft_s = 1.5
-gap_s = 1.0
+ttft_s = {patience}
+gap_s = {patience}
 """
 PROVIDER: Final = """
 [[ai.providers]]
@@ -97,7 +97,7 @@ def command(
         encoding="utf-8",
         cwd=ROOT,
         env=environment(**env),
-        timeout=30,
+        timeout=READY_S,
         check=False,
     )
 
@@ -107,6 +107,7 @@ class Process:
 
     Attributes:
         port: chosen by the system at the first start, the same at later ones.
+        patience_s: how long it waits for a word of the AI service.
         template: of the configuration file.
     """
 
@@ -116,6 +117,7 @@ class Process:
         self.config = folder / "parlance.toml"
         self.log = folder / "server.log"
         self.provider_port = provider_port
+        self.patience_s = WAIT_S
         self.template = SETTINGS + more
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -128,6 +130,7 @@ class Process:
         text = self.template.format(
             port=self.port,
             data=self.data,
+            patience=self.patience_s,
             model="tokens=20" if self.provider_port else "",
         )
         if self.provider_port:
@@ -166,7 +169,7 @@ class Process:
         """Send a signal."""
         self.running.send_signal(number)
 
-    def wait(self, within_s: float = 20.0) -> int:
+    def wait(self, within_s: float = WAIT_S) -> int:
         """Return the exit code once it has ended."""
         code = self.running.wait(within_s)
         assert self.running.stdout is not None

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,6 +24,7 @@ from tests.e2e.harness import (
     ended,
     expected,
     first,
+    free_port,
     talk,
 )
 from tests.support.eventually import eventually
@@ -143,7 +145,7 @@ async def test_two_hundred_answers_at_once_never_mix(
         for client in {id(chat.client): chat.client for chat in opened}.values():
             await client.watch([chat.conv for chat in opened if chat.client is client])
         await asyncio.gather(*(ask(c.client, c.conv, c.script, c.text) for c in opened))
-        await eventually(lambda: all(answers(c.client, c.conv) for c in opened), 20)
+        await eventually(lambda: all(answers(c.client, c.conv) for c in opened))
         for chat in opened:
             (row,) = answers(chat.client, chat.conv)
             assert row.text == expected(chat.script)
@@ -165,18 +167,46 @@ FAILURES = {
     "status=400,code=context_length_exceeded": (Code.CONTEXT_TOO_LONG, "new conversation"),
     "status=400,code=content_filter": (Code.REFUSED, "other words"),
     "reset=0": (Code.MODEL_UNAVAILABLE, "AI service"),
-    "silent": (Code.TIMEOUT, "did not begin to answer within 1.5 seconds"),
-    "stall=5,rate=100": (Code.TIMEOUT, "sent nothing more for 1 seconds"),
     "reset=5,rate=100": (Code.MODEL_UNAVAILABLE, "AI service"),
     "garbage=5,rate=100": (Code.MODEL_UNAVAILABLE, "cannot be read"),
 }
+SILENCES = {
+    "silent": (Code.TIMEOUT, "did not begin to answer within 3 seconds"),
+    "stall=5,rate=100": (Code.TIMEOUT, "sent nothing more for 3 seconds"),
+}
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Process]:
+    """A server that does not wait long for its AI service."""
+    process = Process(tmp_path, provider_port=free_port())
+    process.patience_s = 3
+    process.start()
+    yield process
+    assert process.stop() == 0
 
 
 async def test_whatever_is_wrong_with_the_service_the_person_is_told_what_to_do(
     server: Process, provider: ScriptedProvider
 ) -> None:
+    await each_is_told(server, FAILURES)
+
+
+async def test_a_service_that_falls_silent_is_given_up_and_the_person_is_told(
+    hasty: Process,
+) -> None:
+    provider = ScriptedProvider()
+    await provider.start(hasty.provider_port)
+    try:
+        await each_is_told(hasty, SILENCES)
+    finally:
+        await provider.aclose()
+
+
+async def each_is_told(server: Process, failures: Mapping[str, tuple[Code, str]]) -> None:
+    """Ask for each failure at once, and compare what the person hears with what is expected."""
     async with server.online() as client:
-        convs = [await talk(client) for _ in FAILURES]
+        convs = [await talk(client) for _ in failures]
         await client.watch(convs)
 
         async def fail(script: str, conv: int) -> StreamEnded:
@@ -190,9 +220,9 @@ async def test_whatever_is_wrong_with_the_service_the_person_is_told_what_to_do(
                 assert not answers(client, conv)
             return end
 
-        found = await asyncio.gather(*map(fail, FAILURES, convs))
-    for script, end in zip(FAILURES, found, strict=True):
-        code, advice = FAILURES[script]
+        found = await asyncio.gather(*map(fail, failures, convs))
+    for script, end in zip(failures, found, strict=True):
+        code, advice = failures[script]
         assert (end.reason in (EndReason.ERROR, EndReason.FILTERED), end.code) == (True, code), (
             script,
             end,
@@ -245,7 +275,7 @@ async def test_cancelling_closes_the_connection_to_the_service_at_once(
             await client.cancel(sid)
             end = await ended(events, sid)
         assert end.reason is EndReason.CANCELLED
-        await eventually(lambda: provider.stats.streaming == 0, 1)
+        await eventually(lambda: provider.stats.streaming == 0)
         assert provider.stats.aborted == 1
         await eventually(lambda: answers(client, conv))
         (row,) = answers(client, conv)

@@ -15,8 +15,8 @@ import pytest
 from clients.auth import Account
 from protocol.codes import ConvKind
 from tests.e2e.bot_process import BotProcess, direct, find, hears, running, said_by
-from tests.e2e.harness import PASSWORD, ROOT, WAIT_S, Process, group
-from tests.support.eventually import eventually
+from tests.e2e.harness import PASSWORD, ROOT, Process, group
+from tests.support.eventually import WAIT_S, eventually
 
 NODE: Final = shutil.which("node")
 

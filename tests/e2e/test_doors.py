@@ -19,7 +19,7 @@ from tests.e2e.harness import (
     texts,
     view,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 TEXTS = ("hello", "你好，世界 🙂", "two\nlines", "x" * 4000)
 
@@ -114,7 +114,7 @@ async def test_a_device_that_was_away_finds_everything(
         conv = await group(here)
         away = server.client(account, "ws")
         async with away:
-            await away.wait_online(10)
+            await away.wait_online(WAIT_S)
         for number in range(40):
             await here.send(conv, f"line {number}")
         async with server.online(account, "json") as later:

@@ -12,8 +12,8 @@ import pytest
 from bench.provider.server import ScriptedProvider
 from tests.e2e.bot_process import direct, find, hears, running, said_by
 from tests.e2e.checkout import blocks, command_with, make_checkout
-from tests.e2e.harness import ROOT, WAIT_S, Process, environment, expected
-from tests.support.eventually import eventually
+from tests.e2e.harness import ROOT, Process, environment, expected
+from tests.support.eventually import WAIT_S, eventually
 
 FOLDER: Final = ROOT / "examples"
 LIST: Final = FOLDER / "README.md"

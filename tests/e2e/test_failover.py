@@ -17,20 +17,27 @@ base_url = "http://127.0.0.1:{port}/v1"
 models = ["spare-model", "tokens=4"]
 tier = 1
 
+[[ai.providers]]
+name = "hurried"
+base_url = "http://127.0.0.1:{first}/v1"
+models = ["silent"]
+tier = 2
+ttft_s = 1.5
+
 [ai.routes]
 {routes}
 """
 WELL = "spare/tokens=4"
 FAULTS = {
-    "unwell": "status=500",
-    "overloaded": "status=529",
-    "busy": "status=429,retry_after=3600",
-    "reset": "reset=0",
-    "broken": "error=0",
-    "keyless": "status=403",
-    "silent": "silent",
-    "rejected": "status=400",
-    "late": "tokens=6,rate=100,close=3",
+    "unwell": "scripted/status=500",
+    "overloaded": "scripted/status=529",
+    "busy": "scripted/status=429,retry_after=3600",
+    "reset": "scripted/reset=0",
+    "broken": "scripted/error=0",
+    "keyless": "scripted/status=403",
+    "silent": "hurried/silent",
+    "rejected": "scripted/status=400",
+    "late": "scripted/tokens=6,rate=100,close=3",
 }
 ELSEWHERE = ("unwell", "overloaded", "busy", "reset", "broken", "keyless", "silent")
 
@@ -47,14 +54,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A server with routes for each fault: `x` to it and then to a service that is well, `only-x`
     to it alone."""
     routes = "\n".join(
-        f'{name} = ["scripted/{fault}", "{WELL}"]\nonly-{name} = ["scripted/{fault}"]'
+        f'{name} = ["{fault}", "{WELL}"]\nonly-{name} = ["{fault}"]'
         for name, fault in FAULTS.items()
     )
-    port = free_port()
+    first, port = free_port(), free_port()
     process = Process(
         tmp_path_factory.mktemp("failover"),
-        provider_port=free_port(),
-        more=SPARE.format(port=port, routes=routes),
+        provider_port=first,
+        more=SPARE.format(first=first, port=port, routes=routes),
     )
     process.start()
     yield Pair(process, port)
@@ -102,7 +109,7 @@ async def test_what_nobody_can_mend_is_told_with_what_to_do(
         assert end.reason is EndReason.ERROR
         assert end.text == ""
         assert any(hint in end.detail for hint in ("Ask again", "operator", "Check"))
-        for quoted in ("secret", "sk-", "127.0.0.1", FAULTS[fault]):
+        for quoted in ("secret", "sk-", "127.0.0.1", FAULTS[fault].partition("/")[2]):
             assert quoted not in end.detail
         assert answers(client, conv) == []
         # It is over: the same person asks again and is answered.

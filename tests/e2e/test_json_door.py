@@ -14,8 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.provider.server import ScriptedProvider
 from protocol.codes import MsgKind
-from tests.e2e.harness import DOORS, ROOT, WAIT_S, Process, expected, group, rows
-from tests.support.eventually import eventually
+from tests.e2e.harness import DOORS, ROOT, Process, expected, group, rows
+from tests.support.eventually import WAIT_S, eventually
 
 PAGE: Final = ROOT / "docs" / "json-door.md"
 SCRIPT: Final = "tokens=20"

@@ -17,19 +17,8 @@ from protocol.codec import MSGPACK
 from protocol.codes import AuthMethod, Caps, Code, ConvKind, EndReason
 from protocol.envelopes import Bye, GoAway, Hello, Send, Sent, Welcome
 from protocol.frames import PREFACE, FrameDecoder
-from tests.e2e.harness import (
-    WAIT_S,
-    Process,
-    answers,
-    ask,
-    command,
-    expected,
-    free_port,
-    group,
-    rows,
-    talk,
-)
-from tests.support.eventually import eventually
+from tests.e2e.harness import Process, answers, ask, command, expected, free_port, group, rows, talk
+from tests.support.eventually import WAIT_S, eventually
 
 
 class Wire:
@@ -154,7 +143,7 @@ async def test_people_wait_out_a_restart_and_lose_nothing(own: Process) -> None:
         await asyncio.to_thread(own.start)
         await asyncio.gather(*(entry.acknowledged for entry in waiting))
         wanted = ["before", *(f"meanwhile {number}" for number in range(5))]
-        await eventually(lambda: [row.text for row in rows(friend, conv)] == wanted, 10)
+        await eventually(lambda: [row.text for row in rows(friend, conv)] == wanted)
     assert await stop(own) == 0
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import openai
@@ -19,8 +19,8 @@ from bench.provider.server import ScriptedProvider
 from protocol.codes import MsgKind, Scope
 from protocol.rows import GenOpt, Persona
 from tests.ai_bridge.facade import PNG
-from tests.e2e.harness import ROOT, Process, environment, expected, rows, talk
-from tests.support.eventually import eventually
+from tests.e2e.harness import READY_S, ROOT, Process, environment, expected, rows, talk
+from tests.support.eventually import WAIT_S, eventually
 
 PERSONA = "nova"
 DEFAULT_SCRIPT = "tokens=20"
@@ -46,7 +46,7 @@ def new_key(server: Process, *scopes: str) -> str:
         text=True,
         cwd=ROOT,
         env=environment(PARLANCE_CONFIG=str(server.config)),
-        timeout=30,
+        timeout=READY_S,
         check=True,
     )
     return done.stdout.strip()
@@ -65,9 +65,22 @@ async def ai(server: Process, provider: ScriptedProvider, key: str) -> AsyncIter
         yield client
 
 
+@pytest.fixture(scope="module")
+def hasty(server: Process, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server that does not wait long for the same AI service."""
+    process = Process(tmp_path_factory.mktemp("hasty"), provider_port=server.provider_port)
+    process.patience_s = 1.5
+    process.start()
+    yield process
+    assert process.stop() == 0
+
+
 def openai_client(server: Process, key: str, retries: int = 0) -> AsyncOpenAI:
     return AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{server.port}/v1", api_key=key, max_retries=retries, timeout=20
+        base_url=f"http://127.0.0.1:{server.port}/v1",
+        api_key=key,
+        max_retries=retries,
+        timeout=WAIT_S,
     )
 
 
@@ -160,7 +173,6 @@ FAILURES = {
     "status=400,code=content_filter": (openai.BadRequestError, "content_filter"),
     "status=429,retry_after=300": (openai.InternalServerError, "queue_full"),
     "status=500": (openai.InternalServerError, "provider_down"),
-    "silent": (openai.InternalServerError, "timeout"),
     "reset=0": (openai.InternalServerError, "provider_down"),
 }
 
@@ -181,6 +193,19 @@ async def test_a_failure_before_the_first_word_is_an_error_of_the_right_kind(
     if code == "queue_full":
         assert caught.value.status_code == 503
         assert int(caught.value.response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_service_that_says_nothing_is_a_timeout(
+    hasty: Process, provider: ScriptedProvider, stream: bool
+) -> None:
+    async with openai_client(hasty, new_key(hasty, "chat", "models")) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.chat.completions.create(
+                model="scripted/silent", messages=question(), stream=stream
+            )
+    assert caught.value.code == "timeout"
+    await eventually(lambda: provider.stats.streaming == 0)
 
 
 async def test_a_failure_after_the_first_word_is_told_within_the_stream(ai: AsyncOpenAI) -> None:
@@ -369,7 +394,7 @@ def langchain(server: Process, key: str, http: Any, **options: Any) -> ChatOpenA
         base_url=f"http://127.0.0.1:{server.port}/v1",
         api_key=SecretStr(key),
         max_retries=0,
-        timeout=20,
+        timeout=WAIT_S,
         http_async_client=http,
         **options,
     )

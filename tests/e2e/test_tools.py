@@ -12,7 +12,7 @@ import pytest
 
 from bench.provider.server import ScriptedProvider
 from tests.e2e.harness import ROOT, Process, answers, ask, command, expected, free_port, talk
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 SCRIPT = 'tool=peer_add,args={"left":19,"right":23},tokens=3'
 SETTINGS = """
@@ -57,7 +57,7 @@ async def test_an_approved_tool_is_used_by_a_server_that_runs(
         done = command("tools", "approve", "peer", "add", "--yes", config=server.config)
         assert "A server is running here" in done.stdout, done.stderr
         approved = "mcp_tools_waiting 6"
-        await eventually(lambda: approved in metrics(server), 12)
+        await eventually(lambda: approved in metrics(server))
         async with server.online() as client:
             conv = await talk(client)
             await ask(client, conv, SCRIPT)
@@ -77,6 +77,6 @@ async def test_an_approved_tool_is_used_by_a_server_that_runs(
 
 def metrics(server: Process) -> str:
     """Return the page of figures."""
-    with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as page:
+    with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=WAIT_S) as page:
         text: str = page.read().decode()
     return text

@@ -16,9 +16,10 @@ from clients.timing import Timing
 from protocol.codes import ConvKind, EndReason, MsgKind, Scope
 from protocol.rows import Msg
 from tests.faults.test_kill import Store, needs, running
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 QUICK = Timing(backoff_s=0.2, backoff_max_s=1.0, first_retry_s=0.2)
+RESTARTED_S = 60.0
 QUESTION = "tell me a long story about a lighthouse"
 
 
@@ -30,7 +31,7 @@ async def signed_in(server: ServerUnderTest, where: Place, user: int) -> AsyncIt
     client = Client(f"parlance://127.0.0.1:{server.port}", source, timing=QUICK)
     await client.start()
     try:
-        await client.wait_online(10)
+        await client.wait_online(WAIT_S)
         yield client
     finally:
         await client.close()
@@ -71,12 +72,12 @@ def test_a_killed_answer_comes_back_as_partial_and_marked_and_the_talk_goes_on(
         async def scene() -> None:
             async with signed_in(server, where, seeded.users[0]) as client:
                 conv = await ask(client)
-                await eventually(lambda: client.streams.running, 10)
+                await eventually(lambda: client.streams.running)
                 # The text so far is saved once a second.
                 await asyncio.sleep(2.5)
                 await asyncio.to_thread(server.kill)
                 server.start_again()
-                await eventually(lambda: answers_to_question(client, conv), 40)
+                await eventually(lambda: answers_to_question(client, conv), RESTARTED_S)
                 (answer,) = answers_to_question(client, conv)
                 assert answer.text, "the partial text is kept"
                 assert answer.x is not None
@@ -84,7 +85,7 @@ def test_a_killed_answer_comes_back_as_partial_and_marked_and_the_talk_goes_on(
                 assert client.link is Link.ONLINE
                 assert not client.streams.running
                 await client.send(conv, "hello again")
-                await eventually(lambda: len(answers_to_question(client, conv)) == 2, 30)
+                await eventually(lambda: len(answers_to_question(client, conv)) == 2)
                 _, second = answers_to_question(client, conv)
                 assert second.x is not None
                 assert second.x.finish == EndReason.STOP
@@ -105,7 +106,7 @@ def test_a_question_whose_answer_had_not_begun_is_asked_again_after_the_restart(
                 os.kill(server.pid, 9)
                 await asyncio.to_thread(server.kill)
                 server.start_again()
-                await eventually(lambda: answers_to_question(client, conv), 60)
+                await eventually(lambda: answers_to_question(client, conv), RESTARTED_S)
                 (answer,) = answers_to_question(client, conv)
                 assert answer.x is not None
                 assert answer.x.finish == EndReason.STOP

@@ -104,7 +104,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_again_and_again(
         async def scene() -> tuple[Party, Verdict, int]:
             async with talking(server, seeded, crowd, KILLS * 2.0) as party:
                 for _ in range(KILLS):
-                    await eventually(lambda: online(party) >= GUESTS // 2, within_s=15)
+                    await eventually(lambda: online(party) >= GUESTS // 2)
                     await asyncio.sleep(rng.uniform(0.1, 0.6))
                     await asyncio.to_thread(server.kill)
                     server.start_again()

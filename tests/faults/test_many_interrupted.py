@@ -19,7 +19,7 @@ from protocol.codes import ConvKind, EndReason, MsgKind
 from protocol.rows import Msg
 from tests.faults.test_interrupted import rows, signed_in
 from tests.faults.test_kill import Store, needs
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 from tests.support.servers import ServerUnavailable
 
 TURNS = 200
@@ -54,7 +54,7 @@ def scripted(store: Store) -> Iterator[tuple[ServerUnderTest, Seeded, Place, int
 
 def streams_of(port: int, kind: str) -> int:
     """Ask the provider how many of its streams are `streaming` now or were `aborted`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
         connection.request("GET", "/stats")
         return int(json.loads(connection.getresponse().read())[kind])

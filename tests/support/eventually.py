@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+WAIT_S: Final = 30.0
+"""How long to wait for what should come true. It costs nothing when it does, and a machine that is
+busy with other tests may stand still for seconds: never a measure of how fast something is."""
 
 
-async def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], object], within_s: float = WAIT_S) -> None:
     """Return as soon as `condition()` is true; it is asked every few milliseconds.
 
     Only for states that offer nothing to await (counters, another process).

@@ -59,6 +59,18 @@ _HEADERS: Final[OpenApi] = {
     },
     "ETag": {"description": "Names this very content.", "schema": {"type": "string"}},
 }
+# Of OpenAPI 3.0, and what generators know bytes by.
+_BYTES: Final[OpenApi] = {"type": "string", "format": "binary"}
+_EVENT: Final[OpenApi] = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+_KINDS: Final[dict[str, OpenApi]] = {
+    "application/json": {},
+    "text/plain": {"type": "string"},
+    "text/event-stream": _EVENT,  # until OpenAPI 3.2 has `itemSchema`, the schema of one event
+}
 
 
 def declared_routes(app: web.Application) -> list[Declaration]:
@@ -223,10 +235,7 @@ def _media(content: Any, schemas: _Schemas) -> dict[str, Any]:
         return {"application/json": {"schema": schemas.of(content)}}
     if content.fields is not None:
         return {content.kind: {"schema": schemas.of(content.fields)}}
-    schema: OpenApi = {} if content.kind == "application/json" else {"type": "string"}
-    if not content.kind.startswith(("text/", "application/json")):
-        # Of OpenAPI 3.0, and what generators know bytes by.
-        schema["format"] = "binary"
+    schema = dict(_KINDS.get(content.kind, _BYTES))
     if content.about:
         schema["description"] = content.about
     return {content.kind: {"schema": schema}}

@@ -1,8 +1,8 @@
 """JSON schemas of Structs, put as generators of clients read them.
 
-Three habits of msgspec are correct and still lead generators astray: a Literal without its type,
-a default, from which openapi-typescript concludes that a field is always there, and the
-indentation of docstrings.
+Some habits of msgspec are correct and still lead generators astray: a Literal without its type, a
+default, from which openapi-typescript concludes that a field is always there, titles that only
+this code knows ("S64"), and the indentation of docstrings.
 """
 
 import json
@@ -19,6 +19,8 @@ _EMPTY: Final[tuple[Any, ...]] = (None, "", 0, False, [], {})
 def plain_schema(schema: OpenApi) -> OpenApi:
     """Return a schema that says the same: each enum with its type, each default in words."""
     plain = dict(schema)
+    if "properties" not in plain:
+        plain.pop("title", None)
     for name in _MAPS:
         if name in plain:
             plain[name] = {key: plain_schema(one) for key, one in plain[name].items()}

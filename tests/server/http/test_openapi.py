@@ -207,14 +207,16 @@ def test_a_default_is_told_in_words_and_an_empty_one_goes_without_saying() -> No
     found = plain_schema(
         {
             "description": "One.\n\n    Two.",
+            "title": "Thing",
             "properties": {
-                "default": {"type": "string", "default": "大"},
+                "default": {"title": "S64", "type": "string", "default": "大"},
                 "enum": {"enum": [True]},
                 "size": {"anyOf": [{"enum": [1, 2]}, {"type": "null"}], "default": None},
             },
         }
     )
     assert found == {
+        "title": "Thing",
         "description": "One. Two.",
         "properties": {
             "default": {"type": "string", "description": '"大" unless given.'},

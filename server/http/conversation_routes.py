@@ -127,7 +127,7 @@ async def _list(call: Call[Person, ListQuery, None]) -> ConversationPage:
 
 
 @api.route("POST", _PATH, "Begin a conversation", status=201, errors=(404, 409, 410),
-           headers=REPEAT_HEADER, example={"kind": 1})  # fmt: skip
+           headers=REPEAT_HEADER, example={"kind": 3, "title": "Supper"})  # fmt: skip
 async def _create(call: Call[Person, None, CreateBody]) -> ConversationInfo:
     """Two people have one direct conversation: asking again gives the same."""
     body = call.body

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
 from bench.provider.server import ScriptedProvider
+from clients.auth import Account
 from clients.client import Client
 from protocol.codes import ConvKind
 from protocol.rows import User
@@ -73,6 +76,43 @@ async def at_end(page: Page) -> bool:
     return bool(left <= 8)
 
 
+@asynccontextmanager
+async def talking(visitor: Window, live: Process, model: str) -> AsyncIterator[Page]:
+    """The page of somebody who has a conversation open that a model answers in."""
+    async with somebody(live) as (account, client):
+        conv = await talk_with(client, model)
+        yield await enter(visitor, account, f"/c/{conv}")
+
+
+async def begun(page: Page) -> Locator:
+    """Ask; return the text of the answer once some of it is there."""
+    await write(page, "tell me")
+    text = running(page).locator(".message-text")
+    await text.wait_for()
+    return text
+
+
+async def stored(page: Page, seq: int) -> None:
+    """Wait until an answer is whole and has its number."""
+    await message(page, seq).and_(page.locator(":not(.streaming)")).wait_for()
+
+
+class Room(NamedTuple):
+    """Two people in a conversation; the browser may sign in as the first."""
+
+    account: Account
+    client: Client
+    other: Client
+    conv: int
+
+
+@asynccontextmanager
+async def room(live: Process, nick: str = "Ada", another: str = "Bob") -> AsyncIterator[Room]:
+    """Two fresh accounts whose clients are online, and an empty room of theirs."""
+    async with somebody(live, nick) as (account, client), somebody(live, another) as (_, other):
+        yield Room(account, client, other, await group(client, other.user))
+
+
 def is_off(client: Client, conv: int, seq: int) -> bool:
     """Tell whether another answer was chosen in place of this one."""
     x = view(client, conv).messages[seq].x
@@ -86,16 +126,12 @@ async def fill(client: Client, conv: int, count: int) -> None:
 
 
 async def test_an_answer_grows_and_ends_as_it_is_stored(visitor: Window, live: Process) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, SLOW)
-        page = await enter(visitor, account, f"/c/{conv}")
-        await write(page, "tell me")
-        await running(page).locator(".message-text").wait_for()
-        first = await running(page).locator(".message-text").inner_text()
+    async with talking(visitor, live, SLOW) as page:
+        first = await (await begun(page)).inner_text()
         await shot(page, "chat-streaming")
         # The element that grew is the one that stays.
         await running(page).evaluate("(one) => { one.dataset.mark = 'same'; }")
-        await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
+        await stored(page, 2)
         text = await text_of(page, 2).inner_text()
         assert 0 < len(first) < len(text)
         assert text == SLOW_TEXT
@@ -104,11 +140,8 @@ async def test_an_answer_grows_and_ends_as_it_is_stored(visitor: Window, live: P
 
 
 async def test_a_stopped_answer_keeps_its_text_and_says_so(visitor: Window, live: Process) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, SLOW)
-        page = await enter(visitor, account, f"/c/{conv}")
-        await write(page, "tell me")
-        await running(page).locator(".message-text").wait_for()
+    async with talking(visitor, live, SLOW) as page:
+        await begun(page)
         await page.get_by_role("button", name="Stop").click()
         await message(page, 2).get_by_text("Stopped here.").wait_for()
         text = await text_of(page, 2).inner_text()
@@ -119,16 +152,13 @@ async def test_a_stopped_answer_keeps_its_text_and_says_so(visitor: Window, live
 async def test_a_reload_in_mid_answer_ends_with_the_whole_answer_once(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, SLOW)
-        page = await enter(visitor, account, f"/c/{conv}")
-        await write(page, "tell me")
-        await running(page).locator(".message-text").wait_for()
+    async with talking(visitor, live, SLOW) as page:
+        await begun(page)
         await page.reload()
         again = running(page).locator(".message-text")
         await again.wait_for()
         assert SLOW_TEXT.startswith((await again.inner_text()).strip())
-        await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
+        await stored(page, 2)
         assert await text_of(page, 2).inner_text() == SLOW_TEXT
         assert await page.locator("article.message").count() == 2
 
@@ -172,7 +202,7 @@ async def test_another_tab_shows_the_same_while_it_grows(visitor: Window, live: 
         await write(page, "tell me 你好")
         await running(other).locator(".message-text").wait_for()
         for tab in (page, other):
-            await message(tab, 2).and_(tab.locator(":not(.streaming)")).wait_for()
+            await stored(tab, 2)
             assert await text_of(tab, 1).inner_text() == "tell me 你好"
             assert await text_of(tab, 2).inner_text() == SLOW_TEXT
             assert await tab.locator("article.message").count() == 2
@@ -181,12 +211,10 @@ async def test_another_tab_shows_the_same_while_it_grows(visitor: Window, live: 
 async def test_thoughts_and_tools_of_an_answer_are_there_to_be_opened(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, "think=20,tokens=20,rate=40")
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(visitor, live, "think=20,tokens=20,rate=40") as page:
         await write(page, "think first")
         await page.get_by_text("Thoughts", exact=True).wait_for()
-        await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
+        await stored(page, 2)
         assert not await page.locator(".parts-text").is_visible()
         await page.get_by_text("Thoughts", exact=True).click()
         assert len(await page.locator(".parts-text").inner_text()) > 20
@@ -196,9 +224,7 @@ async def test_thoughts_and_tools_of_an_answer_are_there_to_be_opened(
 async def test_an_answer_that_came_to_nothing_says_why_and_can_be_asked_for_again(
     visitor: Window, live: Process, service: ScriptedProvider
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, "status=400")
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(visitor, live, "status=400") as page:
         await write(page, "tell me")
         nothing = page.locator("article.came-to-nothing")
         await nothing.get_by_text("There is no answer.").wait_for()
@@ -213,8 +239,7 @@ async def test_an_answer_that_came_to_nothing_says_why_and_can_be_asked_for_agai
 async def test_what_was_not_read_begins_below_a_line_and_is_read_once_it_is_seen(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await client.send(conv, "hello")
         await other.send(conv, "seen before")
         await eventually(lambda: view(client, conv).last_seq == 2)
@@ -236,8 +261,7 @@ async def test_what_was_not_read_begins_below_a_line_and_is_read_once_it_is_seen
 
 
 async def test_a_tab_that_nobody_sees_reads_nothing(visitor: Window, live: Process) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await other.send(conv, "hello")
         await visitor.page.add_init_script(
             "Object.defineProperty(document, 'hidden', { get: () => globalThis.away ?? true })"
@@ -255,8 +279,7 @@ async def test_a_tab_that_nobody_sees_reads_nothing(visitor: Window, live: Proce
 async def test_a_reader_at_the_end_follows_and_one_above_is_not_moved(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await fill(client, conv, 20)
         page = await enter(visitor, account, f"/c/{conv}")
         await messages(page).last.wait_for()
@@ -279,12 +302,10 @@ async def test_a_reader_at_the_end_follows_and_one_above_is_not_moved(
 async def test_a_growing_answer_is_followed_until_one_scrolls_up(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, "tokens=400,rate=120")
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(visitor, live, "tokens=400,rate=120") as page:
         await write(page, "a long one, please")
         await running(page).locator(".message-text").get_by_text("word200").wait_for()
-        await message(page, 2).and_(page.locator(":not(.streaming)")).wait_for()
+        await stored(page, 2)
         assert await at_end(page)
         await write(page, "and another")
         await running(page).locator(".message-text").get_by_text("word40").wait_for()
@@ -292,7 +313,7 @@ async def test_a_growing_answer_is_followed_until_one_scrolls_up(
         top = await page.locator(".messages-scroller").evaluate(
             "(one) => { one.scrollTop -= 150; return one.scrollTop; }"
         )
-        await message(page, 4).and_(page.locator(":not(.streaming)")).wait_for()
+        await stored(page, 4)
         assert await page.locator(".messages-scroller").evaluate("(one) => one.scrollTop") == top
 
 
@@ -326,8 +347,7 @@ async def absent(visitor: Window, page: Page, other: Client, conv: int) -> None:
 async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_above(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await fill(client, conv, 30)
         page = await enter(visitor, account, f"/c/{conv}")
         await message(page, 30).wait_for()
@@ -348,8 +368,7 @@ async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_a
 async def test_after_a_long_absence_one_is_where_one_was_reading(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await fill(client, conv, 30)
         page = await enter(visitor, account, f"/c/{conv}/at/12")
         target = message(page, 12)
@@ -366,8 +385,7 @@ async def test_after_a_long_absence_one_is_where_one_was_reading(
 
 
 async def test_changes_recalls_and_quotes_are_shown(visitor: Window, live: Process) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, client, other, conv):
         await other.send(conv, "a question")
         await client.send(conv, "an ansver")
         await other.send(conv, "something rash")
@@ -436,8 +454,7 @@ async def test_payloads_in_names_and_texts_are_inert(
 async def test_another_language_is_shown_at_once_in_what_is_there(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client), somebody(live, "Bob") as (_, other):
-        conv = await group(client, other.user)
+    async with room(live) as (account, _, other, conv):
         await other.send(conv, "something rash")
         await other.recall(conv, 1)
         page = await enter(visitor, account, f"/c/{conv}")
@@ -470,11 +487,9 @@ async def test_on_a_phone_what_one_may_do_with_a_message_is_a_tap_away(
     browser: Browser, live: Process
 ) -> None:
     async with (
-        somebody(live) as (account, client),
-        somebody(live, "Bob") as (_, other),
+        room(live) as (account, client, other, conv),
         window(browser, live, PHONE, has_touch=True, is_mobile=True) as phone,
     ):
-        conv = await group(client, other.user)
         await fill(client, conv, 5)
         await other.send(conv, "the last one")
         page = await enter(phone, account, f"/c/{conv}")
@@ -517,11 +532,9 @@ async def test_it_fits_and_looks_right(
 ) -> None:
     touch = {"has_touch": True, "is_mobile": True} if size == PHONE else {}
     async with (
-        somebody(live, "小明") as (account, client),
-        somebody(live, "Grace Hopper") as (_, other),
+        room(live, "小明", "Grace Hopper") as (account, client, other, conv),
         window(browser, live, size, language=language, color_scheme=theme, **touch) as visitor,
     ):
-        conv = await group(client, other.user)
         await client.send(conv, "大家好，今天我们讨论一下新的协议。")
         await other.send(conv, "Hello! Here is what I have:\n\n" + MARKDOWN)
         await other.send(conv, "https://example.org/" + "a-very-long-address/" * 12)

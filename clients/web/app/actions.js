@@ -119,7 +119,7 @@ export const regenerate = (app, conv, seq) => tried(app, () => app.client.regene
 export const goOn = (app, conv, seq) =>
   tried(app, async () => {
     const { sid } = await app.client.continueAnswer(conv, seq);
-    app.model.noteContinued(sid);
+    app.model.noteContinued(conv, sid);
   });
 
 /** Choose the answer at `seq` among its siblings. */

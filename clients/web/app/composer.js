@@ -179,7 +179,7 @@ function ownAnswers(model, conv) {
   const view = model.view(conv);
   const running = model.streams(conv);
   if (view?.row.kind === ConvKind.AI) return running;
-  return running.filter(({ ask }) => view?.messages.get(ask)?.sender === model.me);
+  return running.filter((stream) => view?.messages.get(model.askOf(stream).ask)?.sender === model.me);
 }
 
 /** Enter sends, except with Shift, and on touch screens where it is the only way to break a line. */

@@ -211,7 +211,8 @@ function Actions({ msg, conv }) {
 function StopOthers({ stream, view }) {
   const app = useApp();
   if (view === undefined || view.row.kind === ConvKind.AI) return null;
-  if (view.messages.get(stream.ask)?.sender === app.model.me) return null;
+  const { ask } = app.model.askOf(stream);
+  if (view.messages.get(ask)?.sender === app.model.me) return null;
   return html`
     <div class="message-bar shown">
       <button

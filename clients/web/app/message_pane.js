@@ -272,7 +272,7 @@ export class MessagePane {
     this.#regrow(view);
     const { model } = this.#app;
     const streams = model.streams(this.#conv);
-    this.#running.note(streams, this.#find, (sid) => model.isContinued(sid));
+    this.#running.note(streams, this.#find, (stream) => model.askOf(stream));
     const { rows, wanted } = timeline({
       find: this.#find,
       span: this.#span,

@@ -4,15 +4,15 @@
 // events of one packet change a signal once.
 
 import { ClientError, ConvKind, EndReason, Link, PresenceState, Role } from "../sdk/client.js";
+import { Asks } from "./asks.js";
 import { Directory } from "./directory.js";
 import { Typing } from "./typing.js";
 import { batch, signal } from "./ui.js";
 
 /** Refused messages that are kept to be tried again, per conversation. */
 const FAILED_MAX = 50;
-/** Answers that came to nothing, per conversation, and answers that go on, of which is known. */
+/** Answers that came to nothing, per conversation. */
 const ENDED_MAX = 20;
-const CONTINUED_MAX = 64;
 /** Pages of the list of conversations that are read at once at most. */
 const LIST_PAGE = 50;
 const WATCHED_CONVS = 16;
@@ -28,9 +28,7 @@ export class Model {
   #typing = new Typing();
   #failed = new Map();
   #ended = new Map();
-  #continued = new Set();
-  /** Events `streamStarted` of what runs. */
-  #asks = new Map();
+  #asks;
   #dirty = { convs: new Set(), streams: new Set(), list: false, flags: new Set() };
   #flushing = false;
   #listener = (event) => this.#take(event);
@@ -44,6 +42,7 @@ export class Model {
   constructor(client, { me }) {
     this.#client = client;
     this.#me = me;
+    this.#asks = new Asks(me);
     /** {state: of `Link`, retryAt: ms since 1970 or 0, reason}. */
     this.link = signal({ state: client.link, retryAt: 0, reason: "" });
     /** Conversations one is in, pinned first, then the latest first: `ConvView`s. */
@@ -139,17 +138,19 @@ export class Model {
     this.#touch(conv);
   }
 
-  /** Answer `sid` goes on where another stopped: it comes after that one, not in its place. */
-  noteContinued(sid) {
-    this.#continued.add(sid);
-    if (this.#continued.size > CONTINUED_MAX) {
-      const [oldest] = this.#continued;
-      this.#continued.delete(oldest);
-    }
+  /**
+   * What a running answer of `streams` answers: {ask, isContinued}; 0 when it is not known. A
+   * continued one comes after the answer at `ask`, not in its place.
+   */
+  askOf({ sid, ask }) {
+    const noted = this.#asks.of(sid);
+    return { ask: ask || noted.ask, isContinued: noted.isContinued };
   }
 
-  isContinued(sid) {
-    return this.#continued.has(sid);
+  noteContinued(conv, sid) {
+    this.#asks.continued(sid);
+    this.#dirty.streams.add(conv);
+    this.#flushSoon();
   }
 
   /** Who writes just now, without oneself; follows it. */
@@ -353,7 +354,7 @@ export class Model {
       model.profile.value = user;
     },
     streamStarted(model, event) {
-      model.#asks.set(event.sid, event);
+      model.#asks.started(event);
       Model.#running(model, event);
     },
     streamMoved: Model.#running,
@@ -404,8 +405,8 @@ export class Model {
   }
 
   #noteEnd(event) {
-    const { persona = 0, ask = 0 } = this.#asks.get(event.sid) ?? {};
-    this.#asks.delete(event.sid);
+    const { persona, ask } = this.#asks.of(event.sid);
+    this.#asks.ended(event.sid);
     const isNews = event.reason === EndReason.ERROR || event.reason === EndReason.FILTERED;
     if (!isNews) return;
     const after = this.#client.feeds.convs.get(event.conv)?.lastSeq ?? 0;

@@ -47,15 +47,16 @@ export class RunningAnswers {
     });
   }
 
-  /** Note what runs now. `find`: seq -> message; `isContinued`: sid -> whether it goes on. */
-  note(streams, find, isContinued) {
+  /** Note what runs now. `find`: seq -> message; `askOf`: as of `Model`. */
+  note(streams, find, askOf) {
     for (const stream of streams) {
       keep(this.#streams, stream.sid, stream, KEPT_MAX);
-      const asked = stream.ask ? find(stream.ask) : undefined;
+      const { ask, isContinued } = askOf(stream);
+      const asked = ask ? find(ask) : undefined;
       // Only the answer to an answer of its own is another one beside it.
       const isBeside = asked?.kind === MsgKind.AI_REPLY && asked.sender === stream.persona;
-      if (!isBeside || isContinued(stream.sid)) this.again.delete(stream.sid);
-      else keep(this.again, stream.sid, stream.ask, KEPT_MAX);
+      if (!isBeside || isContinued) this.again.delete(stream.sid);
+      else keep(this.again, stream.sid, ask, KEPT_MAX);
     }
   }
 }

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from protocol.rows import Msg
 from storage.messages import history
 from storage.ops import Op, Statement
@@ -21,32 +23,7 @@ class Ack(NamedTuple):
     seq: int
 
 
-class View(NamedTuple):
-    """What a client held of one conversation: the revision, the numbers in order, the rows."""
-
-    rev: int
-    seqs: list[int]
-    messages: Mapping[int, Msg]
-
-
-@dataclass
-class Seen:
-    """What one client saw and did until the end.
-
-    Attributes:
-        counts: what happened how often; some of it must not happen (`bench.smoke`).
-        connects: sign-ins.
-        views: by conversation.
-    """
-
-    user: int
-    acks: list[Ack] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    connects: int = 0
-    views: dict[int, View] = field(default_factory=dict)
-
-
-class Shown(NamedTuple):
+class Shown(Struct, frozen=True):
     """The part of a row that every member must see alike."""
 
     seq: int
@@ -64,6 +41,31 @@ def shown(msg: Msg) -> Shown:
     edited = (msg.x.edited or 0) if msg.x else 0
     recalled = (msg.x.recalled or 0) if msg.x else 0
     return Shown(msg.seq, msg.rev, msg.ts, msg.sender, msg.kind, msg.text, edited, recalled)
+
+
+class View(NamedTuple):
+    """What a client held of one conversation: the revision, the numbers in order, the rows."""
+
+    rev: int
+    seqs: list[int]
+    messages: Mapping[int, Shown]
+
+
+@dataclass
+class Seen:
+    """What one client saw and did until the end.
+
+    Attributes:
+        counts: what happened how often; some of it must not happen (`bench.smoke`).
+        connects: sign-ins.
+        views: by conversation.
+    """
+
+    user: int
+    acks: list[Ack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    connects: int = 0
+    views: dict[int, View] = field(default_factory=dict)
 
 
 @dataclass
@@ -155,7 +157,7 @@ def check_seen(who: str, seen: Seen, stored: Mapping[int, Stored], out: Verdict)
     return rows
 
 
-def check_view(who: str, conv: int, view: Mapping[int, Msg], stored: Stored, out: Verdict) -> int:
+def check_view(who: str, conv: int, view: Mapping[int, Shown], stored: Stored, out: Verdict) -> int:
     """One client's view of one conversation; return how many rows were compared."""
     there = {row.seq: row for row in stored.rows}
     for seq in there.keys() - view.keys():
@@ -163,9 +165,9 @@ def check_view(who: str, conv: int, view: Mapping[int, Msg], stored: Stored, out
     for seq in view.keys() - there.keys():
         out.differ("not stored", f"{who} shows {conv}/{seq}")
     for seq in there.keys() & view.keys():
-        mine = shown(view[seq])
-        if mine != there[seq]:
-            names = [n for n in Shown._fields if getattr(mine, n) != getattr(there[seq], n)]
+        mine, kept = view[seq], there[seq]
+        if mine != kept:
+            names = [n for n in Shown.__struct_fields__ if getattr(mine, n) != getattr(kept, n)]
             out.differ("rows differ", f"{who} at {conv}/{seq} in {', '.join(names)}")
     return len(view)
 

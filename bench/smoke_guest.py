@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import clients.events as ev
-from bench.smoke_check import Ack, Seen, View
+from bench.smoke_check import Ack, Seen, View, shown
 from clients.client import Client
 from clients.errors import ServerError
 from clients.outbox import Outgoing
@@ -131,5 +131,6 @@ class Guest:
         for conv in self.convs:
             view = self.client.feeds.convs.get(conv)
             seqs, messages = (view.seqs, view.messages) if view is not None else ([], {})
-            views[conv] = View(self.client.feeds.known(conv), seqs, messages)
+            rows = {seq: shown(msg) for seq, msg in messages.items()}
+            views[conv] = View(self.client.feeds.known(conv), seqs, rows)
         return Seen(self.user, self.acks, self.counts, self.client.connects, views)

@@ -9,8 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from bench.smoke_check import Ack, Seen, View
-from protocol.rows import Msg, MsgX
+from bench.smoke_check import Ack, Seen, Shown, View
 
 PROGRAM: Final = Path(__file__).parent / "js" / "crowd.mjs"
 PER_PROCESS: Final = 13
@@ -34,29 +33,14 @@ class Invitation(Struct):
     seed: int
 
 
-class _Row(Struct):
-    seq: int
-    rev: int
-    ts: int
-    sender: int
-    kind: int
-    text: str
-    edited: int
-    recalled: int
-
-    def as_msg(self) -> Msg:
-        x = MsgX(edited=self.edited or None, recalled=self.recalled or None)
-        return Msg(self.seq, self.rev, self.ts, self.sender, self.kind, self.text, x)
-
-
 class _View(Struct):
     conv: int
     rev: int
-    rows: list[_Row]
+    rows: list[Shown]
 
     def as_view(self) -> View:
-        seqs = [row.seq for row in self.rows]
-        return View(self.rev, seqs, {row.seq: row.as_msg() for row in self.rows})
+        messages = {row.seq: row for row in self.rows}
+        return View(self.rev, [row.seq for row in self.rows], messages)
 
 
 class _Ack(Struct):

@@ -13,21 +13,27 @@ from bench.seed import seed
 from bench.smoke import Party, make_crowd
 from bench.smoke_check import Ack, Seen, Shown, Stored, Verdict, View, check_seen, read_store
 from bench.smoke_js import find_node
-from protocol.rows import Msg
 
 CONV = 5
 ME = 7
 CIDS = {(ME, b"one"): 1, (ME, b"two"): 2}
 
 
+def row(seq: int, rev: int, text: str) -> Shown:
+    return Shown(seq, rev, 0, ME, 0, text, 0, 0)
+
+
+def rows() -> list[Shown]:
+    return [row(seq, seq, f"m{seq}") for seq in (1, 2, 3)]
+
+
 def stored() -> dict[int, Stored]:
-    rows = [Shown(seq, seq, 0, ME, 0, f"m{seq}", 0, 0) for seq in (1, 2, 3)]
-    return {CONV: Stored(rows, 3, 3, CIDS)}
+    return {CONV: Stored(rows(), 3, 3, CIDS)}
 
 
 def seen() -> Seen:
     """What a client saw that missed nothing."""
-    messages = {seq: Msg(seq, seq, 0, ME, 0, f"m{seq}") for seq in (1, 2, 3)}
+    messages = {one.seq: one for one in rows()}
     acks = [Ack(CONV, b"one", 1), Ack(CONV, b"two", 2)]
     return Seen(ME, acks, Counter(sent=2), 1, {CONV: View(3, [1, 2, 3], messages)})
 
@@ -48,13 +54,13 @@ def test_who_missed_nothing_is_not_blamed() -> None:
 def test_holes_repeats_disorder_and_stale_rows_are_found() -> None:
     whole = seen().views[CONV]
     hole = {seq: msg for seq, msg in whole.messages.items() if seq != 2}
-    stale = {**whole.messages, 2: Msg(2, 1, 0, ME, 0, "old")}
+    stale = {**whole.messages, 2: row(2, 1, "old")}
     cases = {
         "holes": View(3, [1, 3], hole),
         "order": View(3, [1, 3, 2], whole.messages),
         "revisions missed": whole._replace(rev=2),
         "rows differ": whole._replace(messages=stale),
-        "not stored": View(3, [1, 2, 3, 4], {**whole.messages, 4: Msg(4, 4, 0, ME, 0, "x")}),
+        "not stored": View(3, [1, 2, 3, 4], {**whole.messages, 4: row(4, 4, "x")}),
     }
     for kind, view in cases.items():
         one = seen()

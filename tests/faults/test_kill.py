@@ -17,7 +17,7 @@ import uvloop
 from bench.fixture import Place, ServerUnderTest, Setup, place, serving
 from bench.seed import Seeded, seed
 from bench.smoke import Crowd, Party, make_crowd
-from bench.smoke_check import Verdict, check_acks, check_stored, check_view, read_store
+from bench.smoke_check import Verdict, check_acks, check_stored, check_view, read_store, shown
 from clients.events import Link
 from tests.conftest import CHOSEN_ENGINES
 from tests.support.eventually import eventually
@@ -83,7 +83,8 @@ async def judge(party: Party, url: str, convs: list[int]) -> tuple[Verdict, int]
         acks += check_acks(guest.user, guest.acks, stored, verdict)
         for conv in guest.convs:
             view = guest.client.feeds.convs.get(conv)
-            check_view(str(number), conv, view.messages if view else {}, stored[conv], verdict)
+            rows = {seq: shown(msg) for seq, msg in view.messages.items()} if view else {}
+            check_view(str(number), conv, rows, stored[conv], verdict)
     if unfinished:
         verdict.differ("unfinished turns", str(unfinished))
     return verdict, acks

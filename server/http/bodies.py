@@ -19,8 +19,11 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """Return the whole body.
 
     Raises:
-        HttpRefusal: 413 too large, 408 too slow.
+        HttpRefusal: 413 too large, 408 too slow, 415 compressed.
     """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        # Nobody may have a small request become a large one here.
+        raise HttpRefusal(415, "compressed body", "Send it without the header Content-Encoding.")
     announced = request.content_length
     if announced is not None and announced > max_bytes:
         raise HttpRefusal(413, "body too large", f"Send at most {max_bytes} bytes.")
@@ -52,7 +55,7 @@ async def read_json(request: web.Request, kind: type[T], max_bytes: int = 64 * 1
         # Names the field and the kinds, never the value.
         raise invalid("invalid body", f"{error}.") from None
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise HttpRefusal(400, "malformed JSON", "The body is not valid JSON.") from None
+        raise HttpRefusal(400, "malformed JSON", "Send valid JSON in UTF-8.") from None
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

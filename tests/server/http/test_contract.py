@@ -1,6 +1,7 @@
 """What every answer has: the error shape, the request id, headers, bounds, deadlines."""
 
 import asyncio
+import gzip
 import json
 import logging
 from typing import Any
@@ -271,13 +272,16 @@ async def test_a_body_that_trickles_is_refused_in_time(
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == Code.TIMEOUT
 
 
-async def test_a_packed_body_is_not_unpacked(site: Site) -> None:
-    import gzip
-
-    headers = JSON | {"Content-Encoding": "gzip"}
-    body = gzip.compress(b" " * 10_000_000)
-    answer = await site.ask("POST", "/api/v1/auth/login", data=body, headers=headers)
-    assert (answer.status, answer.error["code"]) == (400, Code.MALFORMED)
+@pytest.mark.parametrize("coding", ["gzip", "br", "nonsense"])
+async def test_a_packed_body_is_refused_as_such(site: Site, coding: str) -> None:
+    headers = JSON | {"Content-Encoding": coding}
+    body = gzip.compress(b" " * 10_000_000) if coding == "gzip" else b"{}"
+    answer = await site.ask("POST", "/api/v1/auth/guest", data=body, headers=headers)
+    assert (answer.status, answer.error["code"]) == (415, Code.MALFORMED)
+    assert "Content-Encoding" in answer.error["message"]
+    headers["Content-Encoding"] = "identity"
+    answer = await site.ask("POST", "/api/v1/auth/guest", data=b"{}", headers=headers)
+    assert answer.status == 201
 
 
 async def test_http_connections_are_counted(site: Site) -> None:

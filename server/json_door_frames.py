@@ -241,12 +241,23 @@ def _no_auth() -> Malformed:
     return Malformed('send {"type":"auth","token":"..."} first', code=Code.WRONG_STATE)
 
 
+def _where(why: str) -> str:
+    """Say where JSON breaks, in better words than those of msgspec where it has none."""
+    if "truncated" in why:  # said of a lone surrogate, too, which JSON.stringify writes
+        return "it ends early, or has half of a surrogate pair"
+    if "recursion" in why:
+        return "it is nested too deeply"
+    return why.removeprefix("JSON is malformed: ")
+
+
 def _explain(payload: bytes, exc: Exception) -> Malformed:
     """Say what is wrong. `INVALID` and `UNKNOWN_TYPE` never close a connection."""
     try:
         kind = _decode_kind(payload)
-    except (ValueError, RecursionError):
+    except msgspec.ValidationError:
         return Malformed("not a JSON object with a type", code=Code.INVALID)
+    except (ValueError, RecursionError) as why:
+        return Malformed(f"not valid JSON: {_where(str(why))}"[:128], code=Code.INVALID)
     rid = kind.request_id
     rid = rid if isinstance(rid, int) and 0 <= rid <= MAX_RID else 0
     if kind.type not in _TYPES:

@@ -588,6 +588,24 @@ async def test_bad_messages_get_an_error_each_and_the_connection_goes_on(
     assert next(m for m in door.seen if m.get("request_id") == 9)["code"] == 102
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{type: 'chat'}", "object keys must be strings (byte 1)"),
+        ('{"type":"ping"} {}', "trailing characters (byte 17)"),
+        ('{"type":"chat","content":"\\ud83d"}', "half of a surrogate pair"),
+        ('{"type":"chat","content":' + "[" * 30_000, "nested too deeply"),
+        ('{"content":"hello"}', "not a JSON object with a type"),
+    ],
+)
+def test_who_writes_json_by_hand_is_told_where_it_breaks(text: str, why: str) -> None:
+    reader = Reader("json", 65_536)
+    reader.read(auth_message("t"))
+    with pytest.raises(Malformed) as caught:
+        reader.read(text.encode())
+    assert why in caught.value.reason
+
+
 async def test_a_reader_takes_any_bytes_and_raises_nothing_but_that_they_are_no_message() -> None:
     dice = random.Random(4)
     whole = [SEED_CHAT, SEED_CREATE, '{"type":"history_request","before":"5"}', '{"type":"ping"}']

@@ -5,8 +5,6 @@
 
 import { storageOf } from "./i18n.js";
 
-import { storageOf } from "./i18n.js";
-
 /** Answers that are remembered; far above what runs at once. The one noted first goes first. */
 const KEPT_MAX = 64;
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser
 
 _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_FLAGS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
+# Names below .test are this machine too, but one that a browser trusts no more than any other.
+_NAMES: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
+_FLAGS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", _NAMES)
 
 
 class BrowserMissing(Exception):

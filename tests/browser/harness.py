@@ -27,9 +27,11 @@ PHONE: Final = (390, 844)
 ARTEFACTS: Final = Path(os.environ.get("PARLANCE_SCREENSHOTS") or ROOT / "test-artefacts")
 SLOW: Final = "tokens=120,rate=40"
 """A model whose answer takes three seconds."""
-# What Chromium says about requests that fail while the server is away, as some tests have it.
-_OFFLINE = re.compile(
-    r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|WebSocket connection to .* failed"
+# What Chromium says about requests that fail while the server is away, as some tests have it, and
+# of a header that means nothing without https.
+_EXPECTED = re.compile(
+    r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|WebSocket connection to .* failed|"
+    r"Cross-Origin-Opener-Policy header has been ignored"
 )
 
 
@@ -88,7 +90,7 @@ class Window:
         page.on("request", self._note_request)
 
     def _note_message(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not _OFFLINE.search(message.text):
+        if message.type == "error" and not _EXPECTED.search(message.text):
             self.trouble.append(message.text)
 
     def _note_request(self, request: Request) -> None:

@@ -8,7 +8,9 @@ from aiohttp import web
 from protocol.codes import Code
 from server.http import (
     accounts_routes,
-    admin_ai_routes,
+    admin_budget_routes,
+    admin_price_routes,
+    admin_provider_routes,
     admin_routes,
     avatars,
     chat_routes,
@@ -75,7 +77,9 @@ _SUBJECTS: Final = (
     dashboard_routes,
     tool_pages,
     admin_routes,
-    admin_ai_routes,
+    admin_budget_routes,
+    admin_price_routes,
+    admin_provider_routes,
     openapi,
 )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.provider.server import ScriptedProvider
-from tests.e2e.harness import ROOT, WAIT_S, Process, ask, ended, free_port, talk
+from tests.e2e.harness import ROOT, Process, ask, ended, free_port, talk
+from tests.support.eventually import WAIT_S
 
 MORE = """
 user_day_usd = 0.5

@@ -2,6 +2,8 @@
 // document has paragraphs and `code` in them, and no more is read out of them here.
 
 const CODE = /`([^`\n]+)`/;
+/** Swagger UI's own notes on a field, as in "<i>Default value</i> : 50". */
+const NOTED = /^<i>([^<]*)<\/i> : /;
 
 /** Texts and, at odd places, what stood between backticks. */
 export function parts(text) {
@@ -17,8 +19,9 @@ export function described({ React: { createElement } }) {
     return createElement("p", { key: at }, inside);
   };
   const Markdown = ({ source, className = "" }) => {
-    if (typeof source !== "string" || !source.trim()) return null;
-    const paragraphs = source.split(/\n\s*\n/).map(paragraph);
+    const read = typeof source === "string" ? source.replace(NOTED, "$1: ") : "";
+    if (!read.trim() || read.endsWith(": ")) return null;
+    const paragraphs = read.split(/\n\s*\n/).map(paragraph);
     return createElement("div", { className: `markdown ${className}` }, paragraphs);
   };
   return { wrapComponents: { Markdown: () => Markdown } };

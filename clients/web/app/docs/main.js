@@ -3,6 +3,7 @@
 
 import { Words } from "../i18n.js";
 import { described } from "./described.js";
+import { flat } from "./flat.js";
 
 const { parlanceTheme, SwaggerUIBundle } = globalThis;
 
@@ -56,5 +57,5 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   filter: true,
   validatorUrl: null, // or it would send the document to another site
-  plugins: [described],
+  plugins: [described, flat],
 });

@@ -27,6 +27,7 @@ export function SideBar() {
       <${PageTitle} />
       <${LeaveWhenGone} />
       <${Notifier} />
+      <h1 class="only-read only-narrow">${say("conversation.list")}</h1>
       <div class="side-head">
         <${Me} />
         <${SideLink} to="/personas" icon="persona" label=${say("persona.list")} />

@@ -1,30 +1,22 @@
-// Keeps the list of a conversation's messages true: which of them are held and shown, what is
-// fetched when one scrolls or jumps, what counts as read. Draws through `VirtualList`.
+// Keeps the list of a conversation's messages true while one scrolls, jumps and reads. Draws through
+// `VirtualList`.
 
 import { ClientError, Code, ServerError } from "../sdk/client.js";
 import { AppProvider } from "./context.js";
+import { PAGE, ShownHistory } from "./history.js";
 import { VirtualList } from "./list.js";
 import { Row } from "./message.js";
 import { plainLine } from "./plain_line.js";
 import { ReadMarks } from "./read_marks.js";
 import { Referred } from "./referred.js";
 import { RunningAnswers } from "./running_answers.js";
-import { grown, nearest, newestSpan, spanAround, SPAN_MAX } from "./span.js";
 import { sameRow, timeline } from "./timeline.js";
 import { batch, effect, html, render, signal, untracked } from "./ui.js";
 
-const PAGE = 60;
-/** The newest messages stay held while one reads far back: the way back to them is short. */
-const NEWEST_KEPT = 60;
-/** More held than shown than this is let go of. */
-const SLACK = 120;
 /** What is held of a conversation that is not shown. */
 const LEFT_KEPT = 100;
-/** Around a place that is jumped to, at least so many messages are wanted. */
-const AROUND_MIN = 20;
 const TARGET_MS = 2_500;
 const SEE_MS = 120;
-const PATIENCE_MS = 400;
 
 /** The list of one conversation from `attach` to `close`; the views read its signals. */
 export class MessagePane {
@@ -33,8 +25,7 @@ export class MessagePane {
   #scroller = null;
   #sources = new Map();
   #keys = new WeakMap();
-  #span = null;
-  #floor = 1;
+  #history;
   #line = 0;
   #marks;
   #heard = Infinity;
@@ -54,6 +45,7 @@ export class MessagePane {
     this.app = signal(app);
     /** "loading", "ready", "empty", "missing" (no such conversation) or "failed". */
     this.phase = signal("loading");
+    this.#history = new ShownHistory(app.client, conv);
     this.#running = new RunningAnswers(conv);
     this.#referred = new Referred(app.client, conv, () => this.#draw());
     this.#marks = new ReadMarks(app.client, conv);
@@ -144,7 +136,7 @@ export class MessagePane {
       await model.load(this.#conv);
       if (this.#closed) return;
       if (seq === 0) await this.#openNewest();
-      else await this.#hold(seq);
+      else await this.#history.hold(seq);
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
       if (this.#closed) return;
@@ -154,7 +146,7 @@ export class MessagePane {
         this.phase.value = isUnknown(error) ? "missing" : "failed";
         return;
       }
-      this.#span = newestSpan(held.seqs, held.lastSeq);
+      this.#history.showNewest();
     }
     if (this.#closed) return;
     this.#heard = client.feeds.convs.get(this.#conv)?.lastSeq ?? 0;
@@ -167,25 +159,17 @@ export class MessagePane {
 
   /** What is new begins in view; without anything new, the end is. */
   async #openNewest() {
-    const view = this.#view;
-    const { read, unread, lastSeq } = view;
+    const { read, unread } = this.#view;
     this.#line = unread > 0 && read > 0 ? read : 0;
-    if (this.#line !== 0 && unread > PAGE / 2) await this.#hold(read);
-    if (this.#span !== null || lastSeq === 0) return;
-    this.#span = newestSpan(view.seqs, lastSeq, SPAN_MAX);
-    if (this.#size >= AROUND_MIN || this.#span?.from <= this.#floor) return;
-    const reading = this.#read(0, true);
-    // A few are held: more of them at once look better, but are not worth a long wait.
-    if (this.#span === null) await reading;
-    else await Promise.race([reading.catch(ignoreFailure), pause(PATIENCE_MS)]);
-    this.#span = newestSpan(view.seqs, view.lastSeq) ?? this.#span;
+    if (this.#line !== 0 && unread > PAGE / 2) await this.#history.hold(read);
+    await this.#history.begin();
   }
 
   #goToLine() {
     const list = this.#list;
     if (this.#line === 0 || !list.scrollToKey("new", { margin: this.#scroller.clientHeight / 4 })) {
       list.scrollToEnd();
-    } else if (this.#isLive && this.#marks.room <= 1) {
+    } else if (this.#history.isLive && this.#marks.room <= 1) {
       list.scrollToEnd();
     }
     this.#seeSoon();
@@ -201,51 +185,18 @@ export class MessagePane {
     return this.#app.client.feeds.convs.get(this.#conv);
   }
 
-  get #size() {
-    return this.#span === null ? 0 : this.#span.to - this.#span.from + 1;
-  }
-
-  /** Whether the newest message is among those shown. */
-  get #isLive() {
-    return this.#span === null || this.#span.to >= (this.#view?.lastSeq ?? 0);
-  }
-
   #find = (seq) => this.#view.messages.get(seq) ?? this.#referred.get(seq);
-
-  /** Read a page before or after `anchor`; there is nothing below what the last one begins with. */
-  async #read(anchor, back) {
-    const page = await this.#app.client.history(this.#conv, anchor, { back, limit: PAGE });
-    const first = page.msgs[0]?.seq;
-    if (back && !page.more && first !== undefined) this.#floor = first;
-    return page;
-  }
-
-  /** Have message `seq` and what is around it, as the part that is shown. */
-  async #hold(seq) {
-    let span = spanAround(this.#view.seqs, seq);
-    if (span === null || this.#isThin(span)) {
-      await this.#read(seq + PAGE / 2, true);
-      span = spanAround(this.#view.seqs, nearest(this.#view.seqs, seq));
-    }
-    if (!this.#closed) this.#span = span;
-  }
-
-  #isThin({ from, to }) {
-    return to - from < AROUND_MIN && from > this.#floor && to < this.#view.lastSeq;
-  }
 
   /** Read more at the "older" or "newer" side, once at a time. */
   async loadMore(side) {
-    const span = this.#span;
+    const history = this.#history;
     const state = this.sides[side];
-    const isThere = side === "older" ? span?.from <= this.#floor : this.#isLive;
-    if (span === null || isThere || state.peek() === "loading") return;
+    const isThere = side === "older" ? history.isWhole : history.isLive;
+    if (history.span === null || isThere || state.peek() === "loading") return;
     state.value = "loading";
     this.#cut = side === "older" ? "end" : "start";
     try {
-      const isOlder = side === "older";
-      const page = await this.#read(isOlder ? span.from : span.to, isOlder);
-      if (isOlder && page.msgs.length === 0) this.#floor = span.from;
+      await history.readMore(side);
       state.value = "idle";
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
@@ -269,14 +220,15 @@ export class MessagePane {
   #draw() {
     const view = this.#view;
     if (view === undefined || this.#closed) return;
-    this.#regrow(view);
+    this.#regrow();
+    const history = this.#history;
     const { model } = this.#app;
     const streams = model.streams(this.#conv);
     this.#running.note(streams, this.#find, (stream) => model.askOf(stream));
     const { rows, wanted } = timeline({
       find: this.#find,
-      span: this.#span,
-      floor: this.#floor,
+      span: history.span,
+      floor: history.floor,
       lastSeq: view.lastSeq,
       me: model.me,
       line: this.#line,
@@ -286,30 +238,27 @@ export class MessagePane {
       ended: model.ended(this.#conv),
       again: this.#running.again,
     });
-    const isLive = this.#isLive;
+    const { isLive } = history;
     if (!isLive) this.#list.follows = false;
     this.#show(rows);
     this.#list.follows = isLive;
-    const isKnown = view.lastSeq === 0 || this.#span !== null;
+    const isKnown = view.lastSeq === 0 || history.span !== null;
     this.phase.value = rows.length > 0 ? "ready" : isKnown ? "empty" : "loading";
-    this.#letGo(view);
+    history.letGo();
     this.#referred.want(wanted);
     this.#seeSoon();
   }
 
   /** The part that is shown, after messages came or went. */
-  #regrow(view) {
-    const has = (seq) => view.messages.has(seq);
-    const span = this.#span;
-    if (span !== null && has(span.from) && has(span.to)) {
-      this.#span = grown(span, has, this.#cut || (this.#list.atEnd ? "start" : "end"));
-      return;
-    }
+  #regrow() {
+    const history = this.#history;
+    const wasShown = history.span !== null;
+    if (history.regrow(this.#cut || (this.#list.atEnd ? "start" : "end"))) return;
     // What was shown is gone, as after a long absence.
     if (this.#recovers) return;
-    const place = span === null || this.#list.atEnd ? null : this.#placeInView();
-    this.#span = place === null ? newestSpan(view.seqs, view.lastSeq) : null;
-    if (this.#span === null && view.lastSeq > 0) this.#recover(place);
+    const place = wasShown && !this.#list.atEnd ? this.#placeInView() : null;
+    const isShown = place === null && history.showNewest();
+    if (!isShown && this.#view.lastSeq > 0) this.#recover(place);
   }
 
   /** The message at the top of the view: {seq, top}, null when none is in view. */
@@ -326,8 +275,8 @@ export class MessagePane {
   async #recover(place) {
     this.#recovers = true;
     try {
-      if (place === null) await this.#read(0, true);
-      else await this.#hold(place.seq);
+      if (place === null) await this.#history.readNewest();
+      else await this.#history.hold(place.seq);
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
       this.phase.value = "failed";
@@ -363,12 +312,6 @@ export class MessagePane {
   #drop(element) {
     this.#sources.delete(this.#keys.get(element));
     render(null, element);
-  }
-
-  #letGo(view) {
-    if (view.seqs.length <= this.#size + NEWEST_KEPT + SLACK) return;
-    const { from, to } = this.#span;
-    this.#app.client.feeds.retain(this.#conv, from, to, NEWEST_KEPT);
   }
 
   // what happens
@@ -408,7 +351,7 @@ export class MessagePane {
     const jump = ++this.#jumps;
     if (this.#view === undefined) return;
     try {
-      await this.#hold(seq);
+      await this.#history.hold(seq);
     } catch (error) {
       if (!(error instanceof ClientError)) throw error;
       this.#app.overlay.complain(error);
@@ -439,12 +382,9 @@ export class MessagePane {
   /** Show the newest message; from then on the end is followed. */
   async toEnd() {
     this.#jumps += 1;
-    if (this.#view !== undefined && !this.#isLive) {
-      const view = this.#view;
-      const isHeld = newestSpan(view.seqs, view.lastSeq) !== null;
-      if (!isHeld) await this.#read(0, true).catch(ignoreFailure);
+    if (this.#view !== undefined && !this.#history.isLive) {
+      await this.#history.goToNewest();
       if (this.#closed) return;
-      this.#span = newestSpan(view.seqs, view.lastSeq) ?? this.#span;
       this.#draw();
     }
     this.#list.scrollToEnd();
@@ -462,9 +402,10 @@ export class MessagePane {
 
   #see() {
     const view = this.#view;
-    if (view === undefined || this.#span === null) return;
+    const { span, isLive } = this.#history;
+    if (view === undefined || span === null) return;
     const isRead = this.phase.peek() === "ready";
-    this.#marks.look(view, { from: this.#span.from, isLive: this.#isLive, isRead });
+    this.#marks.look(view, { from: span.from, isLive, isRead });
   }
 }
 
@@ -484,10 +425,4 @@ function showsMessage({ place, msg, branch }, seq) {
 function isUnknown(error) {
   if (!(error instanceof ServerError)) return false;
   return error.code === Code.NOT_FOUND || error.code === Code.NOT_PERMITTED;
-}
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-function ignoreFailure(error) {
-  if (!(error instanceof ClientError)) throw error;
 }

@@ -13,6 +13,7 @@ from ai_bridge.config import BridgeConfig, ProviderConfig
 from ai_bridge.secrets import Secret
 from bench.provider.server import ScriptedProvider
 from tests.ai_bridge.fakes import Clock, Sleeps, Watcher, request
+from tests.support.eventually import WAIT_S
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def make_rig() -> AsyncIterator[MakeRig]:
 
 async def closed(provider: ScriptedProvider) -> None:
     """Wait until the provider sees no connection any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while provider.stats.open_connections:
             provider.changed.clear()
             await provider.changed.wait()

@@ -18,6 +18,7 @@ from ai_bridge.types import (
     TurnRequest,
 )
 from protocol.codes import StreamPart
+from tests.support.eventually import WAIT_S
 
 PERSONA = PersonaSpec(5, "Mira", "You are Mira, a calm librarian.")
 
@@ -84,7 +85,7 @@ class Watcher:
         await self._until(is_so)
 
     async def _until(self, is_so: Any) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while not is_so():
                 self._news.clear()
                 await self._news.wait()

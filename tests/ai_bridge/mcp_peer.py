@@ -21,7 +21,7 @@ ADDS = "Adds two numbers."
 
 def build(adds: str) -> MCPServer:
     server = MCPServer("peer", log_level="ERROR")
-    cancelled: list[str] = []
+    told_of: list[str] = []
     # The package says that it tells of changed lists only if it is made to.
     low = server._lowlevel_server
     told = partial(low.create_initialization_options, NotificationOptions(tools_changed=True))
@@ -48,10 +48,11 @@ def build(adds: str) -> MCPServer:
 
     @server.tool(description="Never ends.")
     async def endless() -> str:
+        told_of.append("begun")
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.append("endless")
+            told_of.append("cancelled")
         return ""
 
     @server.tool(description="Learns another tool.")
@@ -60,9 +61,9 @@ def build(adds: str) -> MCPServer:
         await ctx.session.send_tool_list_changed()
         return "done"
 
-    @server.tool(description="Tells what was cancelled.")
+    @server.tool(description="Tells what became of the endless calls.")
     def ended() -> list[str]:
-        return cancelled
+        return told_of
 
     return server
 

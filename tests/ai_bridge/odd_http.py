@@ -7,6 +7,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.support.eventually import WAIT_S
+
 Headers = dict[str, str]
 Writer = asyncio.StreamWriter
 
@@ -53,7 +55,7 @@ class OddHttpServer:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until the requests so far are as wanted."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while not is_so():
                 self.came.clear()
                 await self.came.wait()

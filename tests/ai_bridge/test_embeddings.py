@@ -27,6 +27,7 @@ from bench.provider.server import ScriptedProvider
 from protocol.codes import Code
 from tests.ai_bridge.conftest import closed
 from tests.ai_bridge.raw_server import answering, sized
+from tests.support.eventually import WAIT_S
 
 
 def config(base_url: str, **fields: object) -> ProviderConfig:
@@ -154,7 +155,7 @@ async def test_who_finds_every_place_taken_is_refused(
 ) -> None:
     slow = HttpEmbedder(config(provider.base_url), "silent", at_once=1, waiting=1)
     first, second = (asyncio.create_task(slow.embed(["x"])) for _ in range(2))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await provider.arrived.wait()
     with pytest.raises(ProviderFailure) as caught:
         await slow.embed(["x"])
@@ -173,7 +174,7 @@ async def test_a_tenant_with_many_texts_leaves_places_to_others(
 ) -> None:
     slow = HttpEmbedder(config(provider.base_url), "silent", at_once=1, waiting=2)
     many = [asyncio.create_task(slow.embed_counted(["x"], 1, user)) for user in range(3)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await provider.arrived.wait()
     other = asyncio.create_task(slow.embed_counted(["x"], 2, 9))
     await asyncio.wait([many[2]])

@@ -24,6 +24,7 @@ from ai_bridge.tools.servers import McpServers
 from protocol.codes import Code
 from tests.ai_bridge.odd_http import Answer, Asked, Writer, reply
 from tests.ai_bridge.odd_mcp import Odd, event, result, stream, text, tool
+from tests.support.eventually import WAIT_S
 
 CONTEXT = ToolContext(turn_id=1, tenant=1, user=1, conv=1, persona=1)
 ROOT = Path(__file__).parents[2]
@@ -64,17 +65,21 @@ async def test_the_official_server_is_understood(peer: McpClient) -> None:
     assert peer.sessions == 1
     # A call that is given up ends on the other side too.
     task = asyncio.ensure_future(peer.call("endless", {}))
-    await asyncio.sleep(0.05)
+    await heard(peer, "begun", 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     with pytest.raises(McpFailure) as late:
-        await peer.call("endless", {}, timeout_s=0.05)
+        await peer.call("endless", {}, timeout_s=1.0)
     assert late.value.reason == "timed_out"
-    for _ in range(500):
-        if (await peer.call("ended", {})).count("endless") == 2:
-            return
-    pytest.fail("the server was not told")
+    await heard(peer, "cancelled", 2)
+
+
+async def heard(peer: McpClient, what: str, times: int) -> None:
+    """Return once the other side says that this has happened so often to its endless calls."""
+    async with asyncio.timeout(WAIT_S):
+        while (await peer.call("ended", {})).count(what) < times:  # noqa: ASYNC110 - its word only
+            await asyncio.sleep(0.01)
 
 
 async def test_the_official_server_tells_that_its_list_has_changed(peer: McpClient) -> None:
@@ -83,7 +88,7 @@ async def test_the_official_server_tells_that_its_list_has_changed(peer: McpClie
     before = await peer.tools()
     assert peer.tells_changes
     hearing = asyncio.ensure_future(peer.listen())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not changed.is_set():  # until its stream of news is open, nobody is told
             assert await peer.call("learn", {}) == "done"
             await asyncio.sleep(0.01)

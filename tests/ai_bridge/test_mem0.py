@@ -31,6 +31,7 @@ from bench.provider.server import ScriptedProvider
 from protocol.codes import EndReason
 from tests.ai_bridge.conftest import provider_config
 from tests.ai_bridge.fakes import Clock, Sleeps, Watcher, request
+from tests.support.eventually import WAIT_S
 
 Api = Literal["oss", "v1", "v2"]
 APIS: tuple[Api, ...] = ("oss", "v1", "v2")
@@ -283,7 +284,7 @@ async def test_what_is_on_its_way_is_bounded_and_waited_for(
     memory.learn(USER, "two", Origin())
     memory.learn(USER, "three", Origin())
     assert world.stats["dropped"] == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await world.bridge.aclose()
 
 

@@ -38,6 +38,7 @@ from bench.provider.server import ScriptedProvider
 from protocol.codes import Code, EndReason, StreamPart
 from tests.ai_bridge.conftest import closed
 from tests.ai_bridge.fakes import Clock, Watcher, answer, request
+from tests.support.eventually import WAIT_S
 
 WHO = Subject()
 
@@ -561,7 +562,7 @@ async def test_who_stops_a_turn_during_its_last_check_waits_for_the_verdict(worl
     judge.held = asyncio.Event()
     await world.start(judge, stages=[Stage.OUTPUT], timeout_s=30.0)
     turn, watcher = world.begin(model="tokens=3")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await judge.arrived.wait()
     assert world.bridge is not None
     world.bridge.cancel(turn.id)
@@ -606,7 +607,7 @@ async def test_a_cancelled_turn_leaves_no_check_behind(
 ) -> None:
     await world.start(ServiceCheck(lambda: at(judge), "fake,silent"), timeout_s=30.0)
     turn, watcher = world.begin("text")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await judge.arrived.wait()
     assert world.bridge is not None
     world.bridge.cancel(turn.id)

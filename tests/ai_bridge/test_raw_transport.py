@@ -18,7 +18,7 @@ from tests.ai_bridge.fakes import Clock, Sink
 from tests.ai_bridge.raw_server import CHUNKED, END, SAID, TEXT, RawServer, answering, chunk
 from tests.ai_bridge.test_transport import ANSWER, Eager, call
 from tests.server.test_tls import make_certificate
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 HOME: Address = (socket.AF_INET, "127.0.0.1")
 IDLE_SWEEPS = round(KEEP_ALIVE_S / SWEEP_S)
@@ -319,7 +319,7 @@ async def test_cancelling_while_connecting_closes_the_socket(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await peer.gone.wait()
     assert len(transport.pool) == 0
 
@@ -332,7 +332,7 @@ async def test_a_connection_that_takes_too_long_is_given_up(
     with pytest.raises(ProviderFailure) as caught:
         await call(transport, url)
     assert caught.value.kind == "connect"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await peer.gone.wait()
 
 

@@ -19,7 +19,7 @@ from bench.provider.reply import FAKE_KEY, FAKE_PROMPT
 from bench.provider.script import Behaviour, answer_text, parse_model
 from bench.provider.server import ScriptedProvider
 from tests.ai_bridge.scripted import DIALECTS, ask, post, request, text_in
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
@@ -206,7 +206,7 @@ async def read(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
 
 
 async def until(provider: ScriptedProvider, reached: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not reached():
             provider.changed.clear()
             await provider.changed.wait()
@@ -404,13 +404,13 @@ class Played:
 async def test_one_wheel_plays_many_rates_none_early() -> None:
     wheel = Wheel()
     played = [Played(wheel, gap_s, 5) for gap_s in (0.0001, 0.001, 0.003, 0.01)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         for one in played:
             await one.done.wait()
     assert all(len(one.times) == 6 for one in played)
     await asyncio.sleep(0.01)
     late = Played(wheel, 0.001, 1)  # it stood still, and starts again
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await late.done.wait()
     wheel.stop()
 

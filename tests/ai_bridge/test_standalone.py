@@ -23,7 +23,7 @@ from ai_bridge.http.settings import Keys, SettingsError, read_config, read_perso
 from ai_bridge.http.standalone import Standalone
 from bench.provider.script import answer_text, parse_model
 from bench.provider.server import ScriptedProvider
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 KEY = "a-key-of-sixteen-or-more"
@@ -263,7 +263,7 @@ async def test_the_command_serves_and_stops_in_order(
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), WAIT_S)).decode()
         url = line.split()[-1]
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as client:
             async with client.post(f"{url}/chat/completions", json=talk("tokens=2")) as response:
@@ -271,4 +271,4 @@ async def test_the_command_serves_and_stops_in_order(
         assert answer["choices"][0]["message"]["content"] == "word0 word1 "
     finally:
         process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert await asyncio.wait_for(process.wait(), WAIT_S) == 0

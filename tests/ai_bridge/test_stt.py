@@ -25,6 +25,7 @@ from bench.provider.server import ScriptedProvider
 from protocol.codes import Code
 from tests.ai_bridge.conftest import closed
 from tests.ai_bridge.raw_server import answering, sized
+from tests.support.eventually import WAIT_S
 
 MakeTranscriber = Callable[..., HttpTranscriber]
 
@@ -253,7 +254,7 @@ async def test_cancelling_closes_the_connection_to_the_service(
 ) -> None:
     slow = make("silent")
     task = asyncio.create_task(slow.transcribe(b"x", "a.ogg", "audio/ogg"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await provider.arrived.wait()
     task.cancel()
     await asyncio.wait([task])

@@ -19,6 +19,7 @@ from protocol.codes import EndReason
 from tests.ai_bridge.conftest import closed
 from tests.ai_bridge.fakes import Sink
 from tests.ai_bridge.raw_server import CHUNKED, END, HEAD, SAID, TEXT, answering, chunk, sized
+from tests.support.eventually import WAIT_S
 
 DIALECT = OpenAIChat(ProviderConfig(name="x", base_url="http://x", quirks=Quirks(think_tags=False)))
 ANSWER = CHUNKED + chunk(TEXT) + chunk(END) + b"0\r\n\r\n"
@@ -64,7 +65,7 @@ async def call(
     request = HttpRequest(url, {"content-type": "application/json", **headers}, body)
     decoder = DIALECT.decoder(sink or Sink())
     on_head = None if heads is None else heads.append
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         return await transport.stream(request, decoder, DIALECT.classify, on_head)
 
 
@@ -261,7 +262,7 @@ async def test_a_service_that_does_not_end_its_answer_costs_only_the_connection(
         sink = Sink()
         await call(transport, server.url, sink)
         assert sink.answer == SAID
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await server.closed.wait()
 
 
@@ -276,7 +277,7 @@ async def test_cancelling_closes_the_socket(
     task = asyncio.create_task(call(transport, asking(provider), sink, for_model(model)))
     await provider.arrived.wait()
     if "rate" in model:
-        await asyncio.wait_for(sink.news.wait(), 5)
+        await asyncio.wait_for(sink.news.wait(), WAIT_S)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -359,7 +360,7 @@ async def test_a_hostile_answer_is_one_failure_and_a_closed_socket(
         with pytest.raises(ProviderFailure) as caught:
             await call(transport, server.url)
         assert caught.value.kind in ("disconnected", "malformed", "truncated")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await server.closed.wait()
 
 

@@ -64,11 +64,10 @@ from server.reactor import listen, open_socket
 from storage.accounts import create_user
 from storage.personas import all_personas, save_persona
 from storage.store import Store
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 F = TypeVar("F", bound=Frame)
 
-WAIT_S: Final = 5.0
 ALL_CAPS: Final = int(Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS)
 MASK: Final = b"\x11\x22\x33\x44"
 TRANSPORTS: Final = ("tcp", "ws", "json")

@@ -35,7 +35,7 @@ from server.config_sections import (
 from storage.errors import OpenFailed
 from tests.server.harness import Server, cid, codes_of, serving, watching
 from tests.server.model import Model
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 
 def config_of(folder: Path, **sections: Any) -> Config:
@@ -84,7 +84,7 @@ async def exchange(server: Server, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(data)
     try:
-        return await asyncio.wait_for(reader.read(), 3)
+        return await asyncio.wait_for(reader.read(), WAIT_S)
     finally:
         writer.close()
 

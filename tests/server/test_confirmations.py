@@ -43,7 +43,7 @@ from tests.server.harness import (
     serving,
     watching,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 ASKING = ALL_CAPS | int(Caps.CONFIRM)
 LOOK = Said(calls=(("look", "{}"),))
@@ -400,7 +400,7 @@ async def test_the_client_library_asks_its_user(tmp_path: Path) -> None:
 
         url = f"parlance://127.0.0.1:{here.server.port}"
         async with Client(url, token, confirms=True) as client:
-            await client.wait_online(5)
+            await client.wait_online(WAIT_S)
             with client.events() as events:
                 sid = await here.want(peer)
                 found = [event async for event in _until(events, ToolAsked)][-1]
@@ -415,7 +415,7 @@ async def test_the_client_library_asks_its_user(tmp_path: Path) -> None:
 
 
 async def _until(events: Any, kind: type[Any]) -> AsyncIterator[Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         async for event in events:
             yield event
             if isinstance(event, kind):

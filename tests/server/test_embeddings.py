@@ -30,7 +30,7 @@ from storage.errors import StoreUnavailable
 from storage.memories import pair_memories
 from storage.usage import DAY_MS, UsageRow, usage_page
 from tests.server.http.openai_site import settings_for
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 PERSONA = 7_000_001
 TENANT = 1
@@ -261,7 +261,7 @@ async def test_a_tenant_with_many_texts_leaves_places_to_others(
     ours = [asyncio.ensure_future(desk.embedder.embed_for(ANN, ["x"])) for _ in range(68)]
     await eventually(lambda: len(asked(provider)) == 4)  # the others fill the queue
     theirs = asyncio.ensure_future(desk.embedder.embed_for(Payer(TENANT + 1, 6, PERSONA), ["x"]))
-    await asyncio.wait([ours[-1]], timeout=5)
+    await asyncio.wait([ours[-1]], timeout=WAIT_S)
     assert [task.done() for task in (ours[0], ours[-1], theirs)] == [False, True, False]
     await desk.embedder.aclose()
     await asyncio.gather(*ours, theirs, return_exceptions=True)

@@ -32,7 +32,7 @@ from tests.conftest import sqlite_url
 from tests.server.harness import Peer, Person, Server, serving
 from tests.server.memory_world import MemoryWorld
 from tests.server.shell import Shell
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 
 async def finished(server: Server, kind: Kind, target: int) -> Erasure:
@@ -46,7 +46,7 @@ async def finished(server: Server, kind: Kind, target: int) -> Erasure:
                 found.append(job)
             await asyncio.sleep(0.01)
 
-    await asyncio.wait_for(look(), 5)
+    await asyncio.wait_for(look(), WAIT_S)
     return found[0]
 
 

@@ -71,7 +71,7 @@ from tests.server.harness import (
     serving,
     watching,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 on_frames = pytest.mark.parametrize("transport", ["tcp", "ws"])
@@ -87,7 +87,7 @@ async def knock(server: Server, data: bytes) -> asyncio.StreamReader:
 async def is_closed(reader: asyncio.StreamReader) -> bool:
     """Tell whether the other end closes without another byte."""
     try:
-        return await asyncio.wait_for(reader.read(), 2) == b""
+        return await asyncio.wait_for(reader.read(), WAIT_S) == b""
     except ConnectionResetError:
         return True
 
@@ -434,7 +434,7 @@ def upgrade(server: Server, *fields: str, path: str = "/ws", start: str = "GET")
 
 async def status_of(reader: asyncio.StreamReader) -> int:
     """Return the status of an HTTP response."""
-    line = await asyncio.wait_for(reader.readline(), 2)
+    line = await asyncio.wait_for(reader.readline(), WAIT_S)
     return int(line.split()[1])
 
 
@@ -474,7 +474,7 @@ async def test_upgrades_that_two_parsers_could_read_differently_are_refused(
     async with serving(tmp_path) as server:
         reader = await knock(server, upgrade(server, *fields) + b"GET /x HTTP/1.1\r\n\r\n")
         assert await status_of(reader) == status
-        rest = await asyncio.wait_for(reader.read(), 2)
+        rest = await asyncio.wait_for(reader.read(), WAIT_S)
         assert b"HTTP/1.1" not in rest, "what came behind must not be answered"
         await eventually(lambda: server.core.strangers.open == 0)
 

@@ -27,8 +27,8 @@ from server.json_door_codec import DoorCodec, Translator
 from server.json_door_frames import Reader, auth_message
 from storage.messages import history
 from storage.people import get_avatar
-from tests.server.harness import WAIT_S, Person, Server, fresh_sync, serving
-from tests.support.eventually import eventually
+from tests.server.harness import Person, Server, fresh_sync, serving
+from tests.support.eventually import WAIT_S, eventually
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -33,7 +33,7 @@ from storage.rows import NewTurn
 from storage.writes import Tx
 from tests.server.harness import Peer, Person, Server, cid, serving
 from tests.server.test_erasure import finished
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 NEVER_MS = 2**52
 
@@ -439,7 +439,7 @@ async def test_an_answer_that_outlives_the_erasure_of_its_question_teaches_nothi
 
     monkeypatch.setattr(memory, "search", search)
     seq = (await peer.send_text(conv, "taken back")).seq
-    await asyncio.wait_for(searching.wait(), 5)
+    await asyncio.wait_for(searching.wait(), WAIT_S)
     await peer.ask(Recall, conv, seq)
     await place.work()
     go_on.set()

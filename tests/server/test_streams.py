@@ -62,7 +62,7 @@ from tests.server.harness import (
     watching,
 )
 from tests.server.model import Model
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 from tests.support.turns import turns_of
 
 NEVER_S = 1e9
@@ -465,7 +465,7 @@ async def test_a_cancelled_answer_keeps_its_text_and_hangs_up_on_the_provider(
         assert isinstance(await peer.ask(Cancel, sid), Done)
         end = await peer.expect(StreamEnd)
         assert end.reason == EndReason.CANCELLED
-        await asyncio.wait_for(call.closed.wait(), 2)
+        await asyncio.wait_for(call.closed.wait(), WAIT_S)
         page = await peer.ask(History, conv, 0, True, 1)
         assert page.msgs[0].text == "Well, "
         assert await status_of(server, sid) is TurnStatus.CANCELLED

@@ -27,8 +27,9 @@ from server.app import App
 from server.config import check
 from server.config_sections import Config, LimitsConfig, ServerConfig, WebSocketConfig
 from server.tls import RELOAD_S, Certificate, TlsPort, UnusableCertificate, is_this_machine
-from tests.server.harness import WAIT_S, Peer, Person, cid
+from tests.server.harness import Peer, Person, cid
 from tests.server.test_app import Running, config_of
+from tests.support.eventually import WAIT_S
 
 NAME = "localhost"
 HELLO = bytes.fromhex("16030100c8")

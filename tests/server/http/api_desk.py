@@ -13,6 +13,7 @@ from storage.people import create_tenant
 from tests.server.harness import Peer, device
 from tests.server.http.conftest import Answer, Site
 from tests.server.http.openai_site import bearer
+from tests.support.eventually import WAIT_S
 
 F = TypeVar("F", bound=Frame)
 
@@ -108,4 +109,4 @@ async def stranger(site: Site) -> Guest:
 
 async def expect(peer: Peer, kind: type[F], want: Callable[[F], bool] = lambda f: True) -> F:
     """Return the first frame of this kind."""
-    return await asyncio.wait_for(peer.expect(kind, want), 5)
+    return await asyncio.wait_for(peer.expect(kind, want), WAIT_S)

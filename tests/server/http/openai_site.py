@@ -14,11 +14,10 @@ from storage.ids import new_id
 from storage.personas import save_persona
 from storage.rows import NewConversation, TurnRow
 from tests.server.http.conftest import Answer, Site
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 from tests.support.turns import turns_of
 
 COMPLETIONS = "/v1/chat/completions"
-WAIT_S = 5.0
 
 _numbers = itertools.count(1)
 

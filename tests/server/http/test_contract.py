@@ -12,6 +12,7 @@ from ai_bridge.http.guard import MAX_HEAD_BYTES
 from protocol.codes import Code
 from server.logs import REQUEST_ID
 from tests.server.http.conftest import Site
+from tests.support.eventually import WAIT_S
 
 JSON = {"Content-Type": "application/json"}
 ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "If-None-Match")
@@ -98,7 +99,7 @@ async def test_a_connection_that_carried_http_does_not_become_a_websocket(
         b"Upgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
         b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     )
-    text = await asyncio.wait_for(_read_end(reader), 5)
+    text = await asyncio.wait_for(_read_end(reader), WAIT_S)
     writer.close()
     assert b"HTTP/1.1 426" in text
     assert b"Upgrade: websocket" in text
@@ -213,12 +214,12 @@ async def test_a_request_may_come_in_pieces_and_many_on_one_connection(site: Sit
 @pytest.mark.parametrize("settings", [{"limits.http_header_s": 0.05}])
 async def test_headers_that_trickle_end_the_connection(site: Site) -> None:
     reader, writer = await raw(site, b"GET / HTTP/1.1\r\nHost: x\r\n")
-    assert await asyncio.wait_for(_read_end(reader), 5) == b""
+    assert await asyncio.wait_for(_read_end(reader), WAIT_S) == b""
     writer.close()
     # Also on a connection that was good before.
     good = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     reader, writer = await raw(site, good, b"GET / HT")
-    assert b"live" in await asyncio.wait_for(_read_end(reader), 5)
+    assert b"live" in await asyncio.wait_for(_read_end(reader), WAIT_S)
     writer.close()
 
 
@@ -241,7 +242,7 @@ async def test_endless_headers_end_the_connection(site: Site) -> None:
             await asyncio.sleep(0)
     except ConnectionError:
         pass
-    assert b"200 OK" not in await asyncio.wait_for(_read_end(reader), 5)
+    assert b"200 OK" not in await asyncio.wait_for(_read_end(reader), WAIT_S)
     writer.close()
 
 
@@ -252,7 +253,7 @@ async def test_a_body_in_chunks_is_bounded(site: Site) -> None:
     )
     chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
     reader, writer = await raw(site, head, chunk, chunk, chunk, chunk, chunk, b"0\r\n\r\n")
-    answer = await asyncio.wait_for(_read_end(reader), 5)
+    answer = await asyncio.wait_for(_read_end(reader), WAIT_S)
     assert answer.startswith(b"HTTP/1.1 413")
     writer.close()
 
@@ -266,7 +267,7 @@ async def test_a_body_that_trickles_is_refused_in_time(
         b"Content-Length: 20\r\nConnection: close\r\n\r\n"
     )
     reader, writer = await raw(site, head, b'{"name":')
-    answer = await asyncio.wait_for(_read_end(reader), 5)
+    answer = await asyncio.wait_for(_read_end(reader), WAIT_S)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 408")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == Code.TIMEOUT

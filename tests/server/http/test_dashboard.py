@@ -31,7 +31,7 @@ from tests.server.http.openai_site import (
     settings_for,
     talk,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 REALTIME, HISTORY, TURNS = (
     "/v1/dashboard/realtime",
@@ -123,7 +123,7 @@ async def metrics(site: Site) -> dict[str, float]:
 async def closed(ws: aiohttp.ClientWebSocketResponse) -> int | None:
     """Read up to the end; return the close code."""
     while True:
-        message = await ws.receive(timeout=5)
+        message = await ws.receive(timeout=WAIT_S)
         if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
             return ws.close_code
 
@@ -178,14 +178,14 @@ async def test_the_first_frame_is_history_and_then_one_comes_with_each_look(desk
     for _ in range(40):
         desk.look()
     async with desk.viewer() as ws:
-        first = await ws.receive_json(timeout=5)
+        first = await ws.receive_json(timeout=WAIT_S)
         assert (first["type"], first["bucket"]) == ("history", "1s")
         assert len(first["points"]) == 30
         assert first["fields"] == list(Point._fields)
         assert len(first["points"][0]) == len(Point._fields)
         for _ in range(3):
             desk.look()
-            frame = await ws.receive_json(timeout=5)
+            frame = await ws.receive_json(timeout=WAIT_S)
             assert frame["type"] == "realtime"
             assert set(frame["point"]) == set(first["fields"])
     await eventually(lambda: not desk.board.viewers)
@@ -202,8 +202,8 @@ async def test_fifty_viewers_cost_one_look_and_one_frame_a_second(desk: Desk) ->
         last = await desk.get(REALTIME)
         assert desk.board.encoded == encoded + 4, "who asks gets what was made already"
         for ws in viewers:
-            assert (await ws.receive_json(timeout=5))["type"] == "history"
-            frames = [await ws.receive_json(timeout=5) for _ in range(4)]
+            assert (await ws.receive_json(timeout=WAIT_S))["type"] == "history"
+            frames = [await ws.receive_json(timeout=WAIT_S) for _ in range(4)]
             assert frames[-1] == last
         assert last["statistics"]["viewers"] == 50
 
@@ -211,9 +211,9 @@ async def test_fifty_viewers_cost_one_look_and_one_frame_a_second(desk: Desk) ->
 async def test_a_browser_sends_its_key_as_the_first_message(desk: Desk) -> None:
     async with desk.site.session.ws_connect(desk.site.url + WATCH) as ws:
         await ws.send_json({"key": desk.key})
-        assert (await ws.receive_json(timeout=5))["type"] == "history"
+        assert (await ws.receive_json(timeout=WAIT_S))["type"] == "history"
         desk.look()
-        assert (await ws.receive_json(timeout=5))["type"] == "realtime"
+        assert (await ws.receive_json(timeout=WAIT_S))["type"] == "realtime"
 
 
 @pytest.mark.parametrize("first", ['{"key": "pk_wrong"}', "{}", "nonsense", '{"key": 3}'])
@@ -270,7 +270,7 @@ async def test_a_viewer_whose_key_is_revoked_is_gone_soon(
     keys = desk.site.accounts.api_keys
     row, text = await keys.create(1, "short", ["dashboard"])
     async with desk.viewer(text) as ws:
-        await ws.receive_json(timeout=5)
+        await ws.receive_json(timeout=WAIT_S)
         await keys.revoke(1, row.id)
         assert await closed(ws) == WEBSOCKET_CLOSE_BASE + Code.BAD_CREDENTIALS
 
@@ -325,7 +325,7 @@ async def test_a_slow_viewer_misses_frames_holds_none_and_is_dropped_in_the_end(
     transport = Clogged()
     viewer = Viewer(OpenSocket(), transport, 0)  # type: ignore[arg-type]
     async with desk.viewer() as quick:
-        await quick.receive_json(timeout=5)
+        await quick.receive_json(timeout=WAIT_S)
         with desk.board.watched_by(viewer):
             desk.look()
             assert len(transport.written) == 2
@@ -342,7 +342,7 @@ async def test_a_slow_viewer_misses_frames_holds_none_and_is_dropped_in_the_end(
             assert transport.aborted
             assert desk.board.skipped == 5 + dashboards.STALLED
         for _ in range(7 + dashboards.STALLED + 5):
-            assert (await quick.receive_json(timeout=5))["type"] == "realtime"
+            assert (await quick.receive_json(timeout=WAIT_S))["type"] == "realtime"
 
 
 async def test_a_viewer_that_reads_nothing_does_not_hold_up_the_others(desk: Desk) -> None:
@@ -356,13 +356,13 @@ async def test_a_viewer_that_reads_nothing_does_not_hold_up_the_others(desk: Des
     await loop.sock_sendall(sock, request.removesuffix(b"\r\n") + key)
     await eventually(lambda: len(desk.board.viewers) == 1)
     async with desk.viewer() as quick:
-        await quick.receive_json(timeout=5)
+        await quick.receive_json(timeout=WAIT_S)
         looks = 0
         while not desk.board.skipped:
             desk.look()
             looks += 1
             assert looks < 2000
-            assert (await quick.receive_json(timeout=5))["type"] == "realtime"
+            assert (await quick.receive_json(timeout=WAIT_S))["type"] == "realtime"
     sock.close()
     await eventually(lambda: not desk.board.viewers)
 
@@ -463,8 +463,8 @@ async def test_it_looks_once_a_second_by_itself_and_viewers_are_told_when_it_sto
 ) -> None:
     key = await new_key(site, "dashboard")
     async with site.session.ws_connect(site.url + WATCH, headers=bearer(key)) as ws:
-        assert (await ws.receive_json(timeout=5))["type"] == "history"
-        assert (await ws.receive_json(timeout=5))["type"] == "realtime"
+        assert (await ws.receive_json(timeout=WAIT_S))["type"] == "history"
+        assert (await ws.receive_json(timeout=WAIT_S))["type"] == "realtime"
         stopping = asyncio.create_task(site.app.stop())
         assert await closed(ws) == aiohttp.WSCloseCode.GOING_AWAY
         await stopping

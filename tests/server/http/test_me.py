@@ -14,6 +14,7 @@ from storage.people import get_users
 from storage.rows import NewConversation
 from storage.writes import Append
 from tests.server.http.conftest import Answer, Site
+from tests.support.eventually import WAIT_S
 
 
 async def delete(site: Site, token: str, path: str = "me", **body: Any) -> Answer:
@@ -31,7 +32,7 @@ async def finished(site: Site, kind: Kind, target: int) -> Erasure:
                 return job
             await asyncio.sleep(0.01)
 
-    return await asyncio.wait_for(look(), 5)
+    return await asyncio.wait_for(look(), WAIT_S)
 
 
 async def talk(site: Site, kind: ConvKind, *users: int) -> int:

@@ -36,7 +36,7 @@ from tests.server.http.openai_site import (
     settled,
     talk,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 from tests.support.turns import turns_of
 
 OTHER_TENANT = 2
@@ -200,7 +200,7 @@ async def test_an_old_client_gets_the_stream_without_chunks(
     async with raw(site) as line:
         line.post(anna["token"], talk(stream=True), version="1.0")
         _, headers = await line.head()
-        body = await asyncio.wait_for(line.reader.read(), 5)
+        body = await asyncio.wait_for(line.reader.read(), WAIT_S)
     assert "transfer-encoding" not in headers
     assert body.startswith(b"data: {")
     assert events(body)[-1] == "[DONE]"

@@ -224,9 +224,9 @@ class Calls:
         return cast(e.Changed, await self.request(e.ProfileSet(0, changes)))
 
     async def list_devices(self) -> list[Device]:
-        """Return the devices that are signed in."""
+        """Return where one is signed in: one device of each sign-in, one's own first."""
         return cast(e.Devices, await self.request(e.DeviceList(0))).items
 
     async def drop_device(self, device: bytes) -> e.Changed:
-        """Sign a device out."""
+        """Sign a device out, with all others of its sign-in."""
         return cast(e.Changed, await self.request(e.DeviceDrop(0, device)))

@@ -78,7 +78,8 @@ class Accounts:
 
     Args:
         revoked: called on the loop with the user whose tokens have just become void; also an
-            attribute, because who must be told is built later.
+            attribute, because who must be told is built later. signed_out, the other one, is
+            called with a user one of whose sign-ins has just ended.
         clock: seconds, monotonic. now_ms: wall clock.
 
     All methods raise ServiceError with a text for the user, or StorageError.
@@ -99,6 +100,7 @@ class Accounts:
         self._tokens = tokens
         self._config = config
         self.revoked = revoked
+        self.signed_out: Callable[[int], None] = lambda user: None
         self._now_ms = now_ms
         self.passwords = passwords or Passwords(config.hash_workers)
         self.api_keys = ApiKeys(store, now_ms)
@@ -171,13 +173,16 @@ class Accounts:
             raise ServiceError(Code.EXPIRED, "refresh token is void", "Please sign in again.")
         user = await self._user(use.user)
         device = None if use.device == NO_DEVICE else use.device
-        token, token_expires = self._issue(user, use.tenant, use.token_epoch, device)
+        token, token_expires = self._issue(user, use.tenant, use.token_epoch, device, use.family)
         return SignIn(user, use.tenant, token, token_expires, successor, expires)
 
     async def logout(self, refresh_token: str) -> None:
-        """End the sign-in that this refresh token belongs to; harmless when it ended already."""
+        """End the sign-in that this refresh token belongs to; harmless when it ended already.
+
+        Its sign-in tokens are void from now on; connections stay until theirs has to be renewed.
+        """
         hashed = _refresh_hash(refresh_token)
-        await self._store.change([], lambda tx: drop_refresh(tx, hashed))
+        self.signed_out(await self._store.change([], lambda tx: drop_refresh(tx, hashed)))
 
     async def exchange(self, api_key: str, name: str, nick: str, device: bytes | None) -> SignIn:
         """Sign in a user of a service that vouches for them with its key; made when unknown.
@@ -237,12 +242,14 @@ class Accounts:
         except AuthError as error:
             raise ServiceError(error.code, error.reason, "Please sign in again.") from None
         device = bytes.fromhex(claims.device) if claims.device else NO_DEVICE
-        state = await self._store.read(login_state(claims.user, device))
+        state = await self._store.read(login_state(claims.user, device, claims.family))
         if state is None or state.tenant != claims.tenant:
             raise ServiceError(Code.BAD_CREDENTIALS, "token of nobody", "Please sign in again.")
         old = claims.epoch is not None and claims.epoch < state.token_epoch
+        ended = claims.family and not state.family_lives
         if (
             old
+            or ended
             or state.disabled
             or (state.device_revoked_at and state.device_revoked_at >= claims.issued_ms)
         ):
@@ -296,19 +303,22 @@ class Accounts:
             return user  # two calls for a new user met
 
     async def _sign_in(self, user: User, tenant: int, epoch: int, device: bytes | None) -> SignIn:
-        token, expires = self._issue(user, tenant, epoch, device)
+        family = new_id()
+        token, expires = self._issue(user, tenant, epoch, device, family)
         refresh_token = _new_refresh_token()
         hashed = hash_secret(refresh_token)
         until = self._now_ms() + self._config.refresh_ttl_s * 1000
         await self._store.change(
-            [], lambda tx: add_refresh(tx, hashed, user.id or 0, device or NO_DEVICE, until)
+            [],
+            lambda tx: add_refresh(tx, hashed, user.id or 0, device or NO_DEVICE, until, family),
         )
         return SignIn(user, tenant, token, expires, refresh_token, until)
 
-    def _issue(self, user: User, tenant: int, epoch: int, device: bytes | None) -> tuple[str, int]:
-        return self._tokens.issue(
-            user.id or 0, tenant, user.kind or 0, device, self._now_ms(), epoch=epoch
-        )
+    def _issue(
+        self, user: User, tenant: int, epoch: int, device: bytes | None, family: int
+    ) -> tuple[str, int]:
+        who = (user.id or 0, tenant, user.kind or 0)
+        return self._tokens.issue(*who, device, self._now_ms(), epoch=epoch, family=family)
 
     async def _store_password(self, user: int, hashed: str, revoke: bool) -> None:
         await self._store.change([], lambda tx: set_password(tx, user, hashed, revoke))

@@ -46,6 +46,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
         epoch: the user's token epoch when it was issued; a token from before the present epoch
             is revoked. None when somebody else issued the token.
         device: device that it was issued for, in hexadecimal; "" for any.
+        family: the sign-in that it belongs to, with which it ends; 0 when it stands alone.
     """
 
     user: int
@@ -56,6 +57,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     kind: int = UserKind.PERSON
     epoch: int | None = None
     device: str = ""
+    family: int = 0
 
 
 class _Header(msgspec.Struct):
@@ -76,6 +78,7 @@ class _Payload(msgspec.Struct):
     knd: int = UserKind.PERSON
     dev: str = ""
     epo: int | None = None
+    fam: int = 0
 
 
 class _Key:
@@ -131,6 +134,7 @@ class Tokens:
         now_ms: int,
         *,
         epoch: int = 0,
+        family: int = 0,
         scopes: Sequence[str] = (),
     ) -> tuple[str, int]:
         """Return a token and when it expires (ms).
@@ -146,7 +150,7 @@ class Tokens:
             "sub": str(user),
             "tid": tenant,
             "aud": self._audience,
-            "iat": issued_s,
+            "iat": now_ms / 1000,  # to the millisecond: a device may be signed out just before
             "nbf": issued_s,
             "exp": expires_s,
             "knd": int(kind),
@@ -155,6 +159,8 @@ class Tokens:
         }
         if device is not None:
             payload["dev"] = device.hex()
+        if family:
+            payload["fam"] = family
         if scopes:
             payload["scp"] = list(scopes)
         token = self._jws.encode(
@@ -210,11 +216,12 @@ class Tokens:
             user=user,
             tenant=payload.tid,
             expires_ms=int(payload.exp * 1000),
-            issued_ms=int(payload.iat * 1000),
+            issued_ms=round(payload.iat * 1000),
             scopes=payload.scp,
             kind=payload.knd,
             epoch=payload.epo,
             device=payload.dev,
+            family=payload.fam,
         )
 
 

@@ -1,6 +1,7 @@
-"""New devices on their way into the store: gathered, so that a storm of them costs few writes."""
+"""Devices on their way into the store: gathered, so that a storm of them costs few writes."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from protocol.codes import Code
@@ -20,18 +21,22 @@ AT_ONCE: Final = 500
 
 
 class DeviceBook:
-    """Owns the devices that have signed in for the first time and are not stored yet.
+    """Owns the devices that have come anew, or with another sign-in, and are not stored yet.
 
     While one write is under way, the next ones gather.
 
     Bounded by the sessions that are open: each adds one device. If a write fails, its devices are
     registered at their next sign-in.
+
+    Attributes:
+        signed_out: called with a user one of whose sign-ins has just ended; set by the doors.
     """
 
     def __init__(self, core: "Core") -> None:
         self._core = core
         self._new: list[tuple[Session, DeviceTouch]] = []
         self._writing = False
+        self.signed_out: Callable[[int], None] = lambda user: None
 
     def add(self, session: "Session", touch: DeviceTouch) -> None:
         """Have the device of a session that has just signed in stored."""

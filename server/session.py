@@ -75,6 +75,7 @@ class Session:
 
     Attributes:
         user, tenant, device: who this is; 0 and empty before sign-in.
+        family: the sign-in that its token belongs to; 0 for a token that stands alone.
         lang: the language its interface has, as a tag like "zh-CN".
         watched: conversations whose passing events and AI text it wants.
         caps: negotiated capability bits.
@@ -108,6 +109,7 @@ class Session:
         "codec",
         "device",
         "expires",
+        "family",
         "heartbeat_s",
         "id",
         "inflight",
@@ -142,6 +144,7 @@ class Session:
         self.user = 0
         self.tenant = 0
         self.device = b""
+        self.family = 0
         self.lang = ""
         self.caps = 0
         self.watched: tuple[int, ...] = ()

@@ -15,6 +15,7 @@ from server.auth import Claims
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
 from storage.accounts import login_state
+from storage.devices import note_family
 from storage.rows import DeviceTouch, LoginState
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ async def _identify(core: "Core", session: "Session", hello: Hello) -> LoginStat
     session.user = claims.user
     session.tenant = claims.tenant
     session.device = hello.device
+    session.family = claims.family
     session.lang = hello.lang
     session.expires = core.expiry(claims)
     return known
@@ -73,11 +75,13 @@ async def _check(core: "Core", claims: Claims, device: bytes) -> LoginState:
     Raises:
         ProtocolError: the token does not hold (any more), or not on this device.
     """
-    known = await core.store.read(login_state(claims.user, device))
+    known = await core.store.read(login_state(claims.user, device, claims.family))
     if known is None or known.tenant != claims.tenant or known.disabled:
         raise ProtocolError("unknown user", Code.REVOKED)
     if claims.epoch is not None and claims.epoch < known.token_epoch:
         raise ProtocolError("signed out everywhere", Code.REVOKED)
+    if claims.family and not known.family_lives:
+        raise ProtocolError("signed out", Code.REVOKED)
     if claims.device and claims.device != device.hex():
         raise ProtocolError("token of another device", Code.BAD_CREDENTIALS)
     if known.device_revoked_at and claims.issued_ms <= known.device_revoked_at:
@@ -95,7 +99,12 @@ async def renew(core: "Core", session: "Session", method: int, secret: str) -> i
     claims = core.verify(method, secret)
     if (claims.user, claims.tenant) != (session.user, session.tenant):
         raise ProtocolError("token of somebody else", Code.BAD_CREDENTIALS)
-    await _check(core, claims, session.device)
+    known = await _check(core, claims, session.device)
+    user, device, family = claims.user, session.device, claims.family
+    if family:
+        session.family = family
+        if family != known.device_family:
+            await core.store.change((), lambda tx: note_family(tx, user, device, family))
     session.renew(core.expiry(claims))
     return claims.expires_ms
 
@@ -140,7 +149,7 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     session.opened()
     for replaced in core.hub.replaced_by(session):
         replaced.bye(Code.REPLACED, "signed in again on this device", -1)
-    if not known.device_known:
+    if not known.device_known or session.family not in (0, known.device_family):
         core.devices.add(session, device_of(session, hello))
 
 
@@ -176,7 +185,7 @@ def device_of(session: "Session", hello: Hello) -> DeviceTouch:
     """Return what is stored of the device behind a session."""
     name, _, platform = hello.client.partition("/")
     shown = _shown(name, 64) or "device"
-    return DeviceTouch(session.user, session.device, shown, _shown(platform, 16))
+    return DeviceTouch(session.user, session.device, shown, _shown(platform, 16), session.family)
 
 
 def _shown(text: str, max_code_points: int) -> str:

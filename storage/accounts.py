@@ -143,18 +143,20 @@ def _write_password(tx: Tx, user: int, password_hash: str) -> Op[None]:
     yield tx.dialect.upsert("credential", columns, [(user, password_hash, tx.ts)])
 
 
-def login_state(user: int, device: bytes) -> Op[LoginState | None]:
+def login_state(user: int, device: bytes, family: int = 0) -> Op[LoginState | None]:
     """Return what a handshake must know, in one statement; None for no such user."""
     rows = yield Statement(
         f"SELECT {USER_COLUMNS}, u.tenant, u.disabled, u.token_epoch, d.user, d.revoked_at,"
-        " (SELECT COUNT(*) FROM device AS e WHERE e.user = u.id AND e.revoked_at <= 0)"
+        " (SELECT COUNT(*) FROM device AS e WHERE e.user = u.id AND e.revoked_at <= 0),"
+        " f.family, EXISTS (SELECT 1 FROM refresh_token AS r WHERE r.family = ?)"
         " FROM user AS u LEFT JOIN device AS d ON d.user = u.id AND d.device = ?"
+        " LEFT JOIN device_family AS f ON f.user = u.id AND f.device = ?"
         " WHERE u.id = ?",
-        (device, user),
+        (family, device, device, user),
     )
     if not rows:
         return None
-    tenant, disabled, epoch, known, revoked_at, count = rows[0][7:]
+    tenant, disabled, epoch, known, revoked_at, count, last_family, lives = rows[0][7:]
     revoked_at = revoked_at or 0
     return LoginState(
         user=user_from(rows[0]),
@@ -164,6 +166,8 @@ def login_state(user: int, device: bytes) -> Op[LoginState | None]:
         device_known=known is not None and revoked_at <= 0,
         device_revoked_at=abs(revoked_at),
         device_count=count,
+        device_family=last_family or 0,
+        family_lives=bool(lives),
     )
 
 
@@ -197,7 +201,7 @@ def use_refresh(tx: Tx, hash: bytes, new_hash: bytes, expires: int) -> Op[Refres
     if not rows:
         return None
     user, device, family, until, used_at, replaced_by, tenant, epoch, disabled = rows[0]
-    use = RefreshUse(user, bytes(device), tenant, epoch)
+    use = RefreshUse(user, bytes(device), tenant, epoch, family)
     if used_at:
         if bytes(replaced_by or b"") == new_hash:
             return use
@@ -213,11 +217,14 @@ def use_refresh(tx: Tx, hash: bytes, new_hash: bytes, expires: int) -> Op[Refres
     return use
 
 
-def drop_refresh(tx: Tx, hash: bytes) -> Op[None]:
-    """Sign out: delete the token's whole family."""
-    rows = yield Statement("SELECT family FROM refresh_token WHERE hash = ?", (hash,))
-    if rows:
-        yield Statement("DELETE FROM refresh_token WHERE family = ?", (rows[0][0],))
+def drop_refresh(tx: Tx, hash: bytes) -> Op[int]:
+    """Sign out: delete the token's whole family; return whose it was, 0 for an unknown token."""
+    rows = yield Statement("SELECT family, user FROM refresh_token WHERE hash = ?", (hash,))
+    if not rows:
+        return 0
+    family, user = rows[0]
+    yield Statement("DELETE FROM refresh_token WHERE family = ?", (family,))
+    return int(user)
 
 
 def purge_refresh(tx: Tx, limit: int = 1_000) -> Op[int]:

@@ -518,7 +518,7 @@ def finish_user(tx: Tx, user: int) -> Op[None]:
     """Take the last rows and the name; the name is free from then on. Declare the user's feed."""
     rows = yield Statement("SELECT tenant FROM user WHERE id = ?", (user,))
     tenant = rows[0][0]
-    for table in ("device", "refresh_token", "credential", "ai_memory_mark"):
+    for table in ("device", "device_family", "refresh_token", "credential", "ai_memory_mark"):
         yield Statement(f"DELETE FROM {table} WHERE user = ?", (user,))
     yield Statement("DELETE FROM budget WHERE tenant = ? AND user = ?", (tenant, user))
     yield from note_revision(tx, BUDGETS)

@@ -214,7 +214,9 @@ class LoginState(Struct, frozen=True):
     """What a handshake must know.
 
     `device_known`: it is signed in, not dropped. `device_revoked_at`: when it was last dropped,
-    also if it is signed in again since; tokens up to then are void on it.
+    also if it is signed in again since; tokens up to then are void on it. `device_family`: the
+    sign-in that it came with the last time, 0 for none. `family_lives`: the sign-in that was asked
+    for has not ended.
     """
 
     user: User
@@ -224,6 +226,8 @@ class LoginState(Struct, frozen=True):
     device_known: bool
     device_revoked_at: int
     device_count: int
+    device_family: int
+    family_lives: bool
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -238,12 +242,13 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class DeviceTouch(NamedTuple):
-    """A device that signs in, with what it calls itself."""
+    """A device that signs in, with what it calls itself; family: its sign-in, 0 for none."""
 
     user: int
     device: bytes
     name: str
     platform: str
+    family: int = 0
 
 
 class DeviceTouched(NamedTuple):
@@ -253,6 +258,13 @@ class DeviceTouched(NamedTuple):
     device: bytes
     row: Device | None
     rev: int
+
+
+class SignedOut(NamedTuple):
+    """Devices that were signed out, with their revs, and the sign-ins that ended with that."""
+
+    devices: list[tuple[Device, int]]
+    families: set[int]
 
 
 class Credentials(Struct, frozen=True):
@@ -276,6 +288,7 @@ class RefreshUse(Struct, frozen=True, gc=False):
     device: bytes
     tenant: int
     token_epoch: int
+    family: int
 
 
 class ApiKey(Struct, frozen=True):

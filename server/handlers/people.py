@@ -23,6 +23,7 @@ from server.errors import invalid
 from server.router import Caller, Router
 from storage.devices import devices, drop_device
 from storage.people import find_users, set_profile, users_of_tenant
+from storage.rows import SignedOut
 
 if TYPE_CHECKING:
     from server.core import Core
@@ -84,26 +85,40 @@ def shown_to(viewer: int, user: User) -> User:
 
 
 async def list_devices(core: "Core", caller: Caller, f: DeviceList) -> Devices:
-    """Return one's own devices and which of them are connected."""
-    items = await core.store.read(devices(caller.user))
+    """Return where one is signed in: one device of each sign-in, the caller's own first.
+
+    Tabs of a browser share a sign-in. It is online when one of its devices is.
+    """
+    found = await core.store.read(devices(caller.user))
+    found.sort(key=lambda item: item[0].device != caller.device)
     online = {session.device for session in core.hub.sessions_of(caller.user)}
-    for item in items:
-        item.online = item.device in online
-    return Devices(f.rid, items)
+    shown: dict[object, Device] = {}
+    for item, family in found:
+        first = shown.setdefault(family or item.device, item)
+        first.online = first.online or item.device in online
+        first.seen = max(first.seen or 0, item.seen or 0)
+    return Devices(f.rid, list(shown.values()))
 
 
 async def drop(core: "Core", caller: Caller, f: DeviceDrop) -> Changed:
-    """Sign a device out for good: its tokens from before stop working, its connection closes."""
+    """Sign a device out for good, with the sign-in that it came with.
 
-    def publish(result: tuple[Device, int]) -> None:
-        device, rev = result
-        if rev:
-            core.hub.publish((caller.user,), DevicePush(rev, device))
-        for session in core.hub.sessions_of(caller.user):
-            if session.device == f.device:
+    Tokens of this sign-in stop working, also for renewal, and its connections close.
+    """
+    user, hub = caller.user, core.hub
+    present = {session.family for session in hub.sessions_of(user) if session.device == f.device}
+
+    def publish(out: SignedOut) -> None:
+        gone = {f.device}
+        for device, rev in out.devices:
+            hub.publish((user,), DevicePush(rev, device))
+            gone.add(device.device or b"")
+        core.devices.signed_out(user)
+        for session in hub.sessions_of(user):
+            if session.device in gone or session.family in out.families:
                 session.bye(Code.REVOKED, "device signed out")
 
-    _, rev = await core.store.change(
-        (caller.user,), lambda tx: drop_device(tx, caller.user, f.device), publish=publish
+    out = await core.store.change(
+        (user,), lambda tx: drop_device(tx, user, f.device, present), publish=publish
     )
-    return Changed(f.rid, 0, rev, core.now_ms())
+    return Changed(f.rid, 0, max((rev for _, rev in out.devices), default=0), core.now_ms())

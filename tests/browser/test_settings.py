@@ -24,6 +24,10 @@ PNG: Final = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJg"
     "gg=="
 )
+LET_EXPIRE: Final = """
+const tokens = JSON.parse(localStorage.getItem("parlance.tokens"));
+if (tokens) localStorage.setItem("parlance.tokens", JSON.stringify({...tokens, expires_ms: 0}));
+"""
 
 
 async def show(page: Page) -> None:
@@ -113,6 +117,53 @@ async def test_a_device_is_signed_out_from_another(
         assert await there.evaluate("localStorage.getItem('parlance.tokens')") is None
         forgive_refusals(other)
     await devices.get_by_role("listitem").nth(1).wait_for(state="detached")
+    forgive_refusals(visitor)
+
+
+async def test_the_windows_of_a_browser_are_listed_once(visitor: Window) -> None:
+    page = await visitor.guest()
+    second = await visitor.tab()
+    await second.locator(".side").wait_for()
+    for tab in (page, second):
+        await show(tab)
+        entries = tab.get_by_role("region", name="Where you are signed in").get_by_role("listitem")
+        await entries.wait_for()  # just one
+        assert "this browser" in await entries.inner_text()
+    assert await page.get_by_role("button", name=re.compile("^Sign out Parlance")).count() == 0
+
+
+@pytest.mark.parametrize("state", ["token", "expired"])
+async def test_a_browser_that_was_closed_when_it_was_signed_out_elsewhere_stays_out(
+    visitor: Window, browser: Browser, live: Process, state: str
+) -> None:
+    name = f"closed-{state}"
+    page = await visitor.sign_up(name)
+    async with window(browser, live) as other:
+        there = await other.open()
+        await sign_in(there, name)
+        second = await other.tab()
+        for tab in (there, second):
+            await tab.locator(".side").wait_for()
+            await tab.goto("about:blank")
+        await show(page)
+        devices = page.get_by_role("region", name="Where you are signed in")
+        await devices.get_by_role("listitem").nth(1).wait_for()
+        await devices.get_by_role("button", name="Sign out").click()
+        await page.get_by_role("alertdialog").get_by_role("button", name="Sign out").click()
+        await devices.get_by_role("listitem").nth(1).wait_for(state="detached")
+        if state == "expired":
+            await there.add_init_script(LET_EXPIRE)
+        await there.goto(f"{other.url}/")
+        said = {"token": "You were signed out here", "expired": "Your sign-in has ended"}
+        await there.get_by_text(said[state]).wait_for()
+        assert await there.evaluate("localStorage.getItem('parlance.tokens')") is None
+        # A fresh window finds nobody either, and the person can sign in again.
+        await second.goto(f"{other.url}/")
+        await sign_in(second, name)
+        await second.locator(".side").wait_for()
+        forgive_refusals(other)
+    await page.locator(".side").wait_for()
+    assert (await stored(visitor, "/api/v1/me"))["name"] == name
     forgive_refusals(visitor)
 
 

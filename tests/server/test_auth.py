@@ -54,12 +54,23 @@ def refused(token: str, service: Tokens | None = None, now_ms: int = NOW_MS) -> 
 
 def test_what_is_issued_is_accepted_with_all_it_says() -> None:
     service = tokens()
-    token, expires_ms = service.issue(7, 3, 1, b"d" * 16, NOW_MS, epoch=4, scopes=["a"])
+    said: dict[str, Any] = {"epoch": 4, "family": 2**53 - 1, "scopes": ["a"]}
+    token, expires_ms = service.issue(7, 3, 1, b"d" * 16, NOW_MS, **said)
     claims = service.verify(token, NOW_MS)
     assert expires_ms == NOW_MS + 3_600_000
     assert (claims.user, claims.tenant, claims.kind, claims.epoch) == (7, 3, 1, 4)
     assert (claims.expires_ms, claims.issued_ms) == (expires_ms, NOW_MS)
+    for now_ms in range(NOW_MS + 1, NOW_MS + 1000, 37):
+        token, _ = service.issue(7, 3, 1, None, now_ms)
+        assert service.verify(token, now_ms).issued_ms == now_ms
     assert (claims.device, claims.scopes) == (b"d".hex() * 16, ("a",))
+    assert claims.family == 2**53 - 1
+
+
+def test_a_token_without_a_sign_in_stands_alone() -> None:
+    service = tokens()
+    for token in (service.issue(7, 1, 0, None, NOW_MS)[0], forge()):
+        assert service.verify(token, NOW_MS).family == 0
 
 
 def test_two_tokens_of_one_second_differ() -> None:

@@ -35,12 +35,16 @@ from protocol.envelopes import (
     Welcome,
 )
 from protocol.rows import Head
-from server.session import TURN_FRAMES
-from storage.accounts import set_disabled
+from server.session import TURN_FRAMES, Session
+from storage.accounts import add_refresh, drop_refresh, login_state, set_disabled
 from storage.devices import devices
 from storage.errors import StoreUnavailable
+from storage.ids import new_id
+from storage.rows import DeviceTouch
 from tests.server.harness import (
     TRANSPORTS,
+    Person,
+    Server,
     cid,
     device,
     fresh_sync,
@@ -220,7 +224,7 @@ async def test_a_device_is_known_whatever_its_program_calls_itself(
         await peer.expect(Welcome)
         await eventually(lambda: server.core.busy == 0)
         known = await server.store.read(devices(ann.id))
-        assert [item.device for item in known] == [device(1)]
+        assert [item.device for item, _ in known] == [device(1)]
 
 
 # one connection per device
@@ -314,6 +318,131 @@ async def test_signing_a_device_out_closes_its_connection_and_voids_its_tokens(
         assert (await again.bye()).code == Code.REVOKED
         back.send(Auth(1, 1, old))
         assert (await back.bye()).code == Code.REVOKED
+
+
+async def sign_in(server: Server, person: Person) -> tuple[int, str]:
+    """Return a sign-in of a person and its token, as a browser holds one for all of its tabs."""
+    family = new_id()
+    hashed = family.to_bytes(32, "big")
+    await server.store.change(
+        (), lambda tx: add_refresh(tx, hashed, person.id, bytes(16), 2**50, family)
+    )
+    return family, server.token(person, family=family)
+
+
+async def test_signing_one_tab_out_ends_the_sign_in_of_its_browser_and_no_other(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        (_, lost), (_, kept) = [await sign_in(server, ann) for _ in range(2)]
+        here = await server.connect(ann, number=1, secret=kept)
+        tabs = [await server.connect(ann, "ws", number=n, secret=lost) for n in (2, 3)]
+        await here.settled()
+        done = await here.ask(DeviceDrop, device(3))
+        for tab in tabs:
+            assert (await tab.bye()).code == Code.REVOKED
+        gone = [push for push in await here.settled() if isinstance(push, DevicePush)]
+        assert [(push.d.device, push.d.name) for push in gone] == [
+            (device(2), None),
+            (device(3), None),
+        ]
+        assert done.rev == gone[-1].rev
+        for number in (2, 3, 4):  # also on a device that nobody has seen before
+            again = await server.dial()
+            again.send(again.hello(ann, number, secret=lost))
+            assert (await again.bye()).code == Code.REVOKED
+        here.send(Auth(1, 1, kept))
+        assert isinstance(await here.expect(Authed), Authed)
+        await server.connect(ann, number=5, secret=kept)
+
+
+async def test_each_sign_in_is_listed_once_and_ones_own_device_stands_for_ones_own(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        (_, mine), (_, other) = [await sign_in(server, ann) for _ in range(2)]
+        alone = await server.connect(ann, number=1)
+        tabs = [await server.connect(ann, number=n, secret=mine) for n in (2, 3, 4)]
+        there = await server.connect(ann, number=5, secret=other)
+        for tab, number in zip(tabs, (2, 3, 4), strict=True):
+            listed = (await tab.ask(DeviceList)).items
+            assert listed[0].device == device(number)
+            assert {item.device for item in listed} == {device(n) for n in (1, number, 5)}
+            assert all(item.online for item in listed)
+        await there.close()
+        await eventually(lambda: len(server.core.hub.sessions_of(ann.id)) == 4)
+        shown = {item.device: item.online for item in (await alone.ask(DeviceList)).items}
+        assert sorted(shown.values()) == [False, True, True]
+        assert shown[device(5)] is False
+
+
+async def test_signing_oneself_out_elsewhere_from_this_browser_ends_this_connection_too(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        _, token = await sign_in(server, ann)
+        here, there = [await server.connect(ann, number=n, secret=token) for n in (1, 2)]
+        here.send(DeviceDrop(7, device(2)))
+        assert (await here.bye()).code == Code.REVOKED
+        assert (await there.bye()).code == Code.REVOKED
+        # A new sign-in brings the same devices back.
+        later_ms = server.core.now_ms() + 2000
+        family, _ = await sign_in(server, ann)
+        token = server.token(ann, family=family, now_ms=later_ms)
+        back = await server.connect(ann, number=2, secret=token)
+        listed = (await back.ask(DeviceList)).items
+        assert [item.device for item in listed] == [device(2)]
+
+
+async def test_a_device_that_comes_back_with_the_same_sign_in_costs_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        (_, one), (_, other) = [await sign_in(server, ann) for _ in range(2)]
+        noted: list[int] = []
+        add = server.core.devices.add
+
+        def count(session: Session, touch: DeviceTouch) -> None:
+            noted.append(touch.family)
+            add(session, touch)
+
+        monkeypatch.setattr(server.core.devices, "add", count)
+        for secret, writes in ((one, 1), (one, 1), (None, 1), (other, 2), (other, 2), (one, 3)):
+            peer = await server.connect(ann, secret=secret)
+            await peer.close()
+            assert len(noted) == writes
+
+
+async def test_a_connection_that_goes_on_with_another_sign_in_ends_with_that(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        (first, old), (second, new) = [await sign_in(server, ann) for _ in range(2)]
+        here = await server.connect(ann, number=1)
+        there = await server.connect(ann, number=2, secret=old)
+        assert isinstance(await there.ask(Auth, 1, new), Authed)
+        known = {d.device: family for d, family in await server.store.read(devices(ann.id))}
+        assert known == {device(1): 0, device(2): second}
+        await here.ask(DeviceDrop, device(2))
+        assert (await there.bye()).code == Code.REVOKED
+        states = [await server.store.read(login_state(ann.id, b"", f)) for f in (first, second)]
+        assert [state.family_lives for state in states if state is not None] == [True, False]
+
+
+async def test_a_renewal_by_a_sign_in_that_has_ended_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        family, token = await sign_in(server, ann)
+        peer = await server.connect(ann)
+        hashed = family.to_bytes(32, "big")
+        await server.store.change((), lambda tx: drop_refresh(tx, hashed))
+        peer.send(Auth(1, 1, token))
+        assert (await peer.bye()).code == Code.REVOKED
 
 
 async def test_what_a_sync_brings_fits_the_frames_of_the_client(tmp_path: Path) -> None:

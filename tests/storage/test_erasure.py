@@ -108,7 +108,7 @@ class Town(World):
         await self.do(
             [anna], people.set_profile, user=anna, given=User(nick=self.mark, bio=self.mark)
         )
-        touch = DeviceTouch(anna, cid(), self.mark, "p")
+        touch = DeviceTouch(anna, cid(), self.mark, "p", new_id())
         await self.do([anna], devices.touch_devices, touches=[touch])
         token = {"hash": new_id().to_bytes(32, "big"), "device": cid(), "expires": 2**50}
         await self.do((), accounts.add_refresh, user=anna, **token)
@@ -226,6 +226,16 @@ async def test_nothing_that_a_user_wrote_or_owned_alone_is_left_in_any_table(tow
     job = await town.job(Kind.USER, town.anna)
     assert job.finished
     assert job.done == job.total == 4
+
+
+async def test_where_a_user_was_signed_in_is_forgotten(town: Town) -> None:
+    async def rows(table: str) -> list[Any]:
+        return [row for row in await town.store.read(whole_table(table)) if town.anna in row[:2]]
+
+    tables = ("device", "device_family", "refresh_token")
+    assert all([await rows(table) for table in tables])
+    await erase(town.store, await town.begin())
+    assert [await rows(table) for table in tables] == [[], [], []]
 
 
 async def test_others_keep_what_is_theirs(town: Town) -> None:

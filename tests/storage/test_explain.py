@@ -74,6 +74,8 @@ TABLES = (
     "ai_usage",
     "budget",
     "conversation",
+    "device",
+    "device_family",
     "engine_choice",
     "feed",
     "mem0_erasure",
@@ -230,8 +232,12 @@ async def use_everything(store: Store) -> None:
     await do((), accounts.set_password, user=ann, password_hash="x")
     await do((), accounts.set_disabled, user=eve, disabled=True)
     for name in ("a", "a", "b"):
-        touches = [DeviceTouch(ann, cid(1), name, "p"), DeviceTouch(eve, cid(2), name, "p")]
+        touches = [DeviceTouch(ann, cid(1), name, "p", 5), DeviceTouch(eve, cid(2), name, "p")]
         await do([ann, eve], devices.touch_devices, touches=touches, max_devices=5)
+    for number, user in enumerate(users):
+        touches = [DeviceTouch(user, cid(number), "n", "p", number + 9)]
+        await do([user], devices.touch_devices, touches=touches)
+        await do((), devices.note_family, user=user, device=cid(number + 99), family=number + 9)
     await do([ann], devices.drop_device, user=ann, device=cid(1))
     token = {"user": ann, "device": cid(2), "expires": 2**50}
     await do((), accounts.add_refresh, hash=b"a" * 32, **token)

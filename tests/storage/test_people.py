@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
 
-from protocol.rows import GenOpt, Persona, User
+from protocol.rows import Device, GenOpt, Persona, User
 from storage import accounts, devices, people, personas, turns
 from storage.errors import Exists, Invalid, NotFound
 from storage.ids import new_id
 from storage.ops import Op, Statement
-from storage.rows import Account, DeviceTouch, EndTurn, NewTurn, TurnCheckpoint, TurnStatus
+from storage.rows import (
+    Account,
+    DeviceTouch,
+    EndTurn,
+    NewTurn,
+    SignedOut,
+    TurnCheckpoint,
+    TurnStatus,
+)
 from tests.storage.world import World, cid
 from tests.support.turns import turns_of
 
@@ -185,10 +194,9 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
         0,
         1,
     )
-    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
-    assert rev == 2
-    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
-    assert rev == 0
+    drop = partial(devices.drop_device, user=ann, device=cid(1))
+    assert await change([ann], drop) == ([(Device(device=cid(1)), 2)], set())
+    assert await change([ann], drop) == ([], set())
     state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     dropped_at = state.device_revoked_at
@@ -196,17 +204,139 @@ async def test_devices_come_go_and_come_back(world: World) -> None:
     assert await read(devices.devices(ann)) == []
     (again,) = await change([ann], touch)
     assert again.row is not None
-    assert [d.name for d in await read(devices.devices(ann))] == ["phone"]
+    assert [(d.name, f) for d, f in await read(devices.devices(ann))] == [("phone", 0)]
     assert await change([ann], touch) == []
     state = await read(accounts.login_state(ann, cid(1)))
     assert state is not None
     assert (state.device_known, state.device_count) == (True, 1)
     assert state.device_revoked_at == dropped_at, "tokens from before stay void"
-    _, rev = await change([ann], partial(devices.drop_device, user=ann, device=cid(1)))
-    assert rev == 4
+    assert await change([ann], drop) == ([(Device(device=cid(1)), 4)], set())
     with pytest.raises(NotFound):
         await change([ann], partial(devices.drop_device, user=ann, device=cid(3)))
     assert await read(accounts.login_state(5, cid(1))) is None
+
+
+class Browsers:
+    """Sign-ins of one user, each used by some devices."""
+
+    def __init__(self, world: World, user: int) -> None:
+        self.world = world
+        self.user = user
+        self._base = new_id() << 8
+        self._last: dict[int, bytes] = {}
+
+    async def sign_in(self, *numbers: int) -> int:
+        """Make a sign-in that these devices come with; return its family."""
+        family = new_id()
+        self._last[family] = token(self._base + len(self._last))
+        add = partial(accounts.add_refresh, user=self.user, device=bytes(16), expires=2**50)
+        await self.world.store.change((), partial(add, hash=self._last[family], family=family))
+        for number in numbers:
+            await self.come(family, number)
+        return family
+
+    async def come(self, family: int, number: int) -> None:
+        touch = DeviceTouch(self.user, cid(number), "web", "linux", family)
+        await self.world.store.change(
+            [self.user], partial(devices.touch_devices, touches=[touch], max_devices=9)
+        )
+
+    async def renew(self, family: int) -> bool:
+        """Spend the refresh token of a sign-in for the next one."""
+        spent, new = self._last[family], token(new_id() << 8)
+        use = partial(accounts.use_refresh, hash=spent, new_hash=new, expires=2**50)
+        found = await self.world.store.change((), use)
+        if found is None:
+            return False
+        assert found.family == family
+        self._last[family] = new
+        return True
+
+    async def lives(self, family: int) -> bool:
+        state = await self.world.store.read(accounts.login_state(self.user, cid(1), family))
+        assert state is not None
+        return state.family_lives
+
+    async def drop(self, number: int, families: Sequence[int] = ()) -> SignedOut:
+        drop = partial(devices.drop_device, user=self.user, device=cid(number), families=families)
+        return await self.world.store.change([self.user], drop)
+
+    async def listed(self) -> dict[bytes, int]:
+        found = await self.world.store.read(devices.devices(self.user))
+        return {device.device or b"": family for device, family in found}
+
+
+async def test_signing_a_device_out_ends_the_sign_in_that_it_shares_with_others(
+    world: World,
+) -> None:
+    ann, bob = await world.users(2)
+    anns, bobs = Browsers(world, ann), Browsers(world, bob)
+    lost = await anns.sign_in(1, 2, 3)
+    kept = await anns.sign_in(4)
+    others = await bobs.sign_in(1)
+    for _ in range(3):
+        assert await anns.renew(lost)
+    assert await anns.listed() == {cid(1): lost, cid(2): lost, cid(3): lost, cid(4): kept}
+    out = await anns.drop(2)
+    assert out.families == {lost}
+    assert out.devices == [(Device(device=cid(n)), 4 + n) for n in (1, 2, 3)]
+    assert not await anns.lives(lost)
+    assert not await anns.renew(lost)
+    assert await anns.listed() == {cid(4): kept}
+    assert await anns.lives(kept)
+    assert await anns.renew(kept)
+    assert await bobs.lives(others)
+    assert await bobs.renew(others)
+    state = await world.store.read(accounts.login_state(ann, cid(3), lost))
+    assert state is not None
+    assert (state.device_known, state.device_family, state.device_count) == (False, 0, 1)
+    assert await anns.drop(1) == ([], set())
+
+
+async def test_a_device_goes_with_the_sign_in_that_it_came_with_the_last_time(
+    world: World,
+) -> None:
+    ann = await world.user()
+    browsers = Browsers(world, ann)
+    first, second, third = [await browsers.sign_in(number) for number in (1, 2, 3)]
+    await browsers.come(second, 1)
+    note = partial(devices.note_family, user=ann, device=cid(3), family=second)
+    await world.store.change((), note)
+    # A token that names no sign-in leaves the one that is known.
+    await browsers.come(0, 1)
+    assert await browsers.listed() == {cid(n): second for n in (1, 2, 3)}
+    out = await browsers.drop(3)
+    assert out.families == {second}
+    assert [await browsers.lives(family) for family in (first, second, third)] == [
+        True,
+        False,
+        True,
+    ]
+    assert await browsers.listed() == {}
+    await browsers.come(first, 1)
+    assert await browsers.listed() == {cid(1): first}
+
+
+async def test_a_sign_in_that_a_device_is_connected_with_ends_before_it_is_noted(
+    world: World,
+) -> None:
+    ann = await world.user()
+    browsers = Browsers(world, ann)
+    noted, present = await browsers.sign_in(1), await browsers.sign_in()
+    out = await browsers.drop(1, [0, present])
+    assert out.families == {noted, present}
+    assert [await browsers.lives(family) for family in (noted, present)] == [False, False]
+    late = await browsers.sign_in()
+    assert (await browsers.drop(1, [late])).families == {late}, "though it was dropped before"
+    assert not await browsers.renew(late)
+
+
+async def test_a_device_that_is_refused_for_its_number_is_not_noted(world: World) -> None:
+    ann = await world.user()
+    touches = [DeviceTouch(ann, cid(n), "web", "", 5) for n in (1, 2)]
+    await world.store.change([ann], partial(devices.touch_devices, touches=touches, max_devices=1))
+    states = [await world.store.read(accounts.login_state(ann, cid(n))) for n in (1, 2)]
+    assert [state.device_family for state in states if state is not None] == [5, 0]
 
 
 async def test_a_refresh_token_works_once_and_its_theft_ends_the_family(world: World) -> None:

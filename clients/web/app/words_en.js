@@ -331,14 +331,14 @@ export const en = {
   "settings.dark": "Dark",
   "settings.device_out": "Sign out {name}",
   "settings.device_out_text":
-    "It has to sign in again. If it was lost, change your password as well.",
+    "It has to sign in again, with all windows of its browser, also if it is offline now.",
   "settings.device_out_title": "Sign out {name}?",
   "settings.device_seen": "last here: {when}",
-  "settings.device_this": "this window",
+  "settings.device_this": "this browser",
   "settings.device_unnamed": "A device without a name",
   "settings.devices": "Where you are signed in",
   "settings.devices_hint":
-    "Each window of a browser counts. Changing the password signs all others out.",
+    "A browser counts once, whatever its windows. Changing the password signs all others out.",
   "settings.guest": "You came without an account.",
   "settings.language": "Language",
   "settings.light": "Light",

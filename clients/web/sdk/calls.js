@@ -243,12 +243,12 @@ export class Calls {
     return this.request('profile_set', { set });
   }
 
-  /** The devices that are signed in. */
+  /** Where one is signed in: one device of each sign-in, one's own first. */
   async listDevices() {
     return (await this.request('device_list', {})).items;
   }
 
-  /** Sign a device out. */
+  /** Sign a device out, with all others of its sign-in. */
   dropDevice(device) {
     return this.request('device_drop', { device });
   }

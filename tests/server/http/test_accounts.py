@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 
 from protocol.codes import Code
+from protocol.envelopes import DeviceDrop
+from server.handlers.people import drop
+from server.http.callers import HttpCaller
 from server.passwords import Passwords
 from storage.accounts import set_disabled
+from storage.devices import touch_devices
 from storage.people import create_tenant
-from tests.server.http.conftest import Site
+from storage.rows import DeviceTouch
+from tests.server.http.conftest import Answer, Site
 
 DEVICE = base64.b64encode(b"d" * 16).decode()
+
+
+async def me(site: Site, token: str) -> Answer:
+    return await site.ask("GET", "/api/v1/me", headers={"Authorization": f"Bearer {token}"})
 
 
 async def test_a_new_account_is_signed_in_and_can_sign_in(site: Site) -> None:
@@ -146,6 +155,61 @@ async def test_logging_out_ends_the_sign_in(site: Site) -> None:
         answer = await site.auth("logout", refresh_token=made["refresh_token"])
         assert answer.status == 204
     assert (await site.auth("refresh", refresh_token=made["refresh_token"])).status == 401
+
+
+async def test_the_tokens_of_a_sign_in_end_with_it_and_others_go_on(site: Site) -> None:
+    made = await site.register()
+    other = await site.auth("login", name="Anna", password="right password")
+    renewed = await site.auth("refresh", refresh_token=made["refresh_token"])
+    ours, theirs = [
+        await site.accounts.authenticate(t) for t in (made["token"], other.json["token"])
+    ]
+    again = await site.accounts.authenticate(renewed.json["token"])
+    assert ours.family == again.family != theirs.family
+    # A route that remembers tokens for a moment: what is ended here counts at once.
+    assert (await me(site, made["token"])).status == 200
+    await site.auth("logout", refresh_token=renewed.json["refresh_token"])
+    for token in (made["token"], renewed.json["token"]):
+        answer = await me(site, token)
+        assert (answer.status, answer.error["code"]) == (401, Code.REVOKED)
+    assert (await me(site, other.json["token"])).status == 200
+
+
+async def test_theft_of_a_refresh_token_ends_the_tokens_too(site: Site) -> None:
+    made = await site.register()
+    renewed = await site.auth("refresh", refresh_token=made["refresh_token"])
+    assert (await site.auth("refresh", refresh_token=made["refresh_token"])).status == 401
+    assert (await me(site, renewed.json["token"])).error["code"] == Code.REVOKED
+
+
+async def test_a_device_that_was_signed_out_elsewhere_cannot_come_back(site: Site) -> None:
+    made = await site.register()
+    user = made["user"]["id"]
+    other = await site.auth("login", name="Anna", password="right password")
+    lost = await site.auth("login", name="Anna", password="right password")
+    for _ in range(3):
+        lost = await site.auth("refresh", refresh_token=lost.json["refresh_token"])
+    family = (await site.accounts.authenticate(lost.json["token"])).family
+    touch = DeviceTouch(user, b"t" * 16, "web", "", family)
+    await site.core.store.change([user], lambda tx: touch_devices(tx, [touch]))
+    asker = HttpCaller(user, 1)
+    assert (await me(site, lost.json["token"])).status == 200
+    await drop(site.core, asker, DeviceDrop(1, b"t" * 16))
+    assert (await me(site, lost.json["token"])).error["code"] == Code.REVOKED
+    assert (await site.auth("refresh", refresh_token=lost.json["refresh_token"])).status == 401
+    for kept in (made, other.json):
+        assert (await me(site, kept["token"])).status == 200
+        assert (await site.auth("refresh", refresh_token=kept["refresh_token"])).status == 200
+
+
+async def test_a_token_from_before_sign_ins_were_named_is_good_until_it_ends(site: Site) -> None:
+    made = await site.register()
+    user = made["user"]["id"]
+    now_ms = int(time.time() * 1000)
+    token, _ = site.core.tokens.issue(user, 1, 0, None, now_ms)
+    assert (await me(site, token)).status == 200
+    await site.auth("logout", refresh_token=made["refresh_token"])
+    assert (await me(site, token)).status == 200
 
 
 @pytest.mark.parametrize("text", ["", "rt_x", "ü", "x" * 1000])

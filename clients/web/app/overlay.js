@@ -86,8 +86,13 @@ export function Dialog({ title, close, children, wide = false, role = "dialog" }
   const label = useId();
   useLayoutEffect(() => {
     const before = document.activeElement;
-    element.current.showModal();
-    return () => before?.focus?.();
+    const dialog = element.current;
+    dialog.showModal();
+    return () => {
+      // As long as it is open, nothing outside takes the focus.
+      dialog.close();
+      before?.focus?.();
+    };
   }, []);
   const besides = (event) => {
     if (event.target === element.current) close();

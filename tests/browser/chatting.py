@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from bench.provider.server import ScriptedProvider
 from clients.auth import Account
 from clients.client import Client
 from protocol.codes import ConvKind, Scope
@@ -59,9 +60,30 @@ async def talk_with(client: Client, model: str, name: str = "Echo") -> int:
     return info.row.id or 0
 
 
+@asynccontextmanager
+async def talking(visitor: Window, live: Process, model: str) -> AsyncIterator[Page]:
+    """The page of somebody who has a conversation open that a model answers in."""
+    async with somebody(live) as (account, client):
+        conv = await talk_with(client, model)
+        yield await enter(visitor, account, f"/c/{conv}")
+
+
 def messages(page: Page) -> Locator:
     """Return the stored messages in the document."""
     return page.locator(MESSAGES)
+
+
+def message(page: Page, seq: int) -> Locator:
+    """Return the stored message of that number."""
+    return page.locator(f"article.message[data-seq='{seq}']")
+
+
+def text_of(page: Page, seq: int) -> Locator:
+    return message(page, seq).locator(".message-text")
+
+
+def running(page: Page) -> Locator:
+    return page.locator("article.message.streaming")
 
 
 async def write(page: Page, text: str) -> None:
@@ -69,6 +91,30 @@ async def write(page: Page, text: str) -> None:
     field = page.get_by_label("Write a message")
     await field.fill(text)
     await field.press("Enter")
+
+
+async def act(page: Page, seq: int, name: str) -> None:
+    """Choose something from the menu of a message, with the keyboard."""
+    more = message(page, seq).get_by_role("button", name="What to do with the message")
+    await more.focus()
+    await more.press("Enter")
+    await page.get_by_role("menuitem", name=name, exact=True).press("Enter")
+
+
+async def begun(page: Page) -> Locator:
+    """Wait for some text of an answer on its way; return it."""
+    text = running(page).locator(".message-text")
+    await text.wait_for()
+    return text
+
+
+async def answered_twice(page: Page, service: ScriptedProvider) -> None:
+    """Ask twice; then messages 2 and 4 are answers."""
+    service.replies.extend(["the first answer", "and more"])
+    await write(page, "one")
+    await text_of(page, 2).get_by_text("the first answer").wait_for()
+    await write(page, "two")
+    await text_of(page, 4).get_by_text("and more").wait_for()
 
 
 async def types_until(client: Client, conv: int, shown: Locator) -> None:

@@ -83,6 +83,19 @@ class Window:
         assert found is not None, tokens
         return int(found[1])
 
+    @asynccontextmanager
+    async def without_network(self, page: Page) -> AsyncIterator[None]:
+        """Cut a tab off as a sleeping machine is: open sockets are silent, no new ones come."""
+        network = await self.context.new_cdp_session(page)
+        await network.send("Network.enable")
+        gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        await network.send("Network.emulateNetworkConditions", gone)
+        await page.evaluate("window.dispatchEvent(new Event('offline'))")
+        yield
+        back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        await network.send("Network.emulateNetworkConditions", back)
+        await page.evaluate("window.dispatchEvent(new Event('online'))")
+
     def note(self, page: Page) -> None:
         page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         page.on("popup", lambda _: self.trouble.append("a window opened"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
@@ -14,13 +14,27 @@ from clients.auth import Account
 from clients.client import Client
 from protocol.codes import ConvKind
 from protocol.rows import User
-from tests.browser.chatting import enter, go, messages, somebody, talk_with, write
+from tests.browser.chatting import (
+    act,
+    answered_twice,
+    begun,
+    enter,
+    go,
+    message,
+    messages,
+    running,
+    somebody,
+    talk_with,
+    talking,
+    text_of,
+    write,
+)
 from tests.browser.harness import DESKTOP, PHONE, SLOW, Window, overflows, shot, window
 from tests.e2e.harness import Process, expected, group, rows, view
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Locator, Page
+    from playwright.async_api import Browser, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -47,49 +61,12 @@ PAYLOAD: Final = (
 )
 
 
-def message(page: Page, seq: int) -> Locator:
-    """Return the stored message of that number."""
-    return page.locator(f"article.message[data-seq='{seq}']")
-
-
-def text_of(page: Page, seq: int) -> Locator:
-    return message(page, seq).locator(".message-text")
-
-
-def running(page: Page) -> Locator:
-    return page.locator("article.message.streaming")
-
-
-async def act(page: Page, seq: int, name: str) -> None:
-    """Choose something from the menu of a message, with the keyboard."""
-    more = message(page, seq).get_by_role("button", name="What to do with the message")
-    await more.focus()
-    await more.press("Enter")
-    await page.get_by_role("menuitem", name=name, exact=True).press("Enter")
-
-
 async def at_end(page: Page) -> bool:
     """Tell whether the end of the list is in view."""
     left = await page.locator(".messages-scroller").evaluate(
         "(one) => one.scrollHeight - one.scrollTop - one.clientHeight"
     )
     return bool(left <= 8)
-
-
-@asynccontextmanager
-async def talking(visitor: Window, live: Process, model: str) -> AsyncIterator[Page]:
-    """The page of somebody who has a conversation open that a model answers in."""
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, model)
-        yield await enter(visitor, account, f"/c/{conv}")
-
-
-async def begun(page: Page) -> Locator:
-    """Ask; return the text of the answer once some of it is there."""
-    await write(page, "tell me")
-    text = running(page).locator(".message-text")
-    await text.wait_for()
-    return text
 
 
 async def stored(page: Page, seq: int) -> None:
@@ -127,6 +104,7 @@ async def fill(client: Client, conv: int, count: int) -> None:
 
 async def test_an_answer_grows_and_ends_as_it_is_stored(visitor: Window, live: Process) -> None:
     async with talking(visitor, live, SLOW) as page:
+        await write(page, "tell me")
         first = await (await begun(page)).inner_text()
         await shot(page, "chat-streaming")
         # The element that grew is the one that stays.
@@ -141,6 +119,7 @@ async def test_an_answer_grows_and_ends_as_it_is_stored(visitor: Window, live: P
 
 async def test_a_stopped_answer_keeps_its_text_and_says_so(visitor: Window, live: Process) -> None:
     async with talking(visitor, live, SLOW) as page:
+        await write(page, "tell me")
         await begun(page)
         await page.get_by_role("button", name="Stop").click()
         await message(page, 2).get_by_text("Stopped here.").wait_for()
@@ -153,10 +132,10 @@ async def test_a_reload_in_mid_answer_ends_with_the_whole_answer_once(
     visitor: Window, live: Process
 ) -> None:
     async with talking(visitor, live, SLOW) as page:
+        await write(page, "tell me")
         await begun(page)
         await page.reload()
-        again = running(page).locator(".message-text")
-        await again.wait_for()
+        again = await begun(page)
         assert SLOW_TEXT.startswith((await again.inner_text()).strip())
         await stored(page, 2)
         assert await text_of(page, 2).inner_text() == SLOW_TEXT
@@ -168,14 +147,10 @@ async def test_an_answer_is_made_again_in_its_place_and_branches_are_switched(
 ) -> None:
     async with somebody(live) as (account, client):
         conv = await talk_with(client, "tokens=40,rate=40")
-        service.replies.extend(["the first answer", "and more"])
         page = await enter(visitor, account, f"/c/{conv}")
-        await write(page, "one")
-        await text_of(page, 2).get_by_text("the first answer").wait_for()
-        await write(page, "two")
-        await text_of(page, 4).get_by_text("and more").wait_for()
+        await answered_twice(page, service)
         await act(page, 2, "Answer again")
-        await running(page).locator(".message-text").wait_for()
+        await begun(page)
         order = await page.locator("article.message").evaluate_all(
             "(all) => all.map((one) => one.dataset.seq ?? 'runs')"
         )
@@ -200,7 +175,7 @@ async def test_another_tab_shows_the_same_while_it_grows(visitor: Window, live: 
         other = await visitor.tab(f"/c/{conv}")
         await other.get_by_label("Write a message").wait_for()
         await write(page, "tell me 你好")
-        await running(other).locator(".message-text").wait_for()
+        await begun(other)
         for tab in (page, other):
             await stored(tab, 2)
             assert await text_of(tab, 1).inner_text() == "tell me 你好"
@@ -332,16 +307,9 @@ COUNT_RESETS: Final = """async () => {
 async def absent(visitor: Window, page: Page, other: Client, conv: int) -> None:
     """Be without network while more is written than a device is brought at once."""
     await page.evaluate(COUNT_RESETS)
-    network = await visitor.context.new_cdp_session(page)
-    gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    await network.send("Network.enable")
-    await network.send("Network.emulateNetworkConditions", gone)
-    await page.evaluate("window.dispatchEvent(new Event('offline'))")
-    for number in range(40):
-        await other.send(conv, f"{number} " + "while you were away " * 500)
-    back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
-    await network.send("Network.emulateNetworkConditions", back)
-    await page.evaluate("window.dispatchEvent(new Event('online'))")
+    async with visitor.without_network(page):
+        for number in range(40):
+            await other.send(conv, f"{number} " + "while you were away " * 500)
 
 
 async def test_after_a_long_absence_the_newest_is_shown_and_what_was_missed_is_above(
@@ -530,7 +498,7 @@ async def test_it_fits_and_looks_right(
     language: str,
     theme: str,
 ) -> None:
-    touch = {"has_touch": True, "is_mobile": True} if size == PHONE else {}
+    touch: dict[str, Any] = {"has_touch": True, "is_mobile": True} if size == PHONE else {}
     async with (
         room(live, "小明", "Grace Hopper") as (account, client, other, conv),
         window(browser, live, size, language=language, color_scheme=theme, **touch) as visitor,

@@ -7,39 +7,17 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from bench.provider.server import ScriptedProvider
-from tests.browser.chatting import enter, somebody, talk_with, write
+from tests.browser.chatting import act, answered_twice, begun, message, running, talking, write
 from tests.browser.harness import Window, until_true
 from tests.e2e.harness import Process
 
 if TYPE_CHECKING:
-    from playwright.async_api import Locator, Page
+    from playwright.async_api import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG: Final = "tokens=2000,rate=20"
 """A model that still answers after everything a test does meanwhile."""
-
-
-def message(page: Page, seq: int) -> Locator:
-    """Return the stored message of that number."""
-    return page.locator(f"article.message[data-seq='{seq}']")
-
-
-def text_of(page: Page, seq: int) -> Locator:
-    return message(page, seq).locator(".message-text")
-
-
-async def begun(page: Page) -> None:
-    """Wait for some text of an answer on its way."""
-    await page.locator("article.message.streaming .message-text").wait_for()
-
-
-async def act(page: Page, seq: int, name: str) -> None:
-    """Choose something from the menu of a message, with the keyboard."""
-    more = message(page, seq).get_by_role("button", name="What to do with the message")
-    await more.focus()
-    await more.press("Enter")
-    await page.get_by_role("menuitem", name=name, exact=True).press("Enter")
 
 
 async def stand(page: Page, *wanted: str) -> None:
@@ -57,22 +35,15 @@ async def stand(page: Page, *wanted: str) -> None:
 async def test_a_reload_while_an_answer_is_made_again_leaves_it_in_its_place(
     visitor: Window, live: Process, service: ScriptedProvider
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, LONG)
-        service.replies.extend(["the first answer", "and more"])
-        page = await enter(visitor, account, f"/c/{conv}")
-        await write(page, "one")
-        await text_of(page, 2).get_by_text("the first answer").wait_for()
-        await write(page, "two")
-        await text_of(page, 4).get_by_text("and more").wait_for()
+    async with talking(visitor, live, LONG) as page:
+        await answered_twice(page, service)
         await act(page, 2, "Answer again")
         await begun(page)
         await stand(page, "1", "runs", "3", "4")
         await page.reload()
         await begun(page)
         await stand(page, "1", "runs", "3", "4")
-        runs = page.locator("article.streaming")
-        await runs.get_by_role("group", name="Answer 2 of 2").wait_for()
+        await running(page).get_by_role("group", name="Answer 2 of 2").wait_for()
         await page.get_by_role("button", name="Stop").click()
         await message(page, 5).get_by_role("group", name="Answer 2 of 2").wait_for()
         await stand(page, "1", "5", "3", "4")
@@ -81,9 +52,7 @@ async def test_a_reload_while_an_answer_is_made_again_leaves_it_in_its_place(
 async def test_a_reload_while_an_answer_goes_on_leaves_it_below_what_it_continues(
     visitor: Window, live: Process
 ) -> None:
-    async with somebody(live) as (account, client):
-        conv = await talk_with(client, LONG)
-        page = await enter(visitor, account, f"/c/{conv}")
+    async with talking(visitor, live, LONG) as page:
         await write(page, "tell me")
         await begun(page)
         await page.get_by_role("button", name="Stop").click()

@@ -100,16 +100,8 @@ async def test_a_tab_without_network_in_mid_answer_shows_the_whole_answer_once(
     async with talking(browser, mortal, SHORT) as (visitor, page):
         await write(page, "tell me")
         await growing(page)
-        # The machine sleeps: open sockets hear nothing more, and new ones do not come about.
-        network = await visitor.context.new_cdp_session(page)
-        await network.send("Network.enable")
-        gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        await network.send("Network.emulateNetworkConditions", gone)
-        await page.evaluate("window.dispatchEvent(new Event('offline'))")
-        await asyncio.sleep(1)
-        back = gone | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
-        await network.send("Network.emulateNetworkConditions", back)
-        await page.evaluate("window.dispatchEvent(new Event('online'))")
+        async with visitor.without_network(page):
+            await asyncio.sleep(1)
         answer = page.locator(f"{MESSAGES}[data-seq='2']:not(.streaming) .message-text")
         await answer.wait_for()
         assert await texts(page) == ["tell me", expected(SHORT).strip()]

@@ -14,8 +14,9 @@ from tests.browser.harness import DESKTOP, PHONE, overflows, shot, window
 from tests.browser.test_composer import person, show, talk
 from tests.e2e.harness import Process, answers
 from tests.e2e.serving import answering, serving
-from tests.e2e.tool_process import one_at_a_time, tool_server, tools_offered
+from tests.e2e.with_tools import one_at_a_time, tools_offered
 from tests.support.eventually import eventually
+from tests.support.tool_server import tool_server
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser

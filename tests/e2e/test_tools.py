@@ -6,8 +6,8 @@ from urllib.request import urlopen
 
 from tests.e2e.harness import Process, answers, ask, command, expected, free_port, talk
 from tests.e2e.serving import answering, serving
-from tests.e2e.tool_process import tool_server
 from tests.support.eventually import WAIT_S, eventually
+from tests.support.tool_server import tool_server
 
 SCRIPT = 'tool=peer_add,args={"left":19,"right":23},tokens=3'
 SETTINGS = """

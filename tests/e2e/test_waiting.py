@@ -20,8 +20,9 @@ from tests.e2e.harness import (
     talk,
 )
 from tests.e2e.serving import answering, serving
-from tests.e2e.tool_process import one_at_a_time, tool_server, tools_offered
+from tests.e2e.with_tools import one_at_a_time, tools_offered
 from tests.support.eventually import eventually
+from tests.support.tool_server import tool_server
 
 SLOW = "tokens=10000,rate=20"
 PRICED = "tokens=30"

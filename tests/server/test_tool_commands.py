@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,33 +19,13 @@ from storage.mcp_servers import note_problem, note_tools
 from storage.rows import StoreOptions
 from storage.store import Store
 from tests.server.shell import Shell
-
-ROOT = Path(__file__).parents[2]
-
-
-def peer_process(*words: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the official server; return it and its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ai_bridge.mcp_peer", *words],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+from tests.support.tool_server import tool_server
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    pytest.importorskip("mcp")
-    process, port = peer_process("json")
-    yield port
-    stop(process)
+    with tool_server() as port:
+        yield port
 
 
 def settings(port: int, *tools: str, trust: bool = True) -> list[str]:

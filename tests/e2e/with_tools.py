@@ -1,17 +1,10 @@
-"""The tool server of the official package in a process of its own, and servers that ask it."""
+"""Servers whose models have the tools of a tool server (tests.support.tool_server)."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from bench.provider.server import ScriptedProvider
-from tests.e2e.harness import ROOT, Process, ask, ended, free_port, talk
+from tests.e2e.harness import Process, ask, ended, free_port, talk
 from tests.support.eventually import WAIT_S
 
 MORE = """
@@ -27,25 +20,6 @@ url = "http://127.0.0.1:PORT/mcp"
 allow_private = true
 read_tools = ["greet"]
 """
-
-
-@contextmanager
-def tool_server() -> Iterator[int]:
-    """Run the tool server; the port it listens on."""
-    pytest.importorskip("mcp")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ai_bridge.mcp_peer", "json"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def one_at_a_time(folder: Path, tool_port: int) -> Process:

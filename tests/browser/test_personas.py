@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.browser.chatting import holds
 from tests.browser.harness import PHONE, Window, nameless, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process, free_port
 
@@ -51,6 +52,13 @@ async def show(page: Page) -> None:
 
 async def names(page: Page) -> list[str]:
     return await page.locator("main .persona-name").all_inner_texts()
+
+
+async def shows(page: Page, *expected: str) -> None:
+    """Wait until the gallery shows these personas and no others."""
+    from playwright.async_api import expect
+
+    await expect(page.locator("main .persona-name")).to_have_text(list(expected))
 
 
 async def add(page: Page, name: str, *, picture: bytes = b"", **texts: str) -> None:
@@ -168,20 +176,20 @@ async def test_a_removed_persona_is_gone_after_a_yes(visitor: Window) -> None:
 
 async def test_names_and_tags_are_searched_in_both_languages(visitor: Window) -> None:
     page = await gallery(visitor)
-    everybody = len(await names(page))
+    everybody = await names(page)
     search = page.get_by_label("Search names and tags")
     await search.fill("诗词")
-    assert await names(page) == ["苏婉"]
+    await shows(page, "苏婉")
     await search.fill("ＣＯＤＩＮＧ")
-    assert await names(page) == ["Max"]
+    await shows(page, "Max")
     await search.fill("小光")
-    assert await names(page) == ["小光"]
+    await shows(page, "小光")
     await search.fill("编程 阿")
-    assert await names(page) == ["阿锐"]
+    await shows(page, "阿锐")
     await search.fill("no such persona")
     await page.get_by_text("No persona has “no such persona” in its name or tags.").wait_for()
     await search.press("Escape")
-    assert len(await names(page)) == everybody
+    await shows(page, *everybody)
 
 
 async def test_letters_under_composition_are_not_searched_yet(visitor: Window) -> None:
@@ -195,7 +203,7 @@ async def test_letters_under_composition_are_not_searched_yet(visitor: Window) -
     assert len(await names(page)) == everybody
     await session.send("Input.insertText", {"text": "小"})
     await page.locator("main .persona-card").nth(1).wait_for(state="detached")
-    assert await names(page) == ["小光"]
+    await shows(page, "小光")
 
 
 async def test_scripts_in_what_a_persona_says_of_itself_are_text(visitor: Window) -> None:
@@ -316,7 +324,7 @@ async def test_closing_a_changed_form_asks_first(visitor: Window) -> None:
     await form.get_by_label("Greeting").fill("Half a sentence")
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Go on editing").click()
-    assert await form.get_by_label("Greeting").input_value() == "Half a sentence"
+    await holds(form.get_by_label("Greeting"), "Half a sentence")
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Discard").click()
     await form.wait_for(state="detached")
@@ -446,6 +454,16 @@ async def test_keys_alone_lead_from_signing_up_to_the_first_message(visitor: Win
     await keys.type("Hello by keys")
     await keys.press("Enter")
     await page.get_by_text("Hello by keys").last.wait_for()
+
+
+async def test_a_form_that_is_put_away_gives_the_focus_back(visitor: Window) -> None:
+    page = await gallery(visitor)
+    button = page.get_by_role("button", name="Add a persona")
+    await button.press("Enter")
+    await page.get_by_role("dialog").get_by_label("Name of the persona").wait_for()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("dialog").wait_for(state="detached")
+    assert await button.evaluate("(button) => button === document.activeElement")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -139,6 +139,7 @@ class App:
         )
         await self._http.start()
         core.http_factory = self._http.factory
+        core.http_make_room = self._http.make_room
         core.mcp.start()
         refresh.add(MCP, core.mcp.refresh)
         self._lag.start(loop)

@@ -101,6 +101,7 @@ class Core:
         lag_ms: how late the loop runs at present.
         draining: the process is about to stop and takes nobody in.
         http_factory: makes the protocol for connections that speak HTTP; set by the application.
+        http_make_room: closes an idle one of them for another; False when there is none.
         uploads: the bound on pictures of one user.
     """
 
@@ -174,6 +175,7 @@ class Core:
         self.draining = False
         self.origins = OriginPolicy(config.websocket.origins)
         self.http_factory: Callable[[], asyncio.Protocol] = asyncio.Protocol
+        self.http_make_room: Callable[[], bool] = bool
 
     @staticmethod
     def now_ms() -> int:

@@ -86,6 +86,7 @@ class CoreFigures(NamedTuple):
     sign_ins: int = 0
     refused_rate: int = 0
     refused_http: int = 0
+    idle_closed_http: int = 0
     marks_dropped: int = 0
 
 
@@ -102,6 +103,8 @@ def core_figures(read: Callable[[], CoreFigures]) -> Source:
         yield Figure("counter", "sign_ins", "Sessions that signed in.", core.sign_ins)
         yield Figure("counter", "refused_rate", "Requests over the rate.", core.refused_rate)
         yield Figure("counter", "http_refused", "HTTP connections refused.", core.refused_http)
+        text = "Idle HTTP connections closed to make room for others."
+        yield Figure("counter", "http_idle_closed", text, core.idle_closed_http)
         yield Figure("counter", "marks_dropped", "Read cursors not taken.", core.marks_dropped)
         yield Figure("counter", "frames_in", "Frames from clients.", core.frames_in, "type")
         yield Figure("counter", "frames_out", "Frames written to clients.", core.frames_out)

@@ -149,7 +149,8 @@ class Doorman(asyncio.Protocol):
             core.strangers.leave(self._address)
             transport = self._require()
             self._done = True
-            if core.stats.connections["http"] >= core.config.limits.http_connections:
+            full = core.stats.connections["http"] >= core.config.limits.http_connections
+            if full and not core.http_make_room():
                 core.stats.refused_http += 1
                 transport.write(_BUSY.response)
                 transport.close()

@@ -20,6 +20,7 @@ class Stats:
         refused_rate: requests refused because the connection was over its rate.
         orphans: AI answers that a dead process had left, taken up by this one.
         refused_http: HTTP connections refused because too many were open.
+        idle_closed_http: idle HTTP connections closed to make room for others.
         request_seconds: from a request on a socket to its answer, for what is answered after a
             read or a commit; in steps of a millisecond.
         http_seconds: from an HTTP request to its answer, without those that wait for a model.
@@ -33,6 +34,7 @@ class Stats:
         self.sign_ins = 0
         self.refused_rate = 0
         self.refused_http = 0
+        self.idle_closed_http = 0
         self.orphans = 0
         self.request_seconds = Histogram(REQUEST_BOUNDS_S)
         self.http_seconds = Histogram(REQUEST_BOUNDS_S)

@@ -36,7 +36,7 @@ from server.http import (
 )
 from server.http.callers import CALLERS
 from server.http.context import PARTS, HttpParts
-from server.http.guard import ServerHandler
+from server.http.guard import Crowd, ServerHandler
 from server.http.middleware import cors, set_hsts, trace
 from server.http.repeats import REPEATS, Repeats
 from server.metrics import (
@@ -95,6 +95,7 @@ class HttpServer:
         self._parts = parts
         app = build_application(parts)
         self._callers = app[CALLERS]
+        self._crowd = Crowd()
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=2.0
         )
@@ -121,8 +122,15 @@ class HttpServer:
             loop=asyncio.get_running_loop(),
             header_s=limits.http_header_s,
             stats=self._parts.core.stats,
+            others=self._crowd,
             keepalive_timeout=limits.http_keepalive_s,
         )
+
+    def make_room(self) -> bool:
+        """Close an idle connection for a new one; False when there is none."""
+        made = self._crowd.make_room()
+        self._parts.core.stats.idle_closed_http += made
+        return made
 
     def _end_sessions(self, user: int) -> None:
         self._callers.forget_user(user)
@@ -204,5 +212,6 @@ def _read_core(core: "Core") -> CoreFigures:
         sign_ins=stats.sign_ins,
         refused_rate=stats.refused_rate,
         refused_http=stats.refused_http,
+        idle_closed_http=stats.idle_closed_http,
         marks_dropped=core.marks.dropped,
     )

@@ -92,6 +92,9 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
         response = await handler(request)
     except Exception as exc:
         known = response_for(exc, request_id, request.path)
+        if known is None and isinstance(exc, ConnectionError) and request.transport is None:
+            # It left in the middle of what it was sending: nobody reads this.
+            known = error_response(400, Code.MALFORMED, "cut short", "", request_id)
         if known is None:
             log.exception("http.crashed", extra={"route": route_of(request)})
             known = error_response(500, Code.INTERNAL, "internal error", "", request_id)

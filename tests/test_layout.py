@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import glob
 import importlib.metadata
 import importlib.util
 import re
@@ -51,6 +52,33 @@ def lines_matching(pattern: str) -> list[str]:
         )
         if searched.search(line)
     ]
+
+
+NOT_INSTALLED = ("clients/web/sdk/test", "protocol/vectors")
+"""What only tests read."""
+
+
+def test_what_is_installed_has_every_file_of_the_packages() -> None:
+    """A server that was installed, not checked out, needs its tables, personas and pages, too."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = settings["options.package_data"]
+    installed: set[Path] = set()
+    packages = [path.parent for path in project_files() if path.name == "__init__.py"]
+    for folder in packages:
+        name = ".".join(folder.parts)
+        for pattern in (patterns["*"] + patterns.get(name, "")).split():
+            found = glob.glob(pattern, root_dir=ROOT / folder, recursive=True)
+            installed.update(folder / one for one in found)
+    files = {path for path in project_files() if path.parts[0] in INSTALLED}
+    plain = {
+        path
+        for path in files
+        if path.suffix != ".py" and not path.as_posix().startswith(NOT_INSTALLED)
+    }
+    assert len(plain) > 100
+    assert plain - installed == set()
+    assert {Path(name, "py.typed") for name in INSTALLED} <= installed
 
 
 @pytest.mark.parametrize("name", PACKAGES)

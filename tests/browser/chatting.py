@@ -93,6 +93,13 @@ async def write(page: Page, text: str) -> None:
     await field.press("Enter")
 
 
+async def holds(field: Locator, text: str) -> None:
+    """Wait until this is written in a field."""
+    from playwright.async_api import expect
+
+    await expect(field).to_have_value(text)
+
+
 async def act(page: Page, seq: int, name: str) -> None:
     """Choose something from the menu of a message, with the keyboard."""
     more = message(page, seq).get_by_role("button", name="What to do with the message")

@@ -25,8 +25,8 @@ T = TypeVar("T")
 DESKTOP: Final = (1280, 800)
 PHONE: Final = (390, 844)
 ARTEFACTS: Final = Path(os.environ.get("PARLANCE_SCREENSHOTS") or ROOT / "test-artefacts")
-SLOW: Final = "tokens=120,rate=40"
-"""A model whose answer takes three seconds."""
+SLOW: Final = "tokens=200,rate=40"
+"""A model whose answer takes five seconds: a page that stands still for one sees it grow."""
 # What Chromium says about requests that fail while the server is away, as some tests have it, and
 # of a header that means nothing without https.
 _EXPECTED = re.compile(

@@ -16,6 +16,7 @@ from clients.client import Client
 from clients.events import TypingSeen
 from protocol.codes import ConvKind, EndReason, Role, Scope, TypingState
 from protocol.rows import ConvSet, GenOpt, Msg, Persona
+from tests.browser.chatting import holds
 from tests.browser.harness import PHONE, SLOW, Window, overflows, shot, window
 from tests.e2e.harness import Process, answers, first, group, rows
 from tests.support.eventually import eventually
@@ -106,7 +107,7 @@ async def test_enter_and_the_button_send_and_shift_with_enter_breaks_the_line(
         await field.press_sequentially("two")
         await field.press("Enter")
         await stored(ada, conv, "one\ntwo")
-        assert await field.input_value() == ""
+        await holds(field, "")
         await field.fill("  \n ")
         assert await send.is_disabled()
         await field.press("Enter")
@@ -131,7 +132,7 @@ async def test_half_a_word_of_an_input_method_is_never_sent(visitor: Window, liv
             key = {"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229}
             await keys.send("Input.dispatchKeyEvent", key)
         await keys.send("Input.insertText", {"text": "你好"})
-        assert await field.input_value() == "你好"
+        await holds(field, "你好")
         assert rows(ada, conv) == []
         await field.press_sequentially("，世界")
         await field.press("Enter")
@@ -147,13 +148,13 @@ async def test_drafts_survive_a_reload_each_in_its_conversation(
         await (await show(visitor, here)).fill("半句话 here")
         await (await show(visitor, there)).fill("half there")
         await visitor.page.reload()
-        assert await (await show(visitor, there)).input_value() == "half there"
+        await holds(await show(visitor, there), "half there")
         field = await show(visitor, here)
-        assert await field.input_value() == "半句话 here"
+        await holds(field, "半句话 here")
         await field.press("Enter")
         await stored(ada, here, "半句话 here")
         await visitor.page.reload()
-        assert await (await show(visitor, here)).input_value() == ""
+        await holds(await show(visitor, here), "")
 
 
 async def test_a_message_is_quoted_and_escape_takes_the_quote_off(
@@ -191,18 +192,18 @@ async def test_arrow_up_changes_the_last_message_and_escape_brings_the_draft_bac
         page = visitor.page
         await message(page, "frist").wait_for()
         await field.press("ArrowUp")
-        assert await field.input_value() == "frist"
+        await holds(field, "frist")
         await page.get_by_text("Changing a message").wait_for()
         await field.press("Escape")
-        assert await field.input_value() == ""
+        await holds(field, "")
         await field.fill("a draft")
         await do(page, message(page, "frist"), "Edit")
-        assert await field.input_value() == "frist"
+        await holds(field, "frist")
         await field.fill("first")
         await page.get_by_role("button", name="Save", exact=True).click()
         await eventually(lambda: rows(ada, conv)[0].text == "first")
         await page.locator(".composer-bar").wait_for(state="detached")
-        assert await field.input_value() == "a draft"
+        await holds(field, "a draft")
         assert [row.seq for row in rows(ada, conv)] == [sent.seq]
 
 
@@ -220,7 +221,7 @@ async def test_what_was_changed_elsewhere_meanwhile_is_not_overwritten(
         await message(visitor.page, "theirs").wait_for()
         await field.press("Enter")
         await visitor.page.locator(".toast.error").wait_for()
-        assert await field.input_value() == "mine"
+        await holds(field, "mine")
         assert rows(ada, conv)[0].text == "theirs"
 
 
@@ -324,18 +325,18 @@ async def test_a_persona_and_a_person_are_mentioned_by_keyboard_and_the_persona_
         assert names[-1].splitlines()[-1] == "王小明"
         await field.press("Escape")
         await box.wait_for(state="detached")
-        assert await field.input_value() == "hello @"
+        await holds(field, "hello @")
         await field.press_sequentially(" @小")
         await box.wait_for()
         assert await field.get_attribute("aria-expanded") == "true"
         active = await field.get_attribute("aria-activedescendant")
         assert await page.locator(f"[id='{active}']").get_attribute("aria-selected") == "true"
         await field.press("Enter")
-        assert await field.input_value() == "hello @ @王小明 "
+        await holds(field, "hello @ @王小明 ")
         await field.press_sequentially("and @no")
         await field.press("ArrowDown")
         await field.press("Tab")
-        assert await field.input_value() == "hello @ @王小明 and @Nova 助手 "
+        await holds(field, "hello @ @王小明 and @Nova 助手 ")
         await field.press("Home")  # edits of the text around them do not matter
         await field.press_sequentially("so: ")
         await field.press("Enter")
@@ -351,7 +352,7 @@ async def test_a_name_that_was_rubbed_out_is_not_mentioned(visitor: Window, live
         field = await show(visitor, conv)
         await field.press_sequentially("@an")
         await visitor.page.get_by_role("option", name="Ann").click()
-        assert await field.input_value() == "@Ann "
+        await holds(field, "@Ann ")
         for _ in range(3):
             await field.press("Backspace")
         await field.press_sequentially("other")
@@ -377,7 +378,7 @@ async def test_on_a_touch_screen_a_name_is_chosen_with_a_finger(
         await option.wait_for()
         await shot(phone.page, "composer-mention-phone")
         await option.tap()
-        assert await field.input_value() == "你好@王小明 "
+        await holds(field, "你好@王小明 ")
         assert await field.evaluate("(field) => field === document.activeElement")
         assert not await overflows(phone.page)
 
@@ -449,7 +450,7 @@ async def test_a_refused_message_stays_and_is_tried_again(visitor: Window, live:
         await field.press("Enter")
         refused = message(page, "too many marks")
         await refused.get_by_role("button", name="Try again").wait_for()
-        assert await field.input_value() == ""
+        await holds(field, "")
         await refused.get_by_role("button", name="Try again").click()
         await message(page, "too many marks").get_by_role("button", name="Try again").wait_for()
         assert rows(boss, conv) == []
@@ -474,7 +475,7 @@ async def test_who_is_muted_is_told_until_when_and_keeps_the_draft(
         assert await field.count() == 0
         await boss.set_member(conv, ada.user, Role.MEMBER, mute_ms=0)
         await field.wait_for()
-        assert await field.input_value() == "a draft"
+        await holds(field, "a draft")
 
 
 async def test_a_deleted_conversation_can_be_written_in_once_it_is_restored(

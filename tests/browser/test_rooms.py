@@ -13,7 +13,16 @@ from clients.client import Client
 from clients.events import MessageAdded
 from protocol.codes import ConvKind, Role, Scope, TalkMode
 from protocol.rows import ConvSet, GenOpt, Persona
-from tests.browser.chatting import enter, go, messages, somebody, talk_with, types_until, write
+from tests.browser.chatting import (
+    enter,
+    go,
+    holds,
+    messages,
+    somebody,
+    talk_with,
+    types_until,
+    write,
+)
 from tests.browser.harness import DESKTOP, PHONE, Window, overflows, shot, until_true, window
 from tests.e2e.harness import Process, first, texts
 from tests.support.eventually import WAIT_S
@@ -206,7 +215,7 @@ async def test_title_notice_and_the_way_personas_talk_reach_everybody(
         await owner.change_conversation(conv, ConvSet(title="Book club", notice=""))
         await page.get_by_role("heading", name="Book club").wait_for()
         await page.locator(".notice").wait_for(state="detached")
-        assert await panel(page).get_by_label("Title").input_value() == "Book club"
+        await holds(panel(page).get_by_label("Title"), "Book club")
 
 
 async def test_escape_closes_the_panel_and_gives_the_focus_back(
@@ -220,7 +229,7 @@ async def test_escape_closes_the_panel_and_gives_the_focus_back(
         await page.keyboard.press("Enter")
         await panel(page).get_by_label("Notice").fill("half of a thought")
         await page.keyboard.press("Escape")
-        assert await panel(page).get_by_label("Notice").input_value() == "half of a thought"
+        await holds(panel(page).get_by_label("Notice"), "half of a thought")
         await panel(page).get_by_role("button", name="Back to the chat").focus()
         await page.keyboard.press("Escape")
         await panel(page).wait_for(state="detached")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.browser.chatting import holds
 from tests.browser.harness import PHONE, Window, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process, free_port
 
@@ -60,7 +61,7 @@ async def test_a_wrong_password_is_told_and_the_name_stays(visitor: Window) -> N
     page = await visitor.open()
     await sign_in(page, "nobody at all", "not the password")
     await page.get_by_text("The name or the password is not right.").wait_for()
-    assert await page.get_by_label("Name", exact=True).input_value() == "nobody at all"
+    await holds(page.get_by_label("Name", exact=True), "nobody at all")
     forgive_refusals(visitor)
 
 

@@ -26,19 +26,22 @@ export function ChatHeader({ conv, view }) {
       <${BackHome} />
       ${view && html`<${ConversationAvatar} view=${view} />`}
       <div class="grow">
-        <h1 class="chat-title ellipsis">${title}</h1>
+        ${title && html`<h1 class="chat-title ellipsis">${title}</h1>`}
         <p class="chat-subtitle quiet ellipsis">${view && subtitle(model, view, say)}</p>
       </div>
-      <button
-        type="button"
-        class="icon-button"
-        aria-label=${say("conversation.info")}
-        title=${say("conversation.info")}
-        aria-expanded=${isOpen ? "true" : "false"}
-        onClick=${toggle}
-      >
-        <${Icon} name="info" />
-      </button>
+      ${view &&
+      html`
+        <button
+          type="button"
+          class="icon-button"
+          aria-label=${say("conversation.info")}
+          title=${say("conversation.info")}
+          aria-expanded=${isOpen ? "true" : "false"}
+          onClick=${toggle}
+        >
+          <${Icon} name="info" />
+        </button>
+      `}
     </header>
     ${view?.row.notice && html`<${Notice} key=${conv} text=${view.row.notice} />`}
   `;

@@ -38,7 +38,8 @@ export function RoomPanel({ conv }) {
     <aside class="panel" ref=${element} aria-label=${say("conversation.info")} onKeyDown=${pressed}>
       <header class="pane-head">
         <button type="button" class="icon-button" aria-label=${say("room.close_panel")} onClick=${close}>
-          <${Icon} name="back" />
+          <span class="only-narrow"><${Icon} name="back" /></span>
+          <span class="only-wide"><${Icon} name="close" /></span>
         </button>
         <h2 class="grow ellipsis">${say("conversation.info")}</h2>
       </header>

@@ -15,7 +15,7 @@ from server.auth import Claims
 from server.errors import explain
 from server.handlers.connection import apply_watch, catch_up
 from storage.accounts import login_state
-from storage.devices import note_family
+from storage.devices import note_device
 from storage.rows import DeviceTouch, LoginState
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ BESIDE_ROWS_BYTES: Final = 8 * 1024
 """What a frame with an answer to a sync may hold beside its rows."""
 MIN_ROOM_BYTES: Final = 16 * 1024
 """An answer to a sync takes this much even if the client announces smaller frames."""
+SEEN_MS: Final = 3_600_000
+"""A device is noted to be here at most this often, however often it connects."""
 CAPS: Final = Caps.AI_DELTAS | Caps.PRESENCE | Caps.RECEIPTS | Caps.CONFIRM
 
 
@@ -101,10 +103,9 @@ async def renew(core: "Core", session: "Session", method: int, secret: str) -> i
         raise ProtocolError("token of somebody else", Code.BAD_CREDENTIALS)
     known = await _check(core, claims, session.device)
     user, device, family = claims.user, session.device, claims.family
-    if family:
-        session.family = family
-        if family != known.device_family:
-            await core.store.change((), lambda tx: note_family(tx, user, device, family))
+    session.family = family or session.family
+    if _is_news(core, session, known):
+        await core.store.change((), lambda tx: note_device(tx, user, device, family))
     session.renew(core.expiry(claims))
     return claims.expires_ms
 
@@ -149,8 +150,14 @@ async def _attach(core: "Core", session: "Session", hello: Hello, known: LoginSt
     session.opened()
     for replaced in core.hub.replaced_by(session):
         replaced.bye(Code.REPLACED, "signed in again on this device", -1)
-    if not known.device_known or session.family not in (0, known.device_family):
+    if not known.device_known or _is_news(core, session, known):
         core.devices.add(session, device_of(session, hello))
+
+
+def _is_news(core: "Core", session: "Session", known: LoginState) -> bool:
+    """Whether what is stored of a known device is old: when it was here, or with which sign-in."""
+    is_old = core.now_ms() - known.device_seen > SEEN_MS
+    return is_old or session.family not in (0, known.device_family)
 
 
 def _welcome(core: "Core", session: "Session", hello: Hello) -> Welcome:

@@ -146,7 +146,7 @@ def _write_password(tx: Tx, user: int, password_hash: str) -> Op[None]:
 def login_state(user: int, device: bytes, family: int = 0) -> Op[LoginState | None]:
     """Return what a handshake must know, in one statement; None for no such user."""
     rows = yield Statement(
-        f"SELECT {USER_COLUMNS}, u.tenant, u.disabled, u.token_epoch, d.user, d.revoked_at,"
+        f"SELECT {USER_COLUMNS}, u.tenant, u.disabled, u.token_epoch, d.user, d.revoked_at, d.seen,"
         " (SELECT COUNT(*) FROM device AS e WHERE e.user = u.id AND e.revoked_at <= 0),"
         " f.family, EXISTS (SELECT 1 FROM refresh_token AS r WHERE r.family = ?)"
         " FROM user AS u LEFT JOIN device AS d ON d.user = u.id AND d.device = ?"
@@ -156,7 +156,7 @@ def login_state(user: int, device: bytes, family: int = 0) -> Op[LoginState | No
     )
     if not rows:
         return None
-    tenant, disabled, epoch, known, revoked_at, count, last_family, lives = rows[0][7:]
+    tenant, disabled, epoch, known, revoked_at, seen, count, last_family, lives = rows[0][7:]
     revoked_at = revoked_at or 0
     return LoginState(
         user=user_from(rows[0]),
@@ -165,6 +165,7 @@ def login_state(user: int, device: bytes, family: int = 0) -> Op[LoginState | No
         token_epoch=epoch,
         device_known=known is not None and revoked_at <= 0,
         device_revoked_at=abs(revoked_at),
+        device_seen=seen or 0,
         device_count=count,
         device_family=last_family or 0,
         family_lives=bool(lives),

@@ -77,9 +77,11 @@ def touch_devices(
     return told
 
 
-def note_family(tx: Tx, user: int, device: bytes, family: int) -> Op[None]:
-    """Note that a device goes on with another sign-in than it came with."""
-    yield tx.dialect.upsert("device_family", _FAMILY_COLUMNS, [(user, device, family)], keys=2)
+def note_device(tx: Tx, user: int, device: bytes, family: int) -> Op[None]:
+    """Note that a known device is here, and with which sign-in it goes on, 0 for none."""
+    yield tx.dialect.update("device", ("user", "device", "seen"), [(user, device, tx.ts)], keys=2)
+    if family:
+        yield tx.dialect.upsert("device_family", _FAMILY_COLUMNS, [(user, device, family)], keys=2)
 
 
 def _count_devices(users: Iterable[int]) -> Op[dict[int, int]]:

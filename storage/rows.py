@@ -214,9 +214,9 @@ class LoginState(Struct, frozen=True):
     """What a handshake must know.
 
     `device_known`: it is signed in, not dropped. `device_revoked_at`: when it was last dropped,
-    also if it is signed in again since; tokens up to then are void on it. `device_family`: the
-    sign-in that it came with the last time, 0 for none. `family_lives`: the sign-in that was asked
-    for has not ended.
+    also if it is signed in again since; tokens up to then are void on it. `device_seen`: when it
+    was last noted to be here, ms. `device_family`: the sign-in that it came with the last time, 0
+    for none. `family_lives`: the sign-in that was asked for has not ended.
     """
 
     user: User
@@ -225,6 +225,7 @@ class LoginState(Struct, frozen=True):
     token_epoch: int
     device_known: bool
     device_revoked_at: int
+    device_seen: int
     device_count: int
     device_family: int
     family_lives: bool

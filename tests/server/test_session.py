@@ -40,7 +40,9 @@ from storage.accounts import add_refresh, drop_refresh, login_state, set_disable
 from storage.devices import devices
 from storage.errors import StoreUnavailable
 from storage.ids import new_id
+from storage.ops import Op, Statement
 from storage.rows import DeviceTouch
+from storage.writes import Tx
 from tests.server.harness import (
     TRANSPORTS,
     Person,
@@ -51,7 +53,7 @@ from tests.server.harness import (
     serving,
     watching,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -415,6 +417,39 @@ async def test_a_device_that_comes_back_with_the_same_sign_in_costs_no_write(
             peer = await server.connect(ann, secret=secret)
             await peer.close()
             assert len(noted) == writes
+
+
+def seen_long_ago(tx: Tx, user: int) -> Op[None]:
+    """Take back when a user's devices were here."""
+    yield Statement("UPDATE device SET seen = 1 WHERE user = ?", (user,))
+
+
+async def test_when_a_device_was_here_is_noted_as_it_comes_and_as_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        ann = await server.person("ann")
+        _, token = await sign_in(server, ann)
+
+        async def seen_lately() -> bool:
+            known = await server.store.read(devices(ann.id))
+            return any((item.seen or 0) > 1 for item, _ in known)
+
+        async def comes_to_be_seen() -> None:
+            async with asyncio.timeout(WAIT_S):
+                while not await seen_lately():  # noqa: ASYNC110 - the store says it to nobody
+                    await asyncio.sleep(0.002)
+
+        peer = await server.connect(ann, secret=token)
+        await comes_to_be_seen()
+        await peer.close()
+        await server.store.change((), lambda tx: seen_long_ago(tx, ann.id))
+        assert not await seen_lately()
+        peer = await server.connect(ann, secret=token)
+        await comes_to_be_seen()
+        await server.store.change((), lambda tx: seen_long_ago(tx, ann.id))
+        assert isinstance(await peer.ask(Auth, 1, token), Authed)
+        assert await seen_lately()
 
 
 async def test_a_connection_that_goes_on_with_another_sign_in_ends_with_that(

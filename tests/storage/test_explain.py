@@ -237,7 +237,7 @@ async def use_everything(store: Store) -> None:
     for number, user in enumerate(users):
         touches = [DeviceTouch(user, cid(number), "n", "p", number + 9)]
         await do([user], devices.touch_devices, touches=touches)
-        await do((), devices.note_family, user=user, device=cid(number + 99), family=number + 9)
+        await do((), devices.note_device, user=user, device=cid(number + 99), family=number + 9)
     await do([ann], devices.drop_device, user=ann, device=cid(1))
     token = {"user": ann, "device": cid(2), "expires": 2**50}
     await do((), accounts.add_refresh, hash=b"a" * 32, **token)

@@ -300,7 +300,7 @@ async def test_a_device_goes_with_the_sign_in_that_it_came_with_the_last_time(
     browsers = Browsers(world, ann)
     first, second, third = [await browsers.sign_in(number) for number in (1, 2, 3)]
     await browsers.come(second, 1)
-    note = partial(devices.note_family, user=ann, device=cid(3), family=second)
+    note = partial(devices.note_device, user=ann, device=cid(3), family=second)
     await world.store.change((), note)
     # A token that names no sign-in leaves the one that is known.
     await browsers.come(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,12 +12,17 @@ import aiohttp
 import pytest
 
 from server.http import static
+from server.http.preloads import with_preloads
 from server.http.static import MAX_FILES, WEB_ROOT, SiteTooLarge, read_site
 from tests.server.http.conftest import Answer, Site
 
 SCRIPT = b"export const answer = 42; // " + b"many words " * 200
 LARGE = b"export const text = 'much of it'; // " * 10_000
 INDEX = b"<!doctype html><title>Parlance</title>" + b"<p>text</p>" * 100
+HEADERS_BYTES = 350
+"""Of each answer, at most (see the test of parts of pages)."""
+MAX_FIRST_LOAD_BYTES = 285_000
+"""The web app promises 300 KB: what is left is for the connection and for pictures."""
 TAGS = ("require-trusted-types-for 'script'", "base-uri 'none'", "frame-ancestors 'none'")
 
 
@@ -264,3 +270,16 @@ def test_the_files_that_are_shipped_are_far_below_the_bounds() -> None:
     assert len(site) < MAX_FILES / 2
     assert sum(len(x.body or b"") + len(x.packed or b"") for x in site.values()) < 4 << 20
     assert "vendor/highlight/11.12.0/core.min.js" in site
+
+
+def test_a_first_load_of_a_conversation_with_code_stays_below_its_weight() -> None:
+    site = read_site(WEB_ROOT)
+    bodies = {name: file.body or b"" for name, file in site.items()}
+    chat = b'<head><script type="module" src="/app/chat.js"></script></head>'
+    pages = (bodies["index.html"] + with_preloads(chat, bodies)).decode()
+    names = {"index.html", "app/chat.js", *re.findall(r'(?:src|href)="/([^"]+)"', pages)}
+    colours = "vendor/highlight/11.12.0/"
+    names |= {f"{colours}core.min.js", f"{colours}languages/python.min.js"}
+    assert len(names) > 80
+    sent = sum(HEADERS_BYTES + len(site[name].packed or bodies[name]) for name in names)
+    assert sent <= MAX_FIRST_LOAD_BYTES

@@ -37,7 +37,7 @@ export declare class Pending {
 }
 
 export interface GenerateOptions {
-  persona?: number | null;
+  persona?: number | null | undefined;
   opt?: GenOpt | null;
   cid?: Uint8Array;
 }
@@ -70,7 +70,7 @@ export declare class Calls {
     options?: {
       title?: string;
       members?: Iterable<number>;
-      persona?: number | null;
+      persona?: number | null | undefined;
       set?: ConvSet | null;
       cid?: Uint8Array;
     },

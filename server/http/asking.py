@@ -193,7 +193,7 @@ class Asking:
         entry = await core.directory.require(frame.conv, caller)
         sender = HttpSender(core, caller)
         submit(core, entry, sender, None, frame, extra)
-        sent = await sender.sent
+        sent = await sender.acknowledged()
         if not sent.sid:
             raise Problem(400, "No persona answers in this conversation.", code="no_persona")
         return sent.sid

@@ -9,6 +9,7 @@ from ai_bridge.turn import Turn
 from ai_bridge.types import Outcome, PersonaSpec, TurnRequest, Usage, UsageSource
 from protocol.codes import Code, EndReason, StreamPart
 from protocol.envelopes import Reply, Sent
+from server.errors import ServiceError
 from server.http.callers import HttpCaller
 from storage.errors import StorageError
 from storage.messages import get_messages
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from server.core import Core
 
 
+ACK_S: Final = 30.0
+"""A database that is away for longer is told to the sender; the message stays in the queue."""
+_UNKNOWN: Final = (
+    "The database does not answer: the message may still be stored. Send it again later with the "
+    "same Idempotency-Key, or look at the history first."
+)
 LOOK_S: Final = 1.0
 """Pause between looks at an answer that another process makes."""
 
@@ -31,6 +38,18 @@ class HttpSender:
         self.tenant = caller.tenant
         self.device = caller.device
         self.sent: asyncio.Future[Sent] = core.loop.create_future()
+
+    async def acknowledged(self) -> Sent:
+        """Wait until the message is stored, for `ACK_S` at most.
+
+        Raises:
+            ServiceError: TIMEOUT, nobody knows yet. What the handler and the store raise.
+        """
+        try:
+            async with asyncio.timeout(ACK_S):
+                return await self.sent
+        except TimeoutError:
+            raise ServiceError(Code.TIMEOUT, "not stored yet", _UNKNOWN) from None
 
     def reply(self, frame: Reply) -> None:
         """The message is stored; its turn begins right after this."""

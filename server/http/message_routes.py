@@ -112,7 +112,7 @@ async def _say(call: Call[Person, WaitQuery, Any], conv: int) -> Reply[Said] | w
     sender = HttpSender(core, who)
     frame = Send(0, conv, repeat_id(call), body.kind, body.text, body.x)
     submit(core, entry, sender, None, frame)
-    sent = await sender.sent
+    sent = await sender.acknowledged()
     found = await core.store.read(get_messages(conv, [sent.seq], entry.floor(who.user)))
     if not found:
         raise not_found("message")

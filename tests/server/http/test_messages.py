@@ -1,7 +1,10 @@
 """Messages and AI answers over HTTP: the same rows, pushes and bounds as on the socket."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +14,12 @@ from bench.provider.server import ScriptedProvider
 from protocol.codec import JSON
 from protocol.codes import Code
 from protocol.envelopes import MsgPush, Send, Sent
+from server.http import following
 from tests.server.harness import cid
 from tests.server.http.api_desk import CONVERSATIONS, Guest, expect, guest, stranger
-from tests.server.http.conftest import Site
+from tests.server.http.conftest import Answer, Site
 from tests.server.http.openai_site import settings_for
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_S, eventually
 
 SAID = answer_text(parse_model("tokens=5"))
 EVENTS = "text/event-stream"
@@ -92,6 +96,28 @@ async def test_a_repeat_under_the_same_key_is_stored_once(site: Site) -> None:
     assert [one.status for one in answers] == [201, 200]
     assert answers[0].json["message"] == answers[1].json["message"]
     assert answers[1].json["repeated"]
+    assert len((await anna.get(room + "/messages"))["messages"]) == 1
+
+
+async def test_while_the_database_does_not_answer_the_sender_is_told_that_nobody_knows(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "ACK_S", 0.1)
+    anna = await guest(site, "Anna")
+    room = await anna.group()
+
+    async def ask() -> Answer:
+        return await anna.ask("POST", room + "/messages", {"text": "once"}, Idempotency_Key="k")
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "parlance.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        told = await ask()
+        assert told.status == 504
+        assert told.error["code"] == Code.TIMEOUT
+        assert "Idempotency-Key" in told.error["message"]
+        assert (await anna.get(room + "/messages"))["messages"] == []
+    monkeypatch.setattr(following, "ACK_S", WAIT_S)
+    assert (await ask()).status == 200  # it was stored after all, and is stored once
     assert len((await anna.get(room + "/messages"))["messages"]) == 1
 
 

@@ -438,6 +438,7 @@ async def test_a_conversation_that_is_not_there_says_so(visitor: Window, live: P
         page = await enter(visitor, account, "/c/999999999")
         await page.get_by_text("This conversation is not to be found").wait_for()
         assert await page.get_by_label("Write a message").count() == 0
+        assert await page.get_by_role("button", name="About this conversation").count() == 0
 
 
 async def test_an_empty_conversation_invites_to_write(visitor: Window, live: Process) -> None:

@@ -36,7 +36,7 @@ STORES: Final[tuple[StoreKind, ...]] = ("sqlite", "mysql", "mariadb")
 TENANT: Final = 1
 AUDIENCE: Final = "parlance"
 TOKEN_TTL_S: Final = 86_400
-READY_WITHIN_S: Final = 30.0
+READY_WITHIN_S: Final = 120.0
 STOP_WITHIN_S: Final = 20.0
 SERVER_COMMAND: Final = ("-m", "server", "serve")
 

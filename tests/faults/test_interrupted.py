@@ -17,6 +17,7 @@ from protocol.codes import ConvKind, EndReason, MsgKind, Scope
 from protocol.rows import Msg
 from tests.faults.test_kill import Store, needs, running
 from tests.support.eventually import WAIT_S, eventually
+from tests.support.turns import until_kept
 
 QUICK = Timing(backoff_s=0.2, backoff_max_s=1.0, first_retry_s=0.2)
 RESTARTED_S = 60.0
@@ -58,7 +59,7 @@ def answers_to_question(client: Client, conv: int) -> list[Msg]:
     return [r for r in found if asked and r.seq > asked[0] and r.kind == MsgKind.AI_REPLY]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "store",
     [pytest.param("sqlite", marks=needs("sqlite")), pytest.param("mysql", marks=needs("mysql"))],
@@ -73,8 +74,7 @@ def test_a_killed_answer_comes_back_as_partial_and_marked_and_the_talk_goes_on(
             async with signed_in(server, where, seeded.users[0]) as client:
                 conv = await ask(client)
                 await eventually(lambda: client.streams.running)
-                # The text so far is saved once a second.
-                await asyncio.sleep(2.5)
+                await until_kept(where.url, 1)
                 await asyncio.to_thread(server.kill)
                 server.start_again()
                 await eventually(lambda: answers_to_question(client, conv), RESTARTED_S)
@@ -93,7 +93,7 @@ def test_a_killed_answer_comes_back_as_partial_and_marked_and_the_talk_goes_on(
         uvloop.run(scene())
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @needs("sqlite")
 def test_a_question_whose_answer_had_not_begun_is_asked_again_after_the_restart() -> None:
     crowd = Crowd(2, [], [])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 """How long to wait for what should come true. It costs nothing when it does, and a machine that is
 busy with other tests may stand still for seconds: never a measure of how fast something is."""
 

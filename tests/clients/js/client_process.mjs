@@ -52,7 +52,7 @@ const ACTIONS = {
   },
 
   async online() {
-    await client.waitOnline(30_000);
+    await client.waitOnline(60_000);
     return { user: client.user, connects: client.connects };
   },
 

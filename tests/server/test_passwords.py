@@ -1,6 +1,9 @@
 """Passwords: cleaned alike, hashed elsewhere, bounded."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +87,15 @@ def test_a_password_is_the_same_from_every_keyboard() -> None:
 def test_bad_passwords_are_refused(password: str) -> None:
     with pytest.raises(ServiceError):
         clean_password(password)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_hashing_gives_way_to_the_loop(passwords: Passwords) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    await passwords.hash("right password")
+    loop = asyncio.get_running_loop()
+    there = await loop.run_in_executor(
+        passwords._pool, lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    )
+    assert there == min(own + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own

@@ -15,6 +15,7 @@ from tests.browser.chatting import MESSAGES, enter, somebody, talk_with, write
 from tests.browser.harness import Window, shot, window
 from tests.e2e.harness import Process, expected
 from tests.e2e.serving import answering
+from tests.support.turns import until_kept
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG = "tokens=400,rate=40"
-SHORT = "tokens=90,rate=30"
+SHORT = "tokens=150,rate=30"
 TINY = "tokens=3"
 # All models are named: a server that starts again asks the service which it has.
 SERVICE = f"""
@@ -72,7 +73,7 @@ async def test_a_server_killed_in_mid_answer_and_started_again_leaves_nothing_lo
     async with talking(browser, mortal, LONG) as (_, page):
         await write(page, "a long story, please")
         await growing(page)
-        await asyncio.sleep(1.5)  # the text so far is saved once a second
+        await until_kept(f"sqlite:///{mortal.data / 'parlance.db'}", 1)
         await asyncio.to_thread(mortal.kill)
         banner = page.get_by_role("status").filter(has_text="Offline")
         await banner.wait_for()

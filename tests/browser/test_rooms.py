@@ -390,3 +390,16 @@ async def test_a_room_looks_right_everywhere(
                 await panel(page).locator(".member").nth(2).wait_for()
                 assert not await overflows(page)
                 await shot(page, f"panel-{name}")
+
+
+async def test_a_panel_that_is_open_from_the_beginning_has_the_focus(
+    visitor: Window, live: Process
+) -> None:
+    async with somebody(live, "Owner") as (account, owner):
+        conv = await room(owner)
+        page = await enter(visitor, account, f"/c/{conv}/info")
+        await panel(page).wait_for()
+        await page.get_by_label("Write a message").wait_for()
+        await until_true(page, "document.activeElement.closest('.panel') !== null")
+        await page.keyboard.press("Escape")
+        await panel(page).wait_for(state="detached")

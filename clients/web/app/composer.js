@@ -74,7 +74,7 @@ function Field({ conv }) {
   const told = useHint(app, view, left);
   const sendable = readyText(draft.text).trim() !== "" && !(left < 0) && !saving.value;
   useGrowth(field, draft.text);
-  useFocus(field, draft);
+  useFocus(field, draft, app.route);
 
   const send = async () => {
     if (!sendable) return;
@@ -226,10 +226,11 @@ function useGrowth(field, text) {
 }
 
 /** Writing can begin at once: when a conversation is opened, and after Quote and Edit. */
-function useFocus(field, draft) {
+function useFocus(field, draft, route) {
   useEffect(() => {
+    const isBehind = route.at.peek().info || document.querySelector("dialog[open]");
     // On a phone the keyboard would cover what one came to read.
-    if (!touch.matches && !document.querySelector("dialog[open]")) field.current.focus();
+    if (!touch.matches && !isBehind) field.current.focus();
   }, []);
   // With the drawing, not after it: what is written at once must not meet a caret that moves.
   useLayoutEffect(() => {

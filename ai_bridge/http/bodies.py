@@ -27,7 +27,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
     is bounded by the interpreter (about a thousand levels), which the decoder respects.
 
     Raises:
-        Problem: 400 malformed or a wrong field, 408 too slow, 413 too large.
+        Problem: 400 malformed or a wrong field, 408 too slow, 413 too large, 415 compressed.
     """
     data = await _read(request)
     try:
@@ -39,6 +39,9 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
 
 
 async def _read(request: web.Request) -> bytes:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        # Nobody may have a small request become a large one here.
+        raise Problem(415, "Send the body without compression.", code="unsupported_encoding")
     limit = min(MAX_BODY_BYTES, request.client_max_size or MAX_BODY_BYTES)
     if (request.content_length or 0) > limit:
         raise _too_large(limit)

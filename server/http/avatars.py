@@ -51,7 +51,6 @@ _PICTURE: Final = tuple(
     "Upload a small picture",
     status=201,
     body=(Media("application/octet-stream", _ABOUT), *_PICTURE),
-    errors=(415,),
     repeatable=True,
 )
 async def _put(call: Call[Claims, None, None]) -> Stored:

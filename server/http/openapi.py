@@ -279,9 +279,7 @@ def _refusing(declared: Declaration) -> set[int]:
     if declared.query is not None or declared.headers:
         wanted.add(400)
     if declared.body is not None:
-        wanted |= {400, 408, 413}
-        if not declared.any_kind:
-            wanted.add(415)
+        wanted |= {400, 408, 413, 415}
     if declared.who in _SECURITY or declared.scope:
         wanted.add(401)
     if "{" in declared.path:

@@ -1,6 +1,7 @@
 """The command line, on an SQLite file; starting the interpreter only where that is the point."""
 
 import asyncio
+import configparser
 import json
 import signal
 import socket
@@ -108,12 +109,17 @@ def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    import configparser
-
     package = configparser.ConfigParser()
     package.read(ROOT / "setup.cfg")
     assert command_line(app, ["--version"]) == 0
     assert capsys.readouterr().out == f"parlance {package['metadata']['version']}\n"
+
+
+def test_the_javascript_sdk_has_the_version_of_the_package() -> None:
+    package = json.loads((ROOT / "clients/web/sdk/package.json").read_text("utf-8"))
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert package["version"] == config["metadata"]["version"]
 
 
 # settings

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gzip
 import io
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -362,6 +364,15 @@ async def test_hostile_bodies_are_refused(
     assert answer.status == status
     assert answer.error["message"]
     assert (await complete(site, anna["token"], talk())).status == 200, "the server goes on"
+
+
+async def test_a_compressed_body_is_refused_as_such(site: Site, provider: ScriptedProvider) -> None:
+    anna = await site.register()
+    headers = {**bearer(anna["token"]), "Content-Encoding": "gzip"}
+    body = io.BytesIO(gzip.compress(msgspec.json.encode(talk())))
+    answer = await site.ask("POST", COMPLETIONS, data=body, headers=headers)
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_encoding")
+    assert provider.stats.requests == 0
 
 
 async def test_a_full_queue_tells_when_to_come_again(

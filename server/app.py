@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from server.listening import Address, drop_address, note_address
 from server.logs import install
 from server.metrics import LoopLag
 from server.reactor import listen, open_socket
+from server.upkeep import Upkeep
 from server.vault import Vault, make_vault
 from storage.accounts import purge_refresh
 from storage.engines import ENGINES
@@ -216,25 +217,30 @@ class App:
 
     async def _every_second(self, core: Core) -> None:
         """Drive the deadlines; one failing part must not stop the others for good."""
-        recovered_at = purged_at = refreshed_at = core.clock()
-        refreshing: asyncio.Task[list[str]] | None = None
+        upkeep = self._upkeep(core)
         while True:
             await asyncio.sleep(1)
             try:
                 core.second()
-                if core.clock() - recovered_at >= RECOVER_EVERY_S:
-                    recovered_at = core.clock()
-                    core.stats.orphans += await core.turns.recover()
-                if self._refresh is not None and core.clock() - refreshed_at >= REFRESH_EVERY_S:
-                    refreshed_at = core.clock()
-                    if refreshing is None or refreshing.done():
-                        # Beside the deadlines: it may wait for an engine's or a service's answer.
-                        refreshing = core.spawn(self._refresh.run())
-                if core.clock() - purged_at >= PURGE_EVERY_S:
-                    purged_at = core.clock()
-                    await core.store.change((), purge_refresh)
+                for work in upkeep:
+                    work.look()
             except Exception:
                 log.exception("second.failed")
+
+    def _upkeep(self, core: Core) -> list[Upkeep]:
+        async def recover() -> None:
+            core.stats.orphans += await core.turns.recover()
+
+        async def purge() -> None:
+            await core.store.change((), purge_refresh)
+
+        works: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
+            ("recover", RECOVER_EVERY_S, recover),
+            ("purge", PURGE_EVERY_S, purge),
+        ]
+        if self._refresh is not None:
+            works.append(("refresh", REFRESH_EVERY_S, self._refresh.run))
+        return [Upkeep(*work, core.spawn, core.clock) for work in works]
 
 
 def run(config: Config, announce: Callable[[int], None] = lambda port: None) -> int:

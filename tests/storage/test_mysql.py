@@ -16,6 +16,7 @@ from storage.rows import StoreOptions
 from storage.store import Store
 from tests.conftest import CHOSEN_ENGINES
 from tests.storage.world import World, cid
+from tests.support.eventually import WAIT_S
 from tests.support.servers import Kind, ServerHandle, ServerUnavailable, private
 
 ENGINES = [
@@ -103,7 +104,7 @@ async def test_messages_survive_kill_9_exactly_once(own: Store, server: ServerHa
     with pytest.raises(StoreUnavailable):
         await own.read(query("SELECT 1"))
     await asyncio.to_thread(server.start)
-    sent = await asyncio.wait_for(asyncio.gather(*futures), 20)
+    sent = await asyncio.wait_for(asyncio.gather(*futures), WAIT_S)
     for index, conv in enumerate(convs):
         msgs = await world.all_messages(conv)
         assert [int(m.text) for m in msgs] == list(range(index, 600, 4))

@@ -18,7 +18,14 @@ from tests.e2e.harness import PASSWORD, ROOT, Process
 from tests.support.eventually import WAIT_S
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+    from playwright.async_api import (
+        Browser,
+        BrowserContext,
+        ConsoleMessage,
+        Locator,
+        Page,
+        Request,
+    )
 
 T = TypeVar("T")
 
@@ -174,6 +181,13 @@ async def until(ask: Callable[[], Awaitable[T]]) -> T:
         while not (found := await ask()):  # noqa: ASYNC110 - nothing of the page can be awaited
             await asyncio.sleep(0.02)
         return found
+
+
+async def shows(locator: Locator, *expected: str) -> None:
+    """Wait until the elements have these texts, in this order."""
+    from playwright.async_api import expect
+
+    await expect(locator).to_have_text(list(expected))
 
 
 async def overflows(page: Page) -> bool:

@@ -367,6 +367,7 @@ async def test_changes_recalls_and_quotes_are_shown(visitor: Window, live: Proce
         await act(page, 1, "Quote")
         await write(page, "as you asked")
         quote = message(page, 4).locator(".message-quote")
+        await quote.get_by_text("Bob", exact=True).wait_for()
         assert await quote.inner_text() == "Bob\na question"
         await quote.click()
         await page.locator("article.target[data-seq='1']").wait_for()
@@ -407,7 +408,7 @@ async def test_payloads_in_names_and_texts_are_inert(
         await other.send(room, PAYLOAD)
         page = await enter(visitor, account, f"/c/{conv}")
         await message(page, 2).wait_for()
-        assert PAYLOAD[:60] in await message(page, 2).inner_text()
+        await message(page, 2).get_by_text(PAYLOAD[:60]).first.wait_for()
         await act(page, 2, "Quote")
         await write(page, PAYLOAD)
         await message(page, 3).locator(".message-quote").wait_for()

@@ -13,7 +13,7 @@ from clients.client import Client
 from protocol.codes import ConvKind
 from protocol.rows import MySet, SendX
 from tests.browser.chatting import enter, go, somebody, types_until
-from tests.browser.harness import PHONE, Window, overflows, shot, until, until_true, window
+from tests.browser.harness import PHONE, Window, overflows, shot, shows, until, until_true, window
 from tests.e2e.harness import Process, group
 from tests.support.eventually import WAIT_S
 
@@ -50,13 +50,6 @@ def row(page: Page, title: str) -> Locator:
 
 def titles(page: Page) -> Locator:
     return page.locator(".conv-title")
-
-
-async def shows(locator: Locator, *expected: str) -> None:
-    """Wait until the elements have these texts, in this order."""
-    from playwright.async_api import expect
-
-    await expect(locator).to_have_text(list(expected))
 
 
 async def choose(page: Page, title: str, action: str) -> None:

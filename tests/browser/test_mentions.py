@@ -10,7 +10,7 @@ from protocol.codes import ConvKind
 from protocol.rows import SendX
 from tests.browser.chatting import enter, somebody
 from tests.browser.conftest import Ground
-from tests.browser.harness import Window, shot
+from tests.browser.harness import Window, shot, shows
 from tests.e2e.harness import Process
 
 if TYPE_CHECKING:
@@ -281,9 +281,10 @@ async def test_people_see_who_is_called_and_above_all_that_they_are(
         await page.get_by_text("yes", exact=False).last.wait_for()
         payload = f"@{PAYLOAD}"
         plain = ["@小明"] if fmt == 0 else []
-        assert await marks.all_inner_texts() == ["@小明", payload, "@所有人", *plain, payload]
+        called = ["@小明", payload, "@所有人", *plain, payload]
+        await shows(marks, *called)
         own = page.locator(".mention.own")
-        assert await own.all_inner_texts() == ["@小明", "@所有人", *plain]
+        await shows(own, "@小明", "@所有人", *plain)
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
             assert [each for each in await marks.all() if await contrast(each) < 4.5] == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.browser import harness
 from tests.browser.chatting import holds
 from tests.browser.harness import PHONE, Window, nameless, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process, free_port
@@ -56,9 +57,7 @@ async def names(page: Page) -> list[str]:
 
 async def shows(page: Page, *expected: str) -> None:
     """Wait until the gallery shows these personas and no others."""
-    from playwright.async_api import expect
-
-    await expect(page.locator("main .persona-name")).to_have_text(list(expected))
+    await harness.shows(page.locator("main .persona-name"), *expected)
 
 
 async def add(page: Page, name: str, *, picture: bytes = b"", **texts: str) -> None:

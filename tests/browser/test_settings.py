@@ -110,6 +110,7 @@ async def test_a_device_is_signed_out_from_another(
         await there.locator(".side").wait_for()
         await show(page)
         devices = page.get_by_role("region", name="Where you are signed in")
+        await devices.get_by_role("listitem").nth(1).wait_for()
         assert await devices.get_by_role("listitem").count() == 2
         await devices.get_by_role("button", name="Sign out").click()
         await page.get_by_role("alertdialog").get_by_role("button", name="Sign out").click()
@@ -204,6 +205,7 @@ async def test_memories_are_corrected_pinned_erased_and_switched_off(visitor: Wi
     await show(page)
     memories = page.get_by_role("region", name="Memories")
     rows = memories.get_by_role("listitem")
+    await rows.nth(2).wait_for()
     assert await rows.count() == 3
     assert await page.evaluate("window.hit") is None
     first = rows.filter(has_text="住在上海")

@@ -34,7 +34,7 @@ async def polled_paths(anna: Guest) -> list[str]:
     polled = [
         path
         for path, methods in document["paths"].items()
-        if "304" in methods.get("get", {}).get("responses", {}) and "security" in methods["get"]
+        if "304" in methods.get("get", {}).get("responses", {}) and methods["get"]["security"]
     ]
     return [filled.get(path) or path.replace("{id}", conv).replace("{seq}", "1") for path in polled]
 

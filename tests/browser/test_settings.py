@@ -293,6 +293,12 @@ async def test_a_guest_is_warned_that_everything_is_lost(visitor: Window) -> Non
     assert await visitor.user_id() > 0
 
 
+CRAMPED: Final = """() => [...document.querySelectorAll(".settings-part p")]
+  .filter((text) => text.checkVisibility() && text.scrollWidth > text.clientWidth + 1)
+  .map((text) => text.innerText)"""
+"""Texts that stand out of the place they have."""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_the_settings_fit_a_desktop_and_a_phone(
     browser: Browser, live: Process, theme: str
@@ -304,3 +310,4 @@ async def test_the_settings_fit_a_desktop_and_a_phone(
             await shot(page, f"settings-{theme}-{size[0]}")
             assert not await overflows(page)
             assert await nameless(page) == []
+            assert await page.evaluate(CRAMPED) == []

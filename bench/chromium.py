@@ -18,6 +18,8 @@ _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "goo
 # Names below .test are this machine too, but one that a browser trusts no more than any other.
 _NAMES: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
 _FLAGS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", _NAMES)
+_START_MS: Final = 120_000
+"""Between two test processes a browser may take long to start, and it costs nothing to wait."""
 
 
 class BrowserMissing(Exception):
@@ -39,7 +41,9 @@ async def chromium() -> AsyncIterator[Browser]:
     if program is None:
         raise BrowserMissing("install chromium (on Debian: apt install chromium)")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=program, args=_FLAGS, timeout=_START_MS
+        )
         yield browser
         await browser.close()
 

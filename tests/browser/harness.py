@@ -37,7 +37,8 @@ SLOW: Final = "tokens=200,rate=40"
 # What Chromium says about requests that fail while the server is away, as some tests have it, and
 # of a header that means nothing without https.
 _EXPECTED = re.compile(
-    r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|WebSocket connection to .* failed|"
+    r"ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED_ENCODING|"
+    r"WebSocket connection to .* failed|"
     r"Cross-Origin-Opener-Policy header has been ignored"
 )
 
@@ -128,6 +129,15 @@ async def started_browser() -> AsyncIterator[Browser]:
         pytest.skip(f"BROWSER MISSING: {error}")
 
 
+# A refusal is an answer like any other, but browsers log it.
+_REFUSED: Final = "the server responded with a status of"
+
+
+def forgive_refusals(visitor: Window) -> None:
+    """What the browser logs of answers with a status from 400 on is no trouble."""
+    visitor.trouble[:] = [line for line in visitor.trouble if _REFUSED not in line]
+
+
 @asynccontextmanager
 async def window(
     browser: Browser,
@@ -157,7 +167,7 @@ async def window(
         yield visitor
     finally:
         await context.close()
-    assert visitor.trouble == []
+    assert visitor.trouble == [], visitor.trouble
 
 
 async def shot(page: Page, name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.browser.harness import PHONE, Window, nameless, overflows, shot, window
+from tests.browser.harness import PHONE, Window, forgive_refusals, nameless, overflows, shot, window
 from tests.e2e.harness import PASSWORD, Process
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NEW_PASSWORD: Final = "another right long password"
-REFUSED: Final = "the server responded with a status of"
 PNG: Final = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJg"
     "gg=="
@@ -50,11 +49,6 @@ async def stored(visitor: Window, path: str, **options: Any) -> Any:
     answer = await visitor.context.request.fetch(f"{visitor.url}{path}", headers=headers, **options)
     assert answer.ok, await answer.text()
     return await answer.json()
-
-
-def forgive_refusals(visitor: Window) -> None:
-    """What the browser logs of answers with a status from 400 on is no trouble."""
-    visitor.trouble[:] = [line for line in visitor.trouble if REFUSED not in line]
 
 
 async def test_a_profile_is_saved_and_shown_everywhere(visitor: Window) -> None:

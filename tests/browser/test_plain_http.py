@@ -87,7 +87,9 @@ async def test_where_pages_may_keep_nothing_one_talks_until_the_page_is_left(
     await visitor.context.add_init_script(f"({FORBID})()")
     page = await visitor.guest()
     await page.get_by_role("link", name="Personas").first.click()
-    await page.locator(".persona-talk").first.click()
+    # Not just the first: what other tests share stands above.
+    nova = page.locator(".persona-card", has_text="Nova")
+    await nova.locator(".persona-talk").click()
     await write(page, "hello")
     answer = expected("tokens=20").strip()
     await page.get_by_text(answer).first.wait_for()
